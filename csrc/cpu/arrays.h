@@ -1,0 +1,32 @@
+// From MLX arrays to the plain memory that the CPU code works on.
+#pragma once
+
+#include <stdexcept>
+
+#include "cpu/target.h"
+#include "mlx/mlx.h"
+
+namespace mlx_esm_kernels::cpu {
+
+inline Dtype to_dtype(mlx::core::Dtype dtype) {
+  if (dtype == mlx::core::float32) {
+    return Dtype::float32;
+  }
+  if (dtype == mlx::core::float16) {
+    return Dtype::float16;
+  }
+  if (dtype == mlx::core::bfloat16) {
+    return Dtype::bfloat16;
+  }
+  throw std::invalid_argument("[cpu] a floating point array was expected.");
+}
+
+inline void allocate(mlx::core::array& out) {
+  out.set_data(mlx::core::allocator::malloc(out.nbytes()));
+}
+
+inline void* bytes(const mlx::core::array& x) {
+  return const_cast<void*>(static_cast<const void*>(x.data<char>()));
+}
+
+}  // namespace mlx_esm_kernels::cpu

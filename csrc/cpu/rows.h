@@ -1,0 +1,60 @@
+// Rows of memory in any dtype, read and written as float32. Compiled once per instruction set.
+#pragma once
+
+#include "cpu/vector.h"
+
+namespace mlx_esm_kernels::cpu::CPU_TARGET {
+
+// n elements, `stride` apart, as float32.
+template <class T>
+inline void read_row(const T* from, int64_t stride, int64_t n, float* to) {
+  if (stride != 1) {
+    for (int64_t i = 0; i < n; ++i) {
+      to[i] = load_partial(from + i * stride, 1)[0];
+    }
+    return;
+  }
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    store(to + i, load(from + i));
+  }
+  if (i < n) {
+    store_partial(to + i, load_partial(from + i, static_cast<int>(n - i)), static_cast<int>(n - i));
+  }
+}
+
+template <class T>
+inline void write_row(const float* from, int64_t n, T* to) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    store(to + i, load(from + i));
+  }
+  if (i < n) {
+    store_partial(to + i, load_partial(from + i, static_cast<int>(n - i)), static_cast<int>(n - i));
+  }
+}
+
+template <class T>
+inline void clear_row(T* row, int64_t n) {
+  __builtin_memset(row, 0, static_cast<size_t>(n) * sizeof(T));
+}
+
+// A fixed order of summation: lanes first, then lane by lane.
+inline float dot(const float* a, const float* b, int64_t n) {
+  vfloat sum = {};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    sum += load(a + i) * load(b + i);
+  }
+  if (i < n) {
+    const int rest = static_cast<int>(n - i);
+    sum += load_partial(a + i, rest) * load_partial(b + i, rest);
+  }
+  float total = 0;
+  for (int lane = 0; lane < kLanes; ++lane) {
+    total += sum[lane];
+  }
+  return total;
+}
+
+}  // namespace mlx_esm_kernels::cpu::CPU_TARGET

@@ -1,0 +1,193 @@
+// Portable vectors of floats on compiler vector types, one width per instruction set.
+//
+// This header is compiled once per instruction set, into the namespace CPU_TARGET. It must not
+// include any C++ library header: an inline function of the library compiled here for AVX2 could be
+// the copy that the linker keeps for everybody.
+#pragma once
+
+#ifndef CPU_TARGET
+#error "compile this header with CPU_TARGET set to the name of an instruction set"
+#endif
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cpu/target.h"
+
+namespace mlx_esm_kernels::cpu::CPU_TARGET {
+
+#if defined(__AVX2__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;  // SSE2 and NEON
+#endif
+
+typedef float vfloat __attribute__((vector_size(kLanes * 4)));
+typedef int32_t vint __attribute__((vector_size(kLanes * 4)));
+typedef uint32_t vuint __attribute__((vector_size(kLanes * 4)));
+typedef uint16_t vhalf __attribute__((vector_size(kLanes * 2)));
+
+inline vfloat load(const float* p) {
+  vfloat v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+
+inline void store(float* p, vfloat v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+
+inline vfloat broadcast(float x) {
+  vfloat v;
+  for (int i = 0; i < kLanes; ++i) {
+    v[i] = x;
+  }
+  return v;
+}
+
+// Both keep a NaN in `a`: a comparison with NaN is false.
+inline vfloat max(vfloat a, vfloat b) {
+  return a < b ? b : a;
+}
+
+inline vfloat min(vfloat a, vfloat b) {
+  return a > b ? b : a;
+}
+
+inline vfloat abs(vfloat a) {
+  return (vfloat)((vuint)a & 0x7fffffffu);
+}
+
+// 2^x. Relative error below 1.5 ulp in [-126, 127.5]; exactly 0 below; NaN stays NaN.
+// The polynomial is a minimax fit of 2^f on [-1/2, 1/2], relative error 1.9e-9.
+inline vfloat exp2(vfloat x) {
+  const vfloat shift = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+  const vint underflow = x < -126.0f;
+  x = min(max(x, broadcast(-126.0f)), broadcast(127.5f));
+  const vfloat shifted = x + shift;
+  const vfloat f = x - (shifted - shift);
+  vfloat p = broadcast(0.00015345810970757157f);
+  p = p * f + 0.0013399930903688073f;
+  p = p * f + 0.009618489071726799f;
+  p = p * f + 0.05550328642129898f;
+  p = p * f + 0.24022646248340607f;
+  p = p * f + 0.6931471824645996f;
+  p = p * f + 1.0f;
+  // The low bits of `shifted` hold the integer; moved up by 23 they are the exponent of the result.
+  const vfloat result = (vfloat)((vuint)p + ((vuint)shifted << 23));
+  return underflow ? vfloat{} : result;
+}
+
+constexpr float kLog2E = 1.44269504088896340736f;
+
+// The standard normal distribution function and its density.
+struct Normal {
+  vfloat cdf;
+  vfloat pdf;
+};
+
+// For t = |x|: cdf(-t) = exp(-t^2 / 2) * r(t), where r(t) = erfcx(t / sqrt(2)) / 2 is smooth and is
+// fitted in q = (t - 3) / (t + 3) on [0, 14], relative error 8e-9. So the tail at negative x keeps
+// its relative accuracy, where 1 + erf(x / sqrt(2)) would cancel.
+inline Normal normal(vfloat x) {
+  constexpr float kInvSqrt2Pi = 0.39894228040143267794f;
+  const vfloat t = min(abs(x), broadcast(14.0f));
+  const vfloat e = exp2(t * t * (-0.5f * kLog2E));
+  const vfloat q = (t - 3.0f) / (t + 3.0f);
+  vfloat r = broadcast(5.367189442040399e-05f);
+  r = r * q + 0.0001155437930719927f;
+  r = r * q - 0.0003394849190954119f;
+  r = r * q - 0.0009837584802880883f;
+  r = r * q + 0.0029045562259852886f;
+  r = r * q + 0.006132070440798998f;
+  r = r * q - 0.046213291585445404f;
+  r = r * q + 0.12322503328323364f;
+  r = r * q - 0.20640261471271515f;
+  r = r * q + 0.12151394784450531f;
+  const vfloat lower = r * e;
+  return {x > 0.0f ? 1.0f - lower : lower, e * kInvSqrt2Pi};
+}
+
+// Half-precision formats are stored as their bits.
+struct Float16 {
+  uint16_t bits;
+};
+
+struct BFloat16 {
+  uint16_t bits;
+};
+
+inline vhalf load_bits(const void* p) {
+  vhalf v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+
+inline vfloat load(const BFloat16* p) {
+  return (vfloat)(__builtin_convertvector(load_bits(p), vuint) << 16);
+}
+
+inline vfloat load(const Float16* p) {
+  const vuint h = __builtin_convertvector(load_bits(p), vuint);
+  const vuint magnitude = (h & 0x7fffu) << 13;
+  // A shifted half is the value times 2^-112, subnormals included.
+  const vfloat scaled = (vfloat)magnitude * 0x1p112f;
+  const vuint special = (vuint)((vint)magnitude >= 0x0f800000) & 0x7f800000u;
+  return (vfloat)((vuint)scaled | special | ((h & 0x8000u) << 16));
+}
+
+inline void store_bits(void* p, vuint bits) {
+  const vhalf h = __builtin_convertvector(bits, vhalf);
+  __builtin_memcpy(p, &h, sizeof h);
+}
+
+// Round to nearest even; a NaN stays a NaN.
+inline void store(BFloat16* p, vfloat v) {
+  const vuint u = (vuint)v;
+  const vuint rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  const vuint quiet = (u >> 16) | 0x40u;
+  store_bits(p, v == v ? rounded : quiet);
+}
+
+inline void store(Float16* p, vfloat v) {
+  const vuint u = (vuint)v;
+  const vuint sign = (u >> 16) & 0x8000u;
+  const vfloat a = abs(v);
+  const vuint normal_bits = ((vuint)a - 0x38000000u + 0xfffu + (((vuint)a >> 13) & 1u)) >> 13;
+  // Adding 0.5 leaves the subnormal's bits, correctly rounded, at the bottom of the mantissa.
+  const vuint subnormal_bits = (vuint)(a + 0.5f) - 0x3f000000u;
+  vuint bits = a < 0x1p-14f ? subnormal_bits : normal_bits;
+  bits = a >= 65520.0f ? bits * 0u + 0x7c00u : bits;
+  bits = a == a ? bits : bits * 0u + 0x7e00u;
+  store_bits(p, bits | sign);
+}
+
+// The first `count` lanes of memory, zeros after them.
+template <class T>
+inline vfloat load_partial(const T* p, int count) {
+  T buffer[kLanes] = {};
+  __builtin_memcpy(buffer, p, count * sizeof(T));
+  return load(buffer);
+}
+
+template <class T>
+inline void store_partial(T* p, vfloat v, int count) {
+  T buffer[kLanes];
+  store(buffer, v);
+  __builtin_memcpy(p, buffer, count * sizeof(T));
+}
+
+// Calls body(T{}) with the storage type of a dtype.
+template <class Body>
+inline void with_type(Dtype dtype, Body&& body) {
+  switch (dtype) {
+    case Dtype::float32:
+      return body(float{});
+    case Dtype::float16:
+      return body(Float16{});
+    case Dtype::bfloat16:
+      return body(BFloat16{});
+  }
+}
+
+}  // namespace mlx_esm_kernels::cpu::CPU_TARGET

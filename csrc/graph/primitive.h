@@ -1,0 +1,58 @@
+// What the primitives of all ops share: a base class that says plainly what is missing, and two
+// ways to vectorise a primitive.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "mlx/mlx.h"
+#include "mlx/primitives.h"
+
+namespace mlx_esm_kernels {
+
+namespace mx = mlx::core;
+
+using Arrays = std::vector<mx::array>;
+
+class OpPrimitive : public mx::Primitive {
+ public:
+  using mx::Primitive::Primitive;
+
+  // Ops build MLX's own maths on a GPU, so that this is never reached.
+  void eval_gpu(const Arrays& inputs, Arrays& outputs) override;
+
+  Arrays jvp(const Arrays& primals, const Arrays& tangents,
+             const std::vector<int>& argnums) override;
+
+  Arrays vjp(const Arrays& primals, const Arrays& cotangents, const std::vector<int>& argnums,
+             const Arrays& outputs) override;
+
+  // One dtype for each of output_shapes.
+  virtual std::vector<mx::Dtype> output_dtypes(const Arrays& inputs) const = 0;
+
+  // The op's public name, for messages.
+  virtual const char* op() const = 0;
+};
+
+// The outputs of a primitive that is applied to the inputs.
+Arrays outputs_of(const std::shared_ptr<OpPrimitive>& primitive, const Arrays& inputs);
+
+using Vectorised = std::pair<Arrays, std::vector<int>>;
+using Builder = std::function<Arrays(const Arrays&)>;
+
+// Moves the mapped axis of the first `folded` inputs into their axis 0 (repeating those that are
+// not mapped), applies `build` once, and splits axis 0 of every output. The other inputs must not
+// be mapped. In both ways `build` is given contiguous inputs.
+Vectorised vmap_by_folding(const Arrays& inputs, const std::vector<int>& axes, size_t folded,
+                           const Builder& build, mx::Stream s);
+
+// Applies `build` once per element of the mapped axis and stacks the outputs.
+Vectorised vmap_by_loop(const Arrays& inputs, const std::vector<int>& axes, const Builder& build,
+                        mx::Stream s);
+
+bool any_mapped(const std::vector<int>& axes, size_t begin);
+
+}  // namespace mlx_esm_kernels

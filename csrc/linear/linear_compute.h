@@ -1,0 +1,45 @@
+// y = activation(x W^T + b) on plain memory: what eval_cpu calls. Free of MLX and of C++ library
+// headers (see cpu/vector.h).
+#pragma once
+
+#include <stdint.h>
+
+#include "cpu/target.h"
+
+namespace mlx_esm_kernels::cpu {
+
+// A two-dimensional array with strides in elements.
+struct Matrix {
+  const void* data;
+  int64_t rows, columns;
+  int64_t row_stride, column_stride;
+};
+
+// x is (M, K), weight is (N, K), bias is (N) in float32 or nullptr. Outputs are contiguous.
+struct LinearInputs {
+  Dtype dtype;
+  Matrix x, weight;
+  bool gelu;
+};
+
+struct LinearForward : LinearInputs {
+  const float* bias;
+  void* y;    // (M, N)
+  void* pre;  // (M, N): y before GELU; nullptr without it
+};
+
+// Gradients that are not wanted are nullptr.
+struct LinearBackward : LinearInputs {
+  Matrix dy;        // (M, N)
+  const void* pre;  // (M, N), contiguous; nullptr without GELU
+  void* dx;         // (M, K)
+  void* dweight;    // (N, K)
+  float* dbias;     // (N)
+};
+
+void linear_forward(const LinearForward& args);
+
+// Deterministic: the order of every sum depends on the shapes alone.
+void linear_backward(const LinearBackward& args);
+
+}  // namespace mlx_esm_kernels::cpu

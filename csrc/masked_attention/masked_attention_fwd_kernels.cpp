@@ -1,0 +1,145 @@
+// Compiled once per instruction set, with CPU_TARGET naming its namespace. See masked_attention.md.
+#include <float.h>
+
+#include "masked_attention/masked_attention_panel.h"
+
+namespace mlx_esm_kernels::cpu::CPU_TARGET {
+
+namespace {
+
+constexpr int kPanels = 4;  // panels that share a block of keys
+constexpr int kKeys = 128;  // keys of a block
+
+struct Panel {
+  int begin, count, width;  // width: count rounded up to whole vectors
+  float *qt, *ot;           // (D, width): scaled queries, unnormalised output
+  float *max, *sum;         // (width)
+};
+
+// Without a bias the row starts empty; with one it starts with that single key seen.
+void start(const AttentionForward& f, const Group& g, Panel& p) {
+  const float* bias_k = f.bias_k == nullptr ? nullptr : f.bias_k + g.h * f.D;
+  if (bias_k != nullptr) {
+    multiply({1, p.width, f.D, bias_k, 0, 1, p.qt, p.width, p.max, p.width, Start::zero});
+  }
+  for (int i = 0; i < p.width; ++i) {
+    p.max[i] = bias_k == nullptr ? -FLT_MAX : p.max[i];
+    p.sum[i] = bias_k == nullptr ? 0 : 1;
+  }
+  for (int d = 0; d < f.D; ++d) {
+    const float value = bias_k == nullptr ? 0 : f.bias_v[g.h * f.D + d];
+    for (int i = 0; i < p.width; ++i) {
+      p.ot[d * p.width + i] = value;
+    }
+  }
+}
+
+// One step of the online softmax: turns scores (keys x width) into probabilities relative to the
+// new maximum and rescales what was summed before.
+void online_softmax(Panel& p, int D, int keys, float* scores) {
+  for (int j = 0; j < p.width; j += kLanes) {
+    const vfloat before = load(p.max + j);
+    vfloat biggest = before;
+    for (int k = 0; k < keys; ++k) {
+      biggest = max(biggest, load(scores + k * p.width + j));
+    }
+    const vfloat shrink = exp2(before - biggest);
+    vfloat sum = load(p.sum + j) * shrink;
+    for (int k = 0; k < keys; ++k) {
+      float* s = scores + k * p.width + j;
+      const vfloat probability = exp2(load(s) - biggest);
+      store(s, probability);
+      sum += probability;
+    }
+    store(p.max + j, biggest);
+    store(p.sum + j, sum);
+    for (int d = 0; d < D; ++d) {
+      float* o = p.ot + d * p.width + j;
+      store(o, load(o) * shrink);
+    }
+  }
+}
+
+template <class T>
+void finish(const AttentionForward& f, const Group& g, const Panel& p, float* row) {
+  float* lse = f.lse + head_start(f, g);
+  for (int i = 0; i < p.count; ++i) {
+    const float inverse = 1.0f / p.sum[i];
+    for (int d = 0; d < f.D; ++d) {
+      row[d] = p.ot[d * p.width + i] * inverse;
+    }
+    write_row(row, f.D, row_of<T>(f.out, g, p.begin + i));
+    lse[g.positions[p.begin + i]] = p.max[i] + __builtin_log2f(p.sum[i]);
+  }
+}
+
+// What a task holds besides its panels.
+struct Blocks {
+  float* row;     // (D)
+  float *k, *v;   // (kKeys, D)
+  float* scores;  // (kKeys, width)
+};
+
+Blocks carve(int D, Panel* panels, Arena& arena) {
+  for (int i = 0; i < kPanels; ++i) {
+    panels[i].qt = arena.take(D * kWidth);
+    panels[i].ot = arena.take(D * kWidth);
+    panels[i].max = arena.take(kWidth);
+    panels[i].sum = arena.take(kWidth);
+  }
+  Blocks b;
+  b.row = arena.take(D);
+  b.k = arena.take(kKeys * D);
+  b.v = arena.take(kKeys * D);
+  b.scores = arena.take(kKeys * kWidth);
+  return b;
+}
+
+int64_t scratch_size(int D) {
+  Panel panels[kPanels];
+  Arena arena{nullptr};
+  carve(D, panels, arena);
+  return arena.used;
+}
+
+template <class T>
+void forward_panels(const AttentionForward& f, const Group& g, int begin, int end, float* scratch) {
+  const int D = f.D;
+  Arena arena{scratch};
+  Panel panels[kPanels];
+  const Blocks b = carve(D, panels, arena);
+  int count = 0;
+  for (int i = begin; i < end; i += kWidth) {
+    Panel& p = panels[count++];
+    p.begin = i;
+    p.count = smaller(kWidth, end - i);
+    p.width = round_up(p.count);
+    gather_transposed<T>(f.q, g, i, p.count, D, f.scale * kLog2E, p.width, p.qt, b.row);
+    start(f, g, p);
+  }
+  for (int k = 0; k < g.length; k += kKeys) {
+    const int keys = smaller(kKeys, g.length - k);
+    gather<T>(f.k, g, k, keys, D, b.k, D);
+    gather<T>(f.v, g, k, keys, D, b.v, D);
+    for (int i = 0; i < count; ++i) {
+      Panel& p = panels[i];
+      const int w = p.width;
+      multiply({keys, w, D, b.k, D, 1, p.qt, w, b.scores, w, Start::zero});
+      online_softmax(p, D, keys, b.scores);
+      multiply({D, w, keys, b.v, 1, D, b.scores, w, p.ot, w, Start::accumulate});
+    }
+  }
+  for (int i = 0; i < count; ++i) {
+    finish<T>(f, g, panels[i], b.row);
+  }
+}
+
+void forward(const AttentionForward& f, const Group& g, int begin, int end, float* scratch) {
+  with_type(f.dtype, [&]<class T>(T) { forward_panels<T>(f, g, begin, end, scratch); });
+}
+
+}  // namespace
+
+const AttentionForwardKernels attention_forward_kernels = {kPanels * kWidth, scratch_size, forward};
+
+}  // namespace mlx_esm_kernels::cpu::CPU_TARGET

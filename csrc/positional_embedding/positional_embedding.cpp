@@ -1,0 +1,171 @@
+#include "positional_embedding/positional_embedding.h"
+
+#include "graph/checks.h"
+#include "positional_embedding/positional_embedding_compute.h"
+
+namespace mlx_esm_kernels {
+
+namespace {
+
+constexpr const char* kOp = "positional_embedding";
+
+void check_shapes(const EmbeddingOperands& x) {
+  if (x.tokens.ndim() != 2) {
+    fail(kOp, "tokens must have shape (B, L); got " + text(x.tokens.shape()) + ".");
+  }
+  expect_integer(kOp, "tokens", x.tokens);
+  if (x.token_table.ndim() != 2) {
+    fail(kOp, "token_table must have shape (V, C); got " + text(x.token_table.shape()) + ".");
+  }
+  expect_floating(kOp, "token_table", x.token_table);
+  const int C = x.token_table.shape(1);
+  if (x.position_table.ndim() != 2 || x.position_table.shape(1) != C) {
+    fail(kOp, "position_table must have shape (P, C) with C = " + std::to_string(C) +
+                  " as in token_table; got " + text(x.position_table.shape()) + ".");
+  }
+  if (x.position_table.dtype() != x.token_table.dtype()) {
+    fail(kOp, "token_table and position_table must have one dtype; got " +
+                  text(x.token_table.dtype()) + " and " + text(x.position_table.dtype()) + ".");
+  }
+  if (x.segment_ids) {
+    expect_shape(kOp, "segment_ids", *x.segment_ids, x.tokens.shape(), "(B, L)");
+    expect_integer(kOp, "segment_ids", *x.segment_ids);
+  }
+}
+
+void check_indices(const EmbeddingOptions& o) {
+  const auto check = [&](const char* name, int index) {
+    if (index < 0 || index >= o.vocab) {
+      fail(kOp, std::string(name) + " must be in [0, " + std::to_string(o.vocab) +
+                    "), the rows of token_table; got " + std::to_string(index) + ".");
+    }
+  };
+  check("padding_idx", o.padding_idx);
+  if (o.mask_idx) {
+    check("mask_idx", *o.mask_idx);
+  }
+}
+
+// Whether the values can be had now: not inside a transformation that replaced them.
+bool has_values(mx::array x) {
+  if (!x.has_primitive()) {
+    return x.data_shared_ptr() != nullptr;
+  }
+  if (x.is_available()) {
+    return true;
+  }
+  if (x.is_tracer()) {
+    return false;
+  }
+  x.eval();
+  return true;
+}
+
+mx::array contiguous_ids(const mx::array& x, mx::Stream s) {
+  return mx::contiguous(mx::astype(x, mx::int64, s), false, s);
+}
+
+void check_values(const mx::array& tokens, const mx::array* ids, const EmbeddingOptions& o) {
+  cpu::EmbeddingInputs in{};
+  in.B = tokens.shape(0);
+  in.L = tokens.shape(1);
+  in.vocab = o.vocab;
+  in.positions = o.positions;
+  in.padding_idx = o.padding_idx;
+  in.tokens = tokens.data<int64_t>();
+  in.segment_ids = ids == nullptr ? nullptr : ids->data<int64_t>();
+  cpu::check_embedding(in);
+}
+
+}  // namespace
+
+mx::array positional_embedding(const mx::array& tokens, const mx::array& token_table,
+                               const mx::array& position_table, int padding_idx,
+                               std::optional<int> mask_idx,
+                               const std::optional<mx::array>& segment_ids, mx::StreamOrDevice s) {
+  const EmbeddingOperands x{tokens, token_table, position_table, segment_ids};
+  check_shapes(x);
+  const EmbeddingOptions options{padding_idx, mask_idx, segment_ids.has_value(),
+                                 token_table.shape(0), position_table.shape(0)};
+  check_indices(options);
+  const mx::Stream stream = mx::to_stream(s);
+  const int B = tokens.shape(0), L = tokens.shape(1), C = token_table.shape(1);
+  if (B == 0 || L == 0 || C == 0) {
+    return mx::zeros({B, L, C}, token_table.dtype(), stream);
+  }
+  Arrays inputs = {contiguous_ids(tokens, stream)};
+  if (segment_ids) {
+    inputs.push_back(contiguous_ids(*segment_ids, stream));
+  }
+  if (has_values(tokens) && (!segment_ids || has_values(*segment_ids))) {
+    mx::eval(inputs);
+    check_values(inputs[0], segment_ids ? &inputs[1] : nullptr, options);
+  }
+  if (stream.device != mx::Device::cpu) {
+    return positional_embedding_composed(x, options, stream);
+  }
+  inputs.push_back(token_table);
+  inputs.push_back(position_table);
+  return outputs_of(std::make_shared<PositionalEmbedding>(stream, options), inputs).front();
+}
+
+// ---- PositionalEmbedding ------------------------------------------------------------------------
+
+Arrays PositionalEmbedding::vjp(const Arrays& primals, const Arrays& cotangents,
+                                const std::vector<int>& argnums, const Arrays&) {
+  const int tables = options_.has_segments ? 2 : 1;
+  Arrays inputs(primals.begin(), primals.begin() + tables);
+  inputs.push_back(cotangents[0]);
+  const Arrays gradients =
+      outputs_of(std::make_shared<PositionalEmbeddingVJP>(stream(), options_), inputs);
+  Arrays wanted;
+  for (int i : argnums) {
+    wanted.push_back(i < tables ? mx::zeros_like(primals[i], stream()) : gradients[i - tables]);
+  }
+  return wanted;
+}
+
+Vectorised PositionalEmbedding::vmap(const Arrays& inputs, const std::vector<int>& axes) {
+  const Builder build = [&](const Arrays& x) {
+    return outputs_of(std::make_shared<PositionalEmbedding>(stream(), options_), x);
+  };
+  const size_t folded = options_.has_segments ? 2 : 1;
+  return any_mapped(axes, folded) ? vmap_by_loop(inputs, axes, build, stream())
+                                  : vmap_by_folding(inputs, axes, folded, build, stream());
+}
+
+std::vector<mx::Shape> PositionalEmbedding::output_shapes(const Arrays& inputs) {
+  return {{inputs[0].shape(0), inputs[0].shape(1), inputs.back().shape(1)}};
+}
+
+std::vector<mx::Dtype> PositionalEmbedding::output_dtypes(const Arrays& inputs) const {
+  return {inputs.back().dtype()};
+}
+
+bool PositionalEmbedding::is_equivalent(const mx::Primitive& other) const {
+  return options_ == static_cast<const PositionalEmbedding&>(other).options_;
+}
+
+// ---- PositionalEmbeddingVJP ---------------------------------------------------------------------
+
+Vectorised PositionalEmbeddingVJP::vmap(const Arrays& inputs, const std::vector<int>& axes) {
+  const Builder build = [&](const Arrays& x) {
+    return outputs_of(std::make_shared<PositionalEmbeddingVJP>(stream(), options_), x);
+  };
+  return vmap_by_loop(inputs, axes, build, stream());
+}
+
+std::vector<mx::Shape> PositionalEmbeddingVJP::output_shapes(const Arrays& inputs) {
+  const int C = inputs.back().shape(2);
+  return {{options_.vocab, C}, {options_.positions, C}};
+}
+
+std::vector<mx::Dtype> PositionalEmbeddingVJP::output_dtypes(const Arrays& inputs) const {
+  return {inputs.back().dtype(), inputs.back().dtype()};
+}
+
+bool PositionalEmbeddingVJP::is_equivalent(const mx::Primitive& other) const {
+  return options_ == static_cast<const PositionalEmbeddingVJP&>(other).options_;
+}
+
+}  // namespace mlx_esm_kernels

@@ -1,0 +1,53 @@
+// The positional embedding on plain memory: what eval_cpu calls. Free of MLX and of C++ library
+// headers (see cpu/vector.h).
+#pragma once
+
+#include <stdint.h>
+
+#include "cpu/target.h"
+
+namespace mlx_esm_kernels::cpu {
+
+// ESM masks 15 % of the tokens in training and shows 80 % of those as <mask>; token dropout scales
+// what remains as if that share had been dropped (facebookresearch/esm, esm/model/esm1.py).
+constexpr float kKeptInTraining = 1.0f - 0.15f * 0.8f;
+
+// A table of rows with strides in elements.
+struct Table {
+  const void* data;
+  int64_t row_stride, column_stride;
+};
+
+struct EmbeddingInputs {
+  int B, L, C;
+  int64_t vocab, positions;  // rows of the two tables
+  int64_t padding_idx;
+  int64_t mask_idx;  // meaningful where token_dropout is true
+  bool token_dropout;
+  Dtype dtype;
+  const int64_t* tokens;       // (B, L)
+  const int64_t* segment_ids;  // (B, L) or nullptr
+};
+
+struct EmbeddingForward : EmbeddingInputs {
+  Table token_table, position_table;
+  void* out;  // (B, L, C), contiguous
+};
+
+struct EmbeddingBackward : EmbeddingInputs {
+  const void* dout;  // (B, L, C), strides in elements
+  int64_t b_stride, l_stride, c_stride;
+  void* dtoken_table;     // (vocab, C), contiguous
+  void* dposition_table;  // (positions, C), contiguous
+};
+
+// Throws std::invalid_argument where a token or a position lies outside its table.
+void check_embedding(const EmbeddingInputs& args);
+
+// Both throw as check_embedding does, before they write.
+void embedding_forward(const EmbeddingForward& args);
+
+// Deterministic: every table element is summed by one owner in the order of the batch.
+void embedding_backward(const EmbeddingBackward& args);
+
+}  // namespace mlx_esm_kernels::cpu

@@ -1,0 +1,145 @@
+// The Python names of the ops. All that they do is in csrc/.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/variant.h>
+
+#include "cpu/target.h"
+#include "cpu/threads.h"
+#include "linear/linear.h"
+#include "masked_attention/masked_attention.h"
+#include "positional_embedding/positional_embedding.h"
+
+namespace nb = nanobind;
+namespace ek = mlx_esm_kernels;
+using namespace nb::literals;
+
+namespace {
+
+void bind_masked_attention(nb::module_& m) {
+  m.def("masked_attention", &ek::masked_attention, "q"_a, "k"_a, "v"_a, nb::kw_only(),
+        "scale"_a = nb::none(), "segment_ids"_a = nb::none(), "bias_k"_a = nb::none(),
+        "bias_v"_a = nb::none(), "stream"_a = nb::none(),
+        R"(
+        Attention in which a query sees the keys of its own segment, and no L x L array is made.
+
+        ``softmax(scale * q @ k.T) @ v`` within each segment, accumulated in float32. Differentiable
+        in ``q``, ``k``, ``v``, ``bias_k`` and ``bias_v``; deterministic.
+
+        Args:
+            q, k, v (array): ``(B, H, L, D)``, one dtype of float32, float16, bfloat16; any strides.
+            scale (float, optional): factor of the scores. Default: ``D ** -0.5``.
+            segment_ids (array, optional): ``(B, L)`` integer or bool. Equal ids attend to each
+              other; 0 is padding, whose rows and gradients are exactly 0 whatever they hold.
+              Default: every row of the batch is one segment.
+            bias_k, bias_v (array, optional): ``(H, D)``, one more key and value that every query
+              sees, as in ESM-1.
+            stream (Stream or Device, optional): where to run.
+
+        Returns:
+            array: ``(B, H, L, D)`` in the dtype of ``q``.
+
+        Raises:
+            ValueError: where shapes or dtypes do not fit together.
+      )");
+}
+
+void bind_positional_embedding(nb::module_& m) {
+  m.def("positional_embedding", &ek::positional_embedding, "tokens"_a, "token_table"_a,
+        "position_table"_a, nb::kw_only(), "padding_idx"_a, "mask_idx"_a = nb::none(),
+        "segment_ids"_a = nb::none(), "stream"_a = nb::none(),
+        R"(
+        Token embedding plus learned positions that skip padding and restart in every segment.
+
+        Row ``token_table[t] + position_table[padding_idx + n]`` for the n-th token (from 1) of its
+        segment that is not padding; exactly 0 on padding. With ``mask_idx``, ESM's token dropout:
+        rows of masked tokens are 0 and the others are scaled by ``0.88 / (1 - n_mask / n)`` per
+        segment (facebookresearch/esm, esm/model/esm1.py). Differentiable in both tables;
+        deterministic.
+
+        Args:
+            tokens (array): ``(B, L)`` integer.
+            token_table (array): ``(V, C)`` float32, float16 or bfloat16.
+            position_table (array): ``(P, C)``, the same dtype.
+            padding_idx (int): the token that is padding.
+            mask_idx (int, optional): the token that is dropped. Default: no token dropout.
+            segment_ids (array, optional): ``(B, L)`` integer or bool, 0 = padding. Default: every
+              row of the batch is one segment.
+            stream (Stream or Device, optional): where to run.
+
+        Returns:
+            array: ``(B, L, C)`` in the dtype of the tables.
+
+        Raises:
+            ValueError: where shapes or dtypes do not fit together, a token is not in its table, or
+              a sequence is longer than the position table. Where ``mx.compile`` or ``mx.vmap``
+              hide the tokens, the last two are raised as RuntimeError at evaluation.
+      )");
+}
+
+void bind_linear(nb::module_& m) {
+  m.def("linear", &ek::linear, "x"_a, "weight"_a, "bias"_a = nb::none(), nb::kw_only(),
+        "activation"_a = nb::none(), "stream"_a = nb::none(),
+        R"(
+        ``activation(x @ weight.T + bias)`` on a real BLAS on the CPU, on MLX's own ops on a GPU.
+
+        Args:
+            x (array): ``(..., I)`` float32, float16 or bfloat16.
+            weight (array): ``(O, I)``, the same dtype.
+            bias (array, optional): ``(O,)``.
+            activation (str, optional): None or ``"gelu"``, the exact one with erf.
+            stream (Stream or Device, optional): where to run.
+
+        Returns:
+            array: ``(..., O)`` in the dtype of ``x``.
+
+        Raises:
+            ValueError: where shapes or dtypes do not fit together, or the activation is unknown.
+      )");
+}
+
+// The ops as a GPU without kernels of ours runs them, for tests.
+void bind_composed(nb::module_& m) {
+  m.def(
+      "masked_attention_composed",
+      [](const ek::mx::array& q, const ek::mx::array& k, const ek::mx::array& v, float scale,
+         const std::optional<ek::mx::array>& segment_ids,
+         const std::optional<ek::mx::array>& bias_k, const std::optional<ek::mx::array>& bias_v) {
+        return ek::masked_attention_composed({q, k, v, segment_ids, bias_k, bias_v}, scale,
+                                             ek::mx::to_stream({}));
+      },
+      "q"_a, "k"_a, "v"_a, "scale"_a, "segment_ids"_a = nb::none(), "bias_k"_a = nb::none(),
+      "bias_v"_a = nb::none());
+  m.def(
+      "positional_embedding_composed",
+      [](const ek::mx::array& tokens, const ek::mx::array& token_table,
+         const ek::mx::array& position_table, int padding_idx, std::optional<int> mask_idx,
+         const std::optional<ek::mx::array>& segment_ids) {
+        const ek::EmbeddingOptions options{padding_idx, mask_idx, segment_ids.has_value(),
+                                           token_table.shape(0), position_table.shape(0)};
+        return ek::positional_embedding_composed({tokens, token_table, position_table, segment_ids},
+                                                 options, ek::mx::to_stream({}));
+      },
+      "tokens"_a, "token_table"_a, "position_table"_a, "padding_idx"_a, "mask_idx"_a = nb::none(),
+      "segment_ids"_a = nb::none());
+  m.def(
+      "linear_composed",
+      [](const ek::mx::array& x, const ek::mx::array& weight,
+         const std::optional<ek::mx::array>& bias,
+         bool gelu) { return ek::linear_composed(x, weight, bias, gelu, ek::mx::to_stream({})); },
+      "x"_a, "weight"_a, "bias"_a = nb::none(), "gelu"_a = false);
+}
+
+}  // namespace
+
+NB_MODULE(_ext, m) {
+  m.doc() = "The compiled ops of mlx_esm_kernels.";
+  bind_masked_attention(m);
+  bind_positional_embedding(m);
+  bind_linear(m);
+  bind_composed(m);
+  m.def(
+      "cpu_target", [] { return ek::cpu::target_name(ek::cpu::target()); },
+      "The instruction set that the CPU kernels use.");
+  m.def("num_threads", &ek::cpu::num_threads, "How many threads the CPU kernels use.");
+}
