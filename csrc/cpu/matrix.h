@@ -1,5 +1,5 @@
-// One small matrix product for all of attention's products: C = A B, C += A B, or C = row + A B,
-// computed in register tiles with the columns in the lanes. Compiled once per instruction set.
+// One small matrix product for all of attention's products: C = A B or C += A B, computed
+// in register tiles with the columns in the lanes. Compiled once per instruction set.
 #pragma once
 
 #include "cpu/vector.h"
@@ -7,7 +7,7 @@
 namespace mlx_esm_kernels::cpu::CPU_TARGET {
 
 // What C holds before the product is added.
-enum class Start { zero, accumulate, row };
+enum class Start { zero, accumulate };
 
 // A is m x k with any strides (its elements are broadcast, so a transposed A costs nothing);
 // B is k x n and C is m x n, contiguous rows at pitches ldb and ldc; n is a multiple of kLanes.
@@ -20,7 +20,6 @@ struct Product {
   float* c;
   int64_t ldc;
   Start start;
-  const float* row = nullptr;  // n values, for Start::row
 };
 
 // 4 x 3 accumulators, 3 vectors of B and one broadcast fill the 16 registers of AVX2.
@@ -34,8 +33,8 @@ inline void multiply_tile(const Product& p, int i, int j) {
   for (int r = 0; r < Rows; ++r) {
 #pragma GCC unroll 8
     for (int v = 0; v < Vectors; ++v) {
-      const float* start = p.start == Start::row ? p.row + j : p.c + (i + r) * p.ldc + j;
-      acc[r][v] = p.start == Start::zero ? vfloat{} : load(start + v * kLanes);
+      const float* c = p.c + (i + r) * p.ldc + j + v * kLanes;
+      acc[r][v] = p.start == Start::zero ? vfloat{} : load(c);
     }
   }
   const float* a = p.a + i * p.a_row;

@@ -89,7 +89,8 @@ struct Tile {
   float *q, *dout;            // (width, pitch)
   float *qt, *dout_t, *dq_t;  // (D, width)
   float *p, *ds;              // (kKeys, width)
-  float *neg_lse, *neg_delta, *row;
+  float *lse, *delta;         // (width)
+  float* row;                 // (pitch)
 };
 
 Tile carve(int D, Arena& arena) {
@@ -107,8 +108,8 @@ Tile carve(int D, Arena& arena) {
   t.dq_t = arena.take(D * kWidth);
   t.p = arena.take(kKeys * kWidth);
   t.ds = arena.take(kKeys * kWidth);
-  t.neg_lse = arena.take(kWidth);
-  t.neg_delta = arena.take(kWidth);
+  t.lse = arena.take(kWidth);
+  t.delta = arena.take(kWidth);
   t.row = arena.take(pitch);
   return t;
 }
@@ -130,25 +131,37 @@ void load_panel(const AttentionBackward& a, const AttentionWorkspace& ws, const 
   const int64_t head = head_start(a, g);
   for (int i = 0; i < width; ++i) {
     // A lane without a query gets a log-sum-exp that makes its probabilities zero.
-    t.neg_lse[i] = i < count ? -a.lse[head + g.positions[begin + i]] : -FLT_MAX / 2;
-    t.neg_delta[i] = i < count ? -ws.delta[head + g.positions[begin + i]] : 0.0f;
+    t.lse[i] = i < count ? a.lse[head + g.positions[begin + i]] : FLT_MAX;
+    t.delta[i] = i < count ? ws.delta[head + g.positions[begin + i]] : 0.0f;
   }
 }
 
-// Five products for one panel and all keys of the task; -lse and -delta are where the scores start.
+// From scores and dP (both n x width) to probabilities and dS. The log-sum-exp is subtracted here:
+// as the start of the score's sum it would cost a rounding at its own size in each of D steps.
+void differentiate_softmax(const Tile& t, int n, int width) {
+  for (int j = 0; j < width; j += kLanes) {
+    const vfloat lse = load(t.lse + j);
+    const vfloat delta = load(t.delta + j);
+    for (int k = 0; k < n; ++k) {
+      float* p = t.p + k * width + j;
+      float* ds = t.ds + k * width + j;
+      const vfloat probability = exp2(load(p) - lse);
+      store(p, probability);
+      store(ds, probability * (load(ds) - delta));
+    }
+  }
+}
+
+// Five products for one panel and all keys of the task.
 void backward_panel(int D, int keys, int count, int width, const Tile& t) {
   const int pitch = round_up(D);
   for (int k = 0; k < keys; k += kKeys) {
     const int n = smaller(kKeys, keys - k);
     const float* key = t.k + k * D;
     const float* value = t.v + k * D;
-    multiply({n, width, D, key, D, 1, t.qt, width, t.p, width, Start::row, t.neg_lse});
-    multiply({n, width, D, value, D, 1, t.dout_t, width, t.ds, width, Start::row, t.neg_delta});
-    for (int j = 0; j < n * width; j += kLanes) {
-      const vfloat probability = exp2(load(t.p + j));
-      store(t.p + j, probability);
-      store(t.ds + j, probability * load(t.ds + j));
-    }
+    multiply({n, width, D, key, D, 1, t.qt, width, t.p, width, Start::zero});
+    multiply({n, width, D, value, D, 1, t.dout_t, width, t.ds, width, Start::zero});
+    differentiate_softmax(t, n, width);
     float* dv = t.dv + k * pitch;
     float* dk = t.dk + k * pitch;
     multiply({n, pitch, count, t.p, width, 1, t.dout, pitch, dv, pitch, Start::accumulate});
