@@ -67,10 +67,11 @@ mx::array linear_composed(const mx::array& x, const mx::array& weight,
   if (!gelu) {
     return h;
   }
-  const auto constant = [&](float value) { return mx::array(value, h.dtype()); };
-  const mx::array erf = mx::erf(mx::multiply(h, constant(1 / std::sqrt(2.0f)), s), s);
+  const auto constant = [](float value) { return mx::array(value); };
+  const mx::array wide = mx::astype(h, mx::float32, s);
+  const mx::array erf = mx::erf(mx::multiply(wide, constant(1 / std::sqrt(2.0f)), s), s);
   const mx::array cdf = mx::multiply(mx::add(erf, constant(1.0f), s), constant(0.5f), s);
-  return mx::multiply(h, cdf, s);
+  return mx::astype(mx::multiply(wide, cdf, s), x.dtype(), s);
 }
 
 // ---- Linear -------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "graph/checks.h"
+#include "graph/keep.h"
 
 namespace mlx_esm_kernels {
 
@@ -93,10 +94,9 @@ mx::array masked_attention_composed(const AttentionOperands& x, float scale, mx:
     const mx::array same = mx::equal(mx::expand_dims(ids, 2, s), mx::expand_dims(ids, 1, s), s);
     mask = mx::logical_or(mx::expand_dims(same, 1, s), mx::logical_not(real, s), s);
     // Padding may hold NaN, and 0 * NaN is NaN.
-    const mx::array none = mx::array(0.0f, dtype);
-    q = mx::where(real, q, none, s);
-    k = mx::where(real, k, none, s);
-    v = mx::where(real, v, none, s);
+    q = keep(real, q, s);
+    k = keep(real, k, s);
+    v = keep(real, v, s);
   }
   if (x.bias_k) {
     const auto one_more = [&](const mx::array& keys, const mx::array& bias) {
@@ -111,7 +111,7 @@ mx::array masked_attention_composed(const AttentionOperands& x, float scale, mx:
   }
   const mx::array out = mx::fast::scaled_dot_product_attention(q, k, v, scale, mask ? "array" : "",
                                                                mask, {}, false, s);
-  return x.segment_ids ? mx::where(real, out, mx::array(0.0f, dtype), s) : out;
+  return x.segment_ids ? keep(real, out, s) : out;
 }
 
 // ---- MaskedAttention ----------------------------------------------------------------------------

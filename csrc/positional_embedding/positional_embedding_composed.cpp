@@ -1,3 +1,4 @@
+#include "graph/keep.h"
 #include "positional_embedding/positional_embedding.h"
 #include "positional_embedding/positional_embedding_compute.h"
 
@@ -76,8 +77,9 @@ mx::array positional_embedding_composed(const EmbeddingOperands& x, const Embedd
     real = mx::not_equal(ids, none, s);
   }
   const Places places = find_places(ids, s);
+  // Widened before the lookup, so that the gradient is summed in float32.
   const auto rows = [&](const mx::array& table, const mx::array& index) {
-    return mx::astype(mx::take(table, mx::where(real, index, none, s), 0, s), mx::float32, s);
+    return mx::take(mx::astype(table, mx::float32, s), mx::where(real, index, none, s), 0, s);
   };
   mx::array token_part = rows(x.token_table, tokens);
   const mx::array zero = mx::array(0.0f);
@@ -90,7 +92,7 @@ mx::array positional_embedding_composed(const EmbeddingOperands& x, const Embedd
   }
   const mx::array position = mx::add(places.place, mx::array(options.padding_idx, mx::int64), s);
   const mx::array sum = mx::add(token_part, rows(x.position_table, position), s);
-  return mx::astype(mx::where(mx::expand_dims(real, 2, s), sum, zero, s), x.token_table.dtype(), s);
+  return keep(mx::expand_dims(real, 2, s), mx::astype(sum, x.token_table.dtype(), s), s);
 }
 
 }  // namespace mlx_esm_kernels
