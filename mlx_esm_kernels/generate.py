@@ -1,0 +1,193 @@
+"""`python -m mlx_esm_kernels.generate`: new proteins from a trained model.
+
+Also what `unmask` shares with it: the sampling flags, and the way from masks to FASTA.
+"""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import numpy as np
+
+from .alphabet import Alphabet
+from .console import progress, say
+from .model import ESM1
+from .sampling import ORDERS, Floats, Sampling, Tokens, fill_masks, pseudo_perplexity
+from .weights import WeightsError, load_alphabet, load_model
+
+LINE_WIDTH = 60  # residues in a line of FASTA, as UniProt has it
+
+PSEUDO_PERPLEXITY = (
+    "Each protein comes with its pseudo-perplexity: exp of the mean of -log p(residue), each "
+    "residue masked in turn with all the others in sight. 1 is certainty; 20 is no better than "
+    "a guess among the 20 amino acids. Lower is more like the proteins that the model has learned."
+)
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_FLAGS = (
+    click.option(
+        "--weights-file",
+        required=True,
+        type=click.Path(path_type=Path),
+        help="Weights that `train` has saved (.safetensors).",
+    ),
+    click.option(
+        "--num-samples", type=click.IntRange(min=1), default=1, help="Proteins, in one batch."
+    ),
+    click.option(
+        "--temperature",
+        type=click.FloatRange(min=0, min_open=True),
+        default=1.0,
+        help="Below 1 is bolder, above 1 more varied.",
+    ),
+    click.option(
+        "--top-p",
+        type=click.FloatRange(min=0, max=1, min_open=True),
+        default=1.0,
+        help="Choose among the fewest residues whose probabilities reach this together.",
+    ),
+    click.option(
+        "--order",
+        type=click.Choice(ORDERS),
+        default="left-to-right",
+        help="Which mask is filled next; confident: where the best residue is the surest.",
+    ),
+    click.option(
+        "--max-prob-only",
+        is_flag=True,
+        help="Always the most probable residue; --temperature and --top-p play no part.",
+    ),
+    click.option(
+        "--seed", type=click.IntRange(min=0), default=42, help="Same seed, same proteins."
+    ),
+    click.option(
+        "-o",
+        "--output",
+        type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+        help="FASTA file to write.  [default: the screen]",
+    ),
+)
+
+
+def sampling_flags(function: _Function) -> _Function:
+    """Add the flags that `generate` and `unmask` share."""
+    for flag in reversed(_FLAGS):
+        function = flag(function)
+    return function
+
+
+@click.command("generate", context_settings={"show_default": True}, epilog=PSEUDO_PERPLEXITY)
+@sampling_flags
+@click.option("--length", type=click.IntRange(min=1), default=100, help="Residues in a protein.")
+def command(weights_file: Path, length: int, output: Path | None, **flags: Any) -> None:
+    """Generate proteins: all positions start as masks and are filled one by one."""
+    model, alphabet = open_model(weights_file)
+    require_room(model, length, "--length")
+    template = np.full(length, alphabet.mask_idx, dtype=np.int32)
+    grow(model, alphabet, template, output, "generated", **flags)
+
+
+def open_model(weights_file: Path) -> tuple[ESM1, Alphabet]:
+    """The model and the alphabet in a weights file, or a ClickException that says why not."""
+    try:
+        return load_model(weights_file), load_alphabet(weights_file)
+    except WeightsError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def require_room(model: ESM1, residues: int, flag: str) -> None:
+    """Raise BadParameter where a protein would be longer than the position table."""
+    most = model.config.max_residues
+    if residues > most:
+        raise click.BadParameter(
+            f"{residues} residues are too many: the position table of this model ends at {most}.",
+            param_hint=flag,
+        )
+
+
+def grow(
+    model: ESM1,
+    alphabet: Alphabet,
+    template: Tokens,
+    output: Path | None,
+    name: str,
+    *,
+    num_samples: int,
+    **flags: Any,
+) -> None:
+    """Fill the masks of a template, score the proteins, and write them as FASTA.
+
+    Args:
+        model, alphabet: of `open_model`.
+        template: (residues,) token ids, some of them masks.
+        output: file to write; None or "-": standard output.
+        name: the proteins are called NAME_1, NAME_2, ...
+        num_samples: number of proteins.
+        flags: the fields of `Sampling`.
+    """
+    destination = None if output is None or str(output) == "-" else output
+    if destination is not None:
+        _require_folder(destination)
+    row = np.concatenate([[alphabet.cls_idx], template, [alphabet.eos_idx]])
+    tokens = np.tile(row, (num_samples, 1))
+    masks = int((tokens == alphabet.mask_idx).sum())
+    try:
+        sampling = Sampling(**flags)
+        with progress(total=masks, desc="🌱 generating", unit="residue") as bar:
+            tokens = fill_masks(model, alphabet, tokens, sampling, bar.update)
+        total = num_samples * len(template)
+        with progress(total=total, desc="🔍 scoring", unit="residue") as bar:
+            perplexities = pseudo_perplexity(model, alphabet, tokens, bar.update)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    _write(_fasta(alphabet, tokens, perplexities, name, sampling.seed), destination)
+    say(_summary(perplexities, len(template), destination), err=True)
+
+
+def _require_folder(path: Path) -> None:
+    """Refuse an output that cannot be written before the work is done, not after it."""
+    if not path.parent.is_dir():
+        raise click.BadParameter(f"there is no folder {path.parent}.", param_hint="-o")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise click.BadParameter(f"{path} cannot be written.", param_hint="-o")
+
+
+def _fasta(alphabet: Alphabet, tokens: Tokens, perplexities: Floats, name: str, seed: int) -> str:
+    """One record per row of tokens (N, L), less cls and eos."""
+    records = []
+    for number, (row, perplexity) in enumerate(zip(tokens, perplexities, strict=True), start=1):
+        residues = alphabet.decode(row[1:-1])
+        records.append(
+            f">{name}_{number} pseudo_perplexity={perplexity:.3f} "
+            f"length={len(residues)} seed={seed}\n" + "\n".join(textwrap.wrap(residues, LINE_WIDTH))
+        )
+    return "\n".join(records) + "\n"
+
+
+def _write(fasta: str, destination: Path | None) -> None:
+    if destination is None:
+        click.echo(fasta, nl=False)
+        return
+    try:
+        destination.write_text(fasta, encoding="ascii", newline="\n")
+    except OSError as error:
+        raise click.ClickException(f"{destination} cannot be written: {error.strerror}.") from None
+
+
+def _summary(perplexities: Floats, residues: int, destination: Path | None) -> str:
+    count = len(perplexities)
+    proteins = "1 protein" if count == 1 else f"{count} proteins"
+    low, high = f"{perplexities.min():.2f}", f"{perplexities.max():.2f}"
+    span = low if low == high else f"{low} to {high}"
+    saved = f", saved to {destination}" if destination else ""
+    return f"🌳 hello world: {proteins} of {residues} residues, pseudo-perplexity {span}{saved}"
+
+
+if __name__ == "__main__":
+    command()

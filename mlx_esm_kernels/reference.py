@@ -1,0 +1,261 @@
+"""What is true: the three ops and the model in plain mlx.core and mlx.nn, with no op of ours.
+
+Everything is written for clarity and accuracy, not speed: scores are materialised (L x L) and
+every op computes in float32 whatever its inputs are, rounding once at the end. Arguments are
+taken as valid; the compiled ops are the ones that check.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from .config import ESM1Config
+
+
+def masked_attention(
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    *,
+    scale: float | None = None,
+    segment_ids: mx.array | None = None,
+    bias_k: mx.array | None = None,
+    bias_v: mx.array | None = None,
+) -> mx.array:
+    """softmax(scale * q k^T) v among the positions that bear the same segment id.
+
+    Args:
+        q, k, v: (B, H, L, D), float32, float16 or bfloat16.
+        scale: factor of the scores; D ** -0.5 where None.
+        segment_ids: (B, L) integer, 0 = padding; None: all positions see each other.
+        bias_k, bias_v: (H, D), one extra key and value that every query sees (ESM-1).
+
+    Returns:
+        (B, H, L, D) in the dtype of q. Rows of padding are exactly 0 and so are their gradients,
+        whatever the padded rows of q, k and v hold.
+    """
+    batch, _, length, dim = q.shape
+    if length == 0:
+        return mx.zeros_like(q)
+    dtype = q.dtype
+    scale = dim**-0.5 if scale is None else scale
+    q, k, v = (x.astype(mx.float32) for x in (q, k, v))
+
+    visible = real = None
+    if segment_ids is not None:
+        real = (segment_ids != 0)[:, None, :, None]  # (B, 1, L, 1)
+        # Padding is cleared first, since 0 * NaN would be NaN in both products below.
+        q, k, v = (mx.where(real, x, 0.0) for x in (q, k, v))
+        # Padding sees padding, so no row of scores is all -inf, whose softmax would be NaN.
+        visible = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]  # (B, 1, L, L)
+    if bias_k is not None and bias_v is not None:
+        k, v = _append_row(k, bias_k), _append_row(v, bias_v)  # (B, H, L + 1, D)
+        if visible is not None:
+            always = mx.ones((batch, 1, length, 1), dtype=mx.bool_)
+            visible = mx.concatenate([visible, always], axis=-1)
+
+    scores = (q * scale) @ k.swapaxes(-1, -2)  # (B, H, L, L)
+    if visible is not None:
+        scores = mx.where(visible, scores, -math.inf)
+    o = mx.softmax(scores, axis=-1, precise=True) @ v  # (B, H, L, D)
+    if real is not None:
+        o = mx.where(real, o, 0.0)
+    return o.astype(dtype)
+
+
+def _append_row(x: mx.array, row: mx.array) -> mx.array:
+    """x (B, H, L, D) with row (H, D) as position L of every batch row."""
+    batch, heads, _, dim = x.shape
+    row = mx.broadcast_to(row.astype(x.dtype)[None, :, None, :], (batch, heads, 1, dim))
+    return mx.concatenate([x, row], axis=2)
+
+
+def positional_embedding(
+    tokens: mx.array,
+    token_table: mx.array,
+    position_table: mx.array,
+    *,
+    padding_idx: int,
+    mask_idx: int | None = None,
+    segment_ids: mx.array | None = None,
+) -> mx.array:
+    """Token row plus position row, positions restarting with each segment.
+
+    The position row of a token is ``padding_idx + n``, where the token is the n-th (from 1) of
+    its segment that is not padding. With mask_idx this is ESM's token dropout as well: the token
+    part of masked tokens is 0, that of the others is scaled by
+    ``0.88 / (1 - n_mask / n_nonpad)``, counted per segment (0 where all are masked), so that the
+    sum over a protein stays what it was when 12 % were zeroed in training.
+
+    Args:
+        tokens: (B, L) integer.
+        token_table: (V, C). position_table: (P, C), same dtype.
+        padding_idx: the padding token. mask_idx: the mask token; None: no token dropout.
+        segment_ids: (B, L) integer, 0 = padding; None: each row is one segment.
+
+    Returns:
+        (B, L, C) in the dtype of token_table; rows of padding are exactly 0.
+    """
+    dtype = token_table.dtype
+    real = tokens != padding_idx  # (B, L)
+    same = real[:, :, None] & real[:, None, :]  # (B, L, L)
+    if segment_ids is not None:
+        real = real & (segment_ids != 0)
+        same = real[:, :, None] & (segment_ids[:, :, None] == segment_ids[:, None, :])
+        same = same & real[:, None, :]
+    count = mx.sum(mx.tril(same.astype(mx.int32)), axis=-1)  # (B, L), 1-based
+
+    x = mx.take(token_table, mx.where(real, tokens, padding_idx), axis=0).astype(mx.float32)
+    if mask_idx is not None:
+        masked = tokens == mask_idx
+        n_nonpad = mx.sum(same, axis=-1).astype(mx.float32)  # (B, L), that of the own segment
+        n_mask = mx.sum(same & masked[:, None, :], axis=-1).astype(mx.float32)
+        some_left = n_mask < n_nonpad
+        kept = mx.where(some_left, 1 - n_mask / mx.maximum(n_nonpad, 1), 1)
+        x_scale = mx.where(some_left & ~masked, 0.88 / kept, 0.0)
+        x = x * x_scale[..., None]
+    rows = mx.where(real, padding_idx + count, padding_idx)
+    x = x + mx.take(position_table, rows, axis=0).astype(mx.float32)
+    return mx.where(real[..., None], x, 0.0).astype(dtype)
+
+
+def linear(
+    x: mx.array,
+    weight: mx.array,
+    bias: mx.array | None = None,
+    *,
+    activation: str | None = None,
+) -> mx.array:
+    """activation(x weight^T + bias).
+
+    Args:
+        x: (..., I). weight: (O, I). bias: (O,) or None.
+        activation: None, or "gelu": x * (1 + erf(x / sqrt 2)) / 2, the exact one.
+
+    Returns:
+        (..., O) in the dtype of x.
+    """
+    y = x.astype(mx.float32) @ weight.astype(mx.float32).T
+    if bias is not None:
+        y = y + bias.astype(mx.float32)
+    if activation == "gelu":
+        y = y * (1 + mx.erf(y / math.sqrt(2))) / 2
+    elif activation is not None:
+        raise ValueError(f'[linear] activation must be None or "gelu"; got {activation!r}.')
+    return y.astype(x.dtype)
+
+
+class ESM1Reference(nn.Module):
+    """The ESM-1 model with learned positions (ESM-1b, ESM-1v) in plain mlx.nn.
+
+    Same parameter tree and same calls as `mlx_esm_kernels.model.ESM1`.
+    """
+
+    def __init__(self, config: ESM1Config):
+        super().__init__()
+        self.config = config
+        width, eps = config.embed_dim, config.layer_norm_eps
+        self.embed_tokens = nn.Embedding(config.vocab_size, width)
+        self.embed_positions = nn.Embedding(config.num_position_rows, width)
+        if config.emb_layer_norm_before:
+            self.emb_layer_norm_before = nn.LayerNorm(width, eps)
+        self.layers = [_Layer(config) for _ in range(config.num_layers)]
+        self.emb_layer_norm_after = nn.LayerNorm(width, eps)
+        self.lm_head = _LMHead(config)
+
+    def __call__(
+        self,
+        tokens: mx.array,
+        segment_ids: mx.array | None = None,
+        *,
+        repr_layers: Collection[int] = (),
+    ) -> dict[str, Any]:
+        """tokens (B, L) -> {"logits": (B, L, V), "representations": {layer: (B, L, C)}}."""
+        hidden = self._hidden_states(tokens, segment_ids)
+        representations = {layer: hidden[layer] for layer in sorted(repr_layers)}
+        return {"logits": self.head(hidden[-1]), "representations": representations}
+
+    def encode(self, tokens: mx.array, segment_ids: mx.array | None = None) -> mx.array:
+        """tokens (B, L) -> (B, L, C), after the last LayerNorm."""
+        return self._hidden_states(tokens, segment_ids)[-1]
+
+    def head(self, x: mx.array) -> mx.array:
+        """x (..., C) from `encode` -> logits (..., V)."""
+        return self.lm_head(x, self.embed_tokens.weight)
+
+    def _hidden_states(self, tokens: mx.array, segment_ids: mx.array | None) -> list[mx.array]:
+        """The embedding and the output of each layer, num_layers + 1 arrays (B, L, C)."""
+        config = self.config
+        real = tokens != config.padding_idx
+        if segment_ids is None:
+            segment_ids = real.astype(mx.int32)
+        else:
+            segment_ids = mx.where(real, segment_ids, 0)
+        x = positional_embedding(
+            tokens,
+            self.embed_tokens.weight,
+            self.embed_positions.weight,
+            padding_idx=config.padding_idx,
+            mask_idx=config.mask_idx if config.token_dropout else None,
+            segment_ids=segment_ids,
+        )
+        if config.emb_layer_norm_before:
+            x = self.emb_layer_norm_before(x)
+            x = mx.where((segment_ids != 0)[..., None], x, 0.0)
+        hidden = [x]
+        for layer in self.layers:
+            hidden.append(layer(hidden[-1], segment_ids))
+        hidden[-1] = self.emb_layer_norm_after(hidden[-1])
+        return hidden
+
+
+class _Layer(nn.Module):
+    def __init__(self, config: ESM1Config):
+        super().__init__()
+        width, eps = config.embed_dim, config.layer_norm_eps
+        self.self_attn = _SelfAttention(config)
+        self.self_attn_layer_norm = nn.LayerNorm(width, eps)
+        self.fc1 = nn.Linear(width, config.ffn_dim)
+        self.fc2 = nn.Linear(config.ffn_dim, width)
+        self.final_layer_norm = nn.LayerNorm(width, eps)
+
+    def __call__(self, x: mx.array, segment_ids: mx.array) -> mx.array:
+        x = x + self.self_attn(self.self_attn_layer_norm(x), segment_ids)
+        return x + self.fc2(nn.gelu(self.fc1(self.final_layer_norm(x))))
+
+
+class _SelfAttention(nn.Module):
+    def __init__(self, config: ESM1Config):
+        super().__init__()
+        width = config.embed_dim
+        self.num_heads = config.num_heads
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+
+    def __call__(self, x: mx.array, segment_ids: mx.array) -> mx.array:
+        heads = (*x.shape[:2], self.num_heads, -1)
+        q, k, v = (
+            project(x).reshape(heads).swapaxes(1, 2)  # (B, H, L, D)
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        o = masked_attention(q, k, v, segment_ids=segment_ids)
+        return self.out_proj(o.swapaxes(1, 2).reshape(x.shape))
+
+
+class _LMHead(nn.Module):
+    def __init__(self, config: ESM1Config):
+        super().__init__()
+        self.dense = nn.Linear(config.embed_dim, config.embed_dim)
+        self.layer_norm = nn.LayerNorm(config.embed_dim, config.layer_norm_eps)
+        self.bias = mx.zeros((config.vocab_size,))
+
+    def __call__(self, x: mx.array, token_table: mx.array) -> mx.array:
+        x = self.layer_norm(nn.gelu(self.dense(x)))
+        return x @ token_table.T + self.bias
