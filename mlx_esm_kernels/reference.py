@@ -110,7 +110,9 @@ def positional_embedding(
         same = same & real[:, None, :]
     count = mx.sum(mx.tril(same.astype(mx.int32)), axis=-1)  # (B, L), 1-based
 
-    x = mx.take(token_table, mx.where(real, tokens, padding_idx), axis=0).astype(mx.float32)
+    # Widened before the lookup, so that the gradient is summed in float32.
+    token_table, position_table = (t.astype(mx.float32) for t in (token_table, position_table))
+    x = mx.take(token_table, mx.where(real, tokens, padding_idx), axis=0)
     if mask_idx is not None:
         masked = tokens == mask_idx
         n_nonpad = mx.sum(same, axis=-1).astype(mx.float32)  # (B, L), that of the own segment
@@ -120,7 +122,7 @@ def positional_embedding(
         x_scale = mx.where(some_left & ~masked, 0.88 / kept, 0.0)
         x = x * x_scale[..., None]
     rows = mx.where(real, padding_idx + count, padding_idx)
-    x = x + mx.take(position_table, rows, axis=0).astype(mx.float32)
+    x = x + mx.take(position_table, rows, axis=0)
     return mx.where(real[..., None], x, 0.0).astype(dtype)
 
 

@@ -17,6 +17,10 @@ void check(const mx::array& x, const mx::array& weight, const std::optional<mx::
     fail(kOp, "weight must have shape (O, I); got " + text(weight.shape()) + ".");
   }
   const int O = weight.shape(0), I = weight.shape(1);
+  if (O == 0 || I == 0) {
+    fail(kOp, "weight must have shape (O, I) with O and I at least 1; got " + text(weight.shape()) +
+                  ".");
+  }
   if (x.ndim() == 0 || x.shape(-1) != I) {
     fail(kOp, "x must have shape (..., I) with I = " + std::to_string(I) + " as in weight; got " +
                   text(x.shape()) + ".");
@@ -47,7 +51,7 @@ mx::array linear(const mx::array& x, const mx::array& weight, const std::optiona
   const mx::Stream stream = mx::to_stream(s);
   mx::Shape shape = x.shape();
   shape.back() = weight.shape(0);
-  if (stream.device != mx::Device::cpu || x.size() == 0 || weight.size() == 0) {
+  if (stream.device != mx::Device::cpu) {
     return linear_composed(x, weight, bias, gelu, stream);
   }
   const int I = weight.shape(1);

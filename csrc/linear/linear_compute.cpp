@@ -94,6 +94,12 @@ void multiply_into(int64_t m, int64_t n, int64_t k, Operand a, Operand b, Dtype 
 void weight_gradient(const LinearBackward& a, Operand dh, Operand x) {
   const int64_t M = a.x.rows, N = a.weight.rows, K = a.weight.columns;
   const int64_t tiles = pieces(N, kWeight) * pieces(K, kWeight);
+  // BLAS may return early where there is nothing to add up, and leave the memory as it was.
+  if (M == 0) {
+    const std::vector<float> zeros(N * K);
+    kernels().write(zeros.data(), a.dtype, N * K, a.dweight, 0);
+    return;
+  }
   const int64_t splits = tiles >= 8 ? 1 : std::clamp<int64_t>(M / kDepth, 1, 8);
   const int64_t depth = pieces(M, splits);
   const bool direct = splits == 1 && a.dtype == Dtype::float32;

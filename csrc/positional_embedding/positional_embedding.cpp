@@ -1,5 +1,7 @@
 #include "positional_embedding/positional_embedding.h"
 
+#include <stdexcept>
+
 #include "graph/checks.h"
 #include "positional_embedding/positional_embedding_compute.h"
 
@@ -46,19 +48,18 @@ void check_indices(const EmbeddingOptions& o) {
   }
 }
 
-// Whether the values can be had now: not inside a transformation that replaced them.
+// Whether the values can be had now: mx.compile and mx.vmap put arrays without values in the place
+// of their arguments, and refuse to evaluate what is made of those.
 bool has_values(mx::array x) {
   if (!x.has_primitive()) {
     return x.data_shared_ptr() != nullptr;
   }
-  if (x.is_available()) {
+  try {
+    x.eval();
     return true;
-  }
-  if (x.is_tracer()) {
+  } catch (const std::invalid_argument&) {
     return false;
   }
-  x.eval();
-  return true;
 }
 
 mx::array contiguous_ids(const mx::array& x, mx::Stream s) {

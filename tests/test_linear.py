@@ -1,0 +1,93 @@
+"""linear, forward and gradients, against the reference and float64 numpy."""
+
+from __future__ import annotations
+
+import itertools
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from arrays import DTYPES, LAYOUTS
+from hypothesis import given
+from problems import LinearProblem, check, results
+from strategies import WIDTHS, linear_problems
+
+from mlx_esm_kernels import ops
+
+ACTIVATIONS = (None, "gelu")
+
+
+@given(problem=linear_problems())
+def test_it_is_a_product_a_bias_and_gelu_whatever_the_input(problem: LinearProblem) -> None:
+    check(problem)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_width_in_and_out(dtype: str, activation: str | None) -> None:
+    for width_in, width_out in itertools.product(WIDTHS, (1, 7, 16, 100)):
+        check(LinearProblem((9,), (width_in, width_out), dtype=dtype, activation=activation))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("rows", [(), (1,), (2, 3), (2, 1, 4), (257,), (3, 2, 2, 2)])
+def test_any_number_of_leading_axes(
+    rows: tuple[int, ...], bias: bool, activation: str | None
+) -> None:
+    check(LinearProblem(rows, (20, 30), bias=bias, activation=activation))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", [*LAYOUTS, "constant"])
+@pytest.mark.parametrize("which", range(3), ids=["x", "weight", "dy"])
+def test_every_layout(which: int, layout: str, dtype: str, activation: str | None) -> None:
+    layouts = ["contiguous"] * 3
+    layouts[which] = layout
+    check(
+        LinearProblem(
+            (2, 3, 5), (12, 9), dtype=dtype, activation=activation, layouts=tuple(layouts)
+        )
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [1e-3, 1.0, 10.0, 1000.0])
+def test_gelu_and_its_slope_far_from_and_close_to_zero(size: float, dtype: str) -> None:
+    check(LinearProblem((50,), (8, 40), dtype=dtype, activation="gelu", size=size))
+
+
+def test_gelu_at_every_float16_value() -> None:
+    """A weight of 1 makes the op gelu itself; the ends of the range must be x and 0, not NaN."""
+    z = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    z = np.sort(z[np.isfinite(z)]).astype(np.float32)
+    y = np.array(ops.linear(mx.array(z)[:, None], mx.ones((1, 1)), activation="gelu"))[:, 0]
+    assert np.isfinite(y).all()
+    np.testing.assert_array_equal(y[z > 6], z[z > 6])
+    assert (np.abs(y[z < -14]) < 1e-30).all()
+    assert (y[z >= 0] >= 0).all()
+    assert (y[z <= 0] <= 0).all()
+
+
+@pytest.mark.parametrize("rows", [(0,), (2, 0), (0, 3)])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_no_rows_give_no_rows_and_zero_gradients(
+    rows: tuple[int, ...], activation: str | None
+) -> None:
+    found = results(LinearProblem(rows, (4, 6), activation=activation), ops)
+    assert found["y"].shape == (*rows, 6)
+    assert found["dx"].shape == (*rows, 4)
+    assert found["dweight"].shape == (6, 4)
+    assert not found["dweight"].any()
+    assert not found["dbias"].any()
+
+
+def test_a_row_with_nan_spoils_itself_alone() -> None:
+    x, weight, bias = LinearProblem((5,), (8, 6), activation="gelu").differentiable
+    spoiled = mx.where(mx.arange(5)[:, None] == 2, float("nan"), x)
+    y = np.array(ops.linear(x, weight, bias, activation="gelu"))
+    found = np.array(ops.linear(spoiled, weight, bias, activation="gelu"))
+    assert np.isnan(found[2]).all()
+    others = [0, 1, 3, 4]
+    np.testing.assert_array_equal(found[others], y[others])
