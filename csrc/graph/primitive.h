@@ -37,6 +37,21 @@ class OpPrimitive : public mx::Primitive {
   virtual const char* op() const = 0;
 };
 
+// A primitive that is told something besides its inputs; two that were told the same are equal.
+template <class Options>
+class OpPrimitiveWith : public OpPrimitive {
+ public:
+  OpPrimitiveWith(mx::Stream stream, Options options) : OpPrimitive(stream), options_(options) {}
+
+  // MLX asks this of primitives of one class only.
+  bool is_equivalent(const mx::Primitive& other) const override {
+    return options_ == static_cast<const OpPrimitiveWith&>(other).options_;
+  }
+
+ protected:
+  Options options_;
+};
+
 // The outputs of a primitive that is applied to the inputs.
 Arrays outputs_of(const std::shared_ptr<OpPrimitive>& primitive, const Arrays& inputs);
 

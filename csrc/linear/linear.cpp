@@ -59,7 +59,7 @@ mx::array linear(const mx::array& x, const mx::array& weight, const std::optiona
   if (bias) {
     inputs.push_back(mx::contiguous(mx::astype(*bias, mx::float32, stream), false, stream));
   }
-  const auto primitive = std::make_shared<Linear>(stream, bias.has_value(), gelu);
+  const auto primitive = std::make_shared<Linear>(stream, LinearOptions{bias.has_value(), gelu});
   return mx::reshape(outputs_of(primitive, inputs).front(), shape, stream);
 }
 
@@ -86,11 +86,11 @@ Arrays Linear::vjp(const Arrays& primals, const Arrays& cotangents, const std::v
     return std::find(argnums.begin(), argnums.end(), i) != argnums.end();
   };
   Arrays inputs = {primals[0], primals[1], cotangents[0]};
-  if (gelu_) {
+  if (options_.gelu) {
     inputs.push_back(outputs[1]);
   }
-  const LinearGradients wanted{wants(0), wants(1), wants(2)};
-  const Arrays gradients = outputs_of(std::make_shared<LinearVJP>(stream(), wanted, gelu_), inputs);
+  const LinearGradients wanted{wants(0), wants(1), wants(2), options_.gelu};
+  const Arrays gradients = outputs_of(std::make_shared<LinearVJP>(stream(), wanted), inputs);
   // The gradients come in the order x, weight, bias; argnums may have any order.
   Arrays ordered;
   for (int i : argnums) {
@@ -102,7 +102,7 @@ Arrays Linear::vjp(const Arrays& primals, const Arrays& cotangents, const std::v
 
 Vectorised Linear::vmap(const Arrays& inputs, const std::vector<int>& axes) {
   const Builder build = [&](const Arrays& x) {
-    return outputs_of(std::make_shared<Linear>(stream(), has_bias_, gelu_), x);
+    return outputs_of(std::make_shared<Linear>(stream(), options_), x);
   };
   return any_mapped(axes, 1) ? vmap_by_loop(inputs, axes, build, stream())
                              : vmap_by_folding(inputs, axes, 1, build, stream());
@@ -110,52 +110,42 @@ Vectorised Linear::vmap(const Arrays& inputs, const std::vector<int>& axes) {
 
 std::vector<mx::Shape> Linear::output_shapes(const Arrays& inputs) {
   const mx::Shape y = {inputs[0].shape(0), inputs[1].shape(0)};
-  return gelu_ ? std::vector<mx::Shape>{y, y} : std::vector<mx::Shape>{y};
+  return options_.gelu ? std::vector<mx::Shape>{y, y} : std::vector<mx::Shape>{y};
 }
 
 std::vector<mx::Dtype> Linear::output_dtypes(const Arrays& inputs) const {
-  return std::vector<mx::Dtype>(gelu_ ? 2 : 1, inputs[0].dtype());
-}
-
-bool Linear::is_equivalent(const mx::Primitive& other) const {
-  const auto& o = static_cast<const Linear&>(other);
-  return has_bias_ == o.has_bias_ && gelu_ == o.gelu_;
+  return std::vector<mx::Dtype>(options_.gelu ? 2 : 1, inputs[0].dtype());
 }
 
 // ---- LinearVJP ----------------------------------------------------------------------------------
 
 Vectorised LinearVJP::vmap(const Arrays& inputs, const std::vector<int>& axes) {
   const Builder build = [&](const Arrays& x) {
-    return outputs_of(std::make_shared<LinearVJP>(stream(), wanted_, gelu_), x);
+    return outputs_of(std::make_shared<LinearVJP>(stream(), options_), x);
   };
   return vmap_by_loop(inputs, axes, build, stream());
 }
 
 std::vector<mx::Shape> LinearVJP::output_shapes(const Arrays& inputs) {
   std::vector<mx::Shape> shapes;
-  if (wanted_.x) {
+  if (options_.x) {
     shapes.push_back(inputs[0].shape());
   }
-  if (wanted_.weight) {
+  if (options_.weight) {
     shapes.push_back(inputs[1].shape());
   }
-  if (wanted_.bias) {
+  if (options_.bias) {
     shapes.push_back({inputs[1].shape(0)});
   }
   return shapes;
 }
 
 std::vector<mx::Dtype> LinearVJP::output_dtypes(const Arrays& inputs) const {
-  std::vector<mx::Dtype> dtypes(wanted_.x + wanted_.weight, inputs[0].dtype());
-  if (wanted_.bias) {
+  std::vector<mx::Dtype> dtypes(options_.x + options_.weight, inputs[0].dtype());
+  if (options_.bias) {
     dtypes.push_back(mx::float32);
   }
   return dtypes;
-}
-
-bool LinearVJP::is_equivalent(const mx::Primitive& other) const {
-  const auto& o = static_cast<const LinearVJP&>(other);
-  return wanted_ == o.wanted_ && gelu_ == o.gelu_;
 }
 
 }  // namespace mlx_esm_kernels

@@ -20,12 +20,17 @@ mx::array linear(const mx::array& x, const mx::array& weight,
 mx::array linear_composed(const mx::array& x, const mx::array& weight,
                           const std::optional<mx::array>& bias, bool gelu, mx::Stream s);
 
+struct LinearOptions {
+  bool has_bias, gelu;
+
+  bool operator==(const LinearOptions&) const = default;
+};
+
 // Inputs: x (M, I), weight, [bias float32, contiguous]. Outputs: y (M, O), and with GELU the values
 // before it, for backward.
-class Linear : public OpPrimitive {
+class Linear : public OpPrimitiveWith<LinearOptions> {
  public:
-  Linear(mx::Stream stream, bool has_bias, bool gelu)
-      : OpPrimitive(stream), has_bias_(has_bias), gelu_(gelu) {}
+  using OpPrimitiveWith::OpPrimitiveWith;
 
   void eval_cpu(const Arrays& inputs, Arrays& outputs) override;
   Arrays vjp(const Arrays& primals, const Arrays& cotangents, const std::vector<int>& argnums,
@@ -33,45 +38,35 @@ class Linear : public OpPrimitive {
   Vectorised vmap(const Arrays& inputs, const std::vector<int>& axes) override;
   std::vector<mx::Shape> output_shapes(const Arrays& inputs) override;
   std::vector<mx::Dtype> output_dtypes(const Arrays& inputs) const override;
-  bool is_equivalent(const mx::Primitive& other) const override;
 
   const char* op() const override {
     return "linear";
   }
   DEFINE_NAME(Linear)
-
- private:
-  bool has_bias_, gelu_;
 };
 
-// Which gradients LinearVJP is to compute.
+// Which gradients are wanted, and whether there was GELU.
 struct LinearGradients {
-  bool x, weight, bias;
+  bool x, weight, bias, gelu;
 
   bool operator==(const LinearGradients&) const = default;
 };
 
 // Inputs: x, weight, dy, [values before GELU, contiguous]. Outputs: the wanted ones of dx, dweight,
 // dbias (float32).
-class LinearVJP : public OpPrimitive {
+class LinearVJP : public OpPrimitiveWith<LinearGradients> {
  public:
-  LinearVJP(mx::Stream stream, LinearGradients wanted, bool gelu)
-      : OpPrimitive(stream), wanted_(wanted), gelu_(gelu) {}
+  using OpPrimitiveWith::OpPrimitiveWith;
 
   void eval_cpu(const Arrays& inputs, Arrays& outputs) override;
   Vectorised vmap(const Arrays& inputs, const std::vector<int>& axes) override;
   std::vector<mx::Shape> output_shapes(const Arrays& inputs) override;
   std::vector<mx::Dtype> output_dtypes(const Arrays& inputs) const override;
-  bool is_equivalent(const mx::Primitive& other) const override;
 
   const char* op() const override {
     return "linear";
   }
   DEFINE_NAME(LinearVJP)
-
- private:
-  LinearGradients wanted_;
-  bool gelu_;
 };
 
 }  // namespace mlx_esm_kernels

@@ -21,8 +21,9 @@ void Linear::eval_cpu(const Arrays& inputs, Arrays& outputs) {
   for (mx::array& out : outputs) {
     cpu::allocate(out);
   }
-  cpu::LinearForward args{common(inputs, gelu_), has_bias_ ? inputs[2].data<float>() : nullptr,
-                          cpu::bytes(outputs[0]), gelu_ ? cpu::bytes(outputs[1]) : nullptr};
+  cpu::LinearForward args{common(inputs, options_.gelu),
+                          options_.has_bias ? inputs[2].data<float>() : nullptr,
+                          cpu::bytes(outputs[0]), options_.gelu ? cpu::bytes(outputs[1]) : nullptr};
   mx::cpu::get_command_encoder(stream()).dispatch([args] { cpu::linear_forward(args); });
 }
 
@@ -36,12 +37,12 @@ void LinearVJP::eval_cpu(const Arrays& inputs, Arrays& outputs) {
     return cpu::bytes(outputs[next++]);
   };
   cpu::LinearBackward args{};
-  static_cast<cpu::LinearInputs&>(args) = common(inputs, gelu_);
+  static_cast<cpu::LinearInputs&>(args) = common(inputs, options_.gelu);
   args.dy = matrix(inputs[2]);
-  args.pre = gelu_ ? cpu::bytes(inputs[3]) : nullptr;
-  args.dx = allocate(wanted_.x);
-  args.dweight = allocate(wanted_.weight);
-  args.dbias = static_cast<float*>(allocate(wanted_.bias));
+  args.pre = options_.gelu ? cpu::bytes(inputs[3]) : nullptr;
+  args.dx = allocate(options_.x);
+  args.dweight = allocate(options_.weight);
+  args.dbias = static_cast<float*>(allocate(options_.bias));
   mx::cpu::get_command_encoder(stream()).dispatch([args] { cpu::linear_backward(args); });
 }
 

@@ -152,10 +152,6 @@ std::vector<mx::Dtype> MaskedAttention::output_dtypes(const Arrays& inputs) cons
   return {inputs[0].dtype(), mx::float32};
 }
 
-bool MaskedAttention::is_equivalent(const mx::Primitive& other) const {
-  return options_ == static_cast<const MaskedAttention&>(other).options_;
-}
-
 // ---- MaskedAttentionVJP -------------------------------------------------------------------------
 
 Vectorised MaskedAttentionVJP::vmap(const Arrays& inputs, const std::vector<int>& axes) {
@@ -181,10 +177,6 @@ std::vector<mx::Dtype> MaskedAttentionVJP::output_dtypes(const Arrays& inputs) c
     dtypes.resize(5, mx::float32);
   }
   return dtypes;
-}
-
-bool MaskedAttentionVJP::is_equivalent(const mx::Primitive& other) const {
-  return options_ == static_cast<const MaskedAttentionVJP&>(other).options_;
 }
 
 }  // namespace mlx_esm_kernels

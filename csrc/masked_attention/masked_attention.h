@@ -36,10 +36,9 @@ struct AttentionOptions {
 
 // Inputs: q, k, v, [segment_ids], [bias_k, bias_v]; ids int64 and contiguous, biases float32 and
 // contiguous. Outputs: out, and lse (B, H, L) float32 for backward.
-class MaskedAttention : public OpPrimitive {
+class MaskedAttention : public OpPrimitiveWith<AttentionOptions> {
  public:
-  MaskedAttention(mx::Stream stream, AttentionOptions options)
-      : OpPrimitive(stream), options_(options) {}
+  using OpPrimitiveWith::OpPrimitiveWith;
 
   void eval_cpu(const Arrays& inputs, Arrays& outputs) override;
   Arrays vjp(const Arrays& primals, const Arrays& cotangents, const std::vector<int>& argnums,
@@ -47,37 +46,28 @@ class MaskedAttention : public OpPrimitive {
   Vectorised vmap(const Arrays& inputs, const std::vector<int>& axes) override;
   std::vector<mx::Shape> output_shapes(const Arrays& inputs) override;
   std::vector<mx::Dtype> output_dtypes(const Arrays& inputs) const override;
-  bool is_equivalent(const mx::Primitive& other) const override;
 
   const char* op() const override {
     return "masked_attention";
   }
   DEFINE_NAME(MaskedAttention)
-
- private:
-  AttentionOptions options_;
 };
 
 // Inputs: q, k, v, out, lse, dout, [segment_ids], [bias_k, bias_v].
 // Outputs: dq, dk, dv, [dbias_k, dbias_v].
-class MaskedAttentionVJP : public OpPrimitive {
+class MaskedAttentionVJP : public OpPrimitiveWith<AttentionOptions> {
  public:
-  MaskedAttentionVJP(mx::Stream stream, AttentionOptions options)
-      : OpPrimitive(stream), options_(options) {}
+  using OpPrimitiveWith::OpPrimitiveWith;
 
   void eval_cpu(const Arrays& inputs, Arrays& outputs) override;
   Vectorised vmap(const Arrays& inputs, const std::vector<int>& axes) override;
   std::vector<mx::Shape> output_shapes(const Arrays& inputs) override;
   std::vector<mx::Dtype> output_dtypes(const Arrays& inputs) const override;
-  bool is_equivalent(const mx::Primitive& other) const override;
 
   const char* op() const override {
     return "masked_attention";
   }
   DEFINE_NAME(MaskedAttentionVJP)
-
- private:
-  AttentionOptions options_;
 };
 
 }  // namespace mlx_esm_kernels

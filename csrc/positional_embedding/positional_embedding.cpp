@@ -143,10 +143,6 @@ std::vector<mx::Dtype> PositionalEmbedding::output_dtypes(const Arrays& inputs) 
   return {inputs.back().dtype()};
 }
 
-bool PositionalEmbedding::is_equivalent(const mx::Primitive& other) const {
-  return options_ == static_cast<const PositionalEmbedding&>(other).options_;
-}
-
 // ---- PositionalEmbeddingVJP ---------------------------------------------------------------------
 
 Vectorised PositionalEmbeddingVJP::vmap(const Arrays& inputs, const std::vector<int>& axes) {
@@ -163,10 +159,6 @@ std::vector<mx::Shape> PositionalEmbeddingVJP::output_shapes(const Arrays& input
 
 std::vector<mx::Dtype> PositionalEmbeddingVJP::output_dtypes(const Arrays& inputs) const {
   return {inputs.back().dtype(), inputs.back().dtype()};
-}
-
-bool PositionalEmbeddingVJP::is_equivalent(const mx::Primitive& other) const {
-  return options_ == static_cast<const PositionalEmbeddingVJP&>(other).options_;
 }
 
 }  // namespace mlx_esm_kernels

@@ -40,10 +40,9 @@ mx::array positional_embedding_composed(const EmbeddingOperands& x, const Embedd
                                         mx::Stream s);
 
 // Inputs: tokens, [segment_ids], token_table, position_table; the first two int64 and contiguous.
-class PositionalEmbedding : public OpPrimitive {
+class PositionalEmbedding : public OpPrimitiveWith<EmbeddingOptions> {
  public:
-  PositionalEmbedding(mx::Stream stream, EmbeddingOptions options)
-      : OpPrimitive(stream), options_(options) {}
+  using OpPrimitiveWith::OpPrimitiveWith;
 
   void eval_cpu(const Arrays& inputs, Arrays& outputs) override;
   Arrays vjp(const Arrays& primals, const Arrays& cotangents, const std::vector<int>& argnums,
@@ -51,36 +50,27 @@ class PositionalEmbedding : public OpPrimitive {
   Vectorised vmap(const Arrays& inputs, const std::vector<int>& axes) override;
   std::vector<mx::Shape> output_shapes(const Arrays& inputs) override;
   std::vector<mx::Dtype> output_dtypes(const Arrays& inputs) const override;
-  bool is_equivalent(const mx::Primitive& other) const override;
 
   const char* op() const override {
     return "positional_embedding";
   }
   DEFINE_NAME(PositionalEmbedding)
-
- private:
-  EmbeddingOptions options_;
 };
 
 // Inputs: tokens, [segment_ids], dout. Outputs: dtoken_table, dposition_table.
-class PositionalEmbeddingVJP : public OpPrimitive {
+class PositionalEmbeddingVJP : public OpPrimitiveWith<EmbeddingOptions> {
  public:
-  PositionalEmbeddingVJP(mx::Stream stream, EmbeddingOptions options)
-      : OpPrimitive(stream), options_(options) {}
+  using OpPrimitiveWith::OpPrimitiveWith;
 
   void eval_cpu(const Arrays& inputs, Arrays& outputs) override;
   Vectorised vmap(const Arrays& inputs, const std::vector<int>& axes) override;
   std::vector<mx::Shape> output_shapes(const Arrays& inputs) override;
   std::vector<mx::Dtype> output_dtypes(const Arrays& inputs) const override;
-  bool is_equivalent(const mx::Primitive& other) const override;
 
   const char* op() const override {
     return "positional_embedding";
   }
   DEFINE_NAME(PositionalEmbeddingVJP)
-
- private:
-  EmbeddingOptions options_;
 };
 
 }  // namespace mlx_esm_kernels
