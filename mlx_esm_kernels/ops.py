@@ -39,9 +39,15 @@ import mlx.core  # noqa: E402, F401
 _load_blas()
 
 from mlx_esm_kernels._ext import (  # noqa: E402
+    cpu_target,
     linear,
     masked_attention,
+    num_threads,
     positional_embedding,
 )
+
+# A bad value of an environment variable is better known now than in the middle of a computation.
+num_threads()
+cpu_target()
 
 __all__ = ["MLX_VERSION", "linear", "masked_attention", "positional_embedding"]
