@@ -1,0 +1,112 @@
+"""What a person sees while a command works: lines with an emoji, and progress bars.
+
+Lines (`say`) are for reading later, so they also go to a file or a pipe. Bars (`progress`) are for
+watching, so they exist only on a terminal: elsewhere not one control character is written.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+
+def say(line: str, *, err: bool = False) -> None:
+    """Write one line for the person, above any bar that is on the screen.
+
+    Args:
+        line: the text, without a line end. Characters that the stream's encoding does not have
+            (an emoji on an old terminal) are left out rather than being an error.
+        err: write to standard error; for commands whose standard output is data.
+
+    A reader that has gone away (`| head`) stops the lines, never the work.
+    """
+    stream = sys.stderr if err else sys.stdout
+    try:
+        tqdm.write(fit(line, stream), file=stream)
+        stream.flush()
+    except BrokenPipeError:
+        # Later writes, and Python's own flush at exit, then go nowhere instead of failing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def progress(
+    iterable: Iterable[Any] | None = None,
+    *,
+    total: int | None = None,
+    desc: str = "",
+    unit: str = "it",
+    unit_scale: bool = False,
+    initial: int = 0,
+    leave: bool = False,
+) -> tqdm[Any]:
+    """A tqdm bar on standard error; silent, but with the same methods, where that is no terminal.
+
+    Args:
+        iterable: what to go through; None to call `update(n)` by hand.
+        total: how many `unit`s there are; None takes `len(iterable)` where it has one.
+        desc: the text before the bar, for example "🚂 training".
+        unit, unit_scale: as in tqdm; unit="B", unit_scale=True for bytes.
+        initial: how many units are done already, as when a download resumes.
+        leave: keep the finished bar on the screen; by default a line said afterwards replaces it.
+
+    Returns:
+        A tqdm bar: iterate over it, or `update(n)` and `set_postfix_str(text)`; a context manager.
+    """
+    return tqdm(
+        iterable,
+        total=total,
+        desc=fit(desc, sys.stderr),
+        unit=unit,
+        unit_scale=unit_scale,
+        initial=initial,
+        leave=leave,
+        dynamic_ncols=True,
+        file=sys.stderr,
+        disable=not is_interactive(sys.stderr),
+    )
+
+
+def is_interactive(stream: TextIO) -> bool:
+    """Whether `stream` is a terminal that can redraw a line."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def fit(line: str, stream: TextIO) -> str:
+    """`line` less what the encoding of `stream` lacks, and less the gap that leaves in front."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    fitting = line.encode(encoding, "ignore").decode(encoding)
+    return line if fitting == line else fitting.lstrip()
+
+
+def duration(seconds: float) -> str:
+    """A span of time as a person would say it: `8 s`, `3 min 20 s`, `2 h 5 min`."""
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Within it, a warning is one line on standard error, without Python's file and line number."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _say_warning
+        yield
+
+
+def _say_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    say(f"⚠️ {message}", err=True)

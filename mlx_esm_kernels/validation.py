@@ -1,0 +1,167 @@
+"""How well a model fills in residues of held-out proteins, beside what needs no model at all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from .alphabet import Alphabet
+from .data import DataError, Proteins
+from .model import ESM1
+from .objective import Masked, mask_tokens, masked_loss
+from .packing import PackedBatches
+
+# (inputs, true tokens, segment ids, asked), each (B, L) -> (sum of nats, how many were asked).
+OptimalLoss = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[float, int]]
+
+# Not the seed of a run: runs that differ in it are still asked the same questions.
+QUESTION_SEED = 20_240_229
+TOKENS_PER_BATCH = 8_192
+MAX_TOKENS = 65_536  # about 9,000 questions: perplexity known to 1 %, for little time
+MAX_COUNTED_PROTEINS = 50_000
+
+
+class Validation:
+    """Masked residues of held-out proteins: the same ones, hidden the same way, every time.
+
+    Args:
+        proteins: where the residues are.
+        train: (N,) indices of the proteins that the model learns from; their residue frequencies
+            are the yardstick.
+        valid: (M,) indices of the held-out proteins. A random choice of them is taken where they
+            are more than `max_tokens` tokens.
+        alphabet: of the tokens.
+        max_positions: longest protein in tokens; longer ones are cropped.
+        optimal_loss: gives the entropy floor, where the source of the proteins is known exactly.
+            Left aside if a protein is cropped.
+        max_tokens: about how many tokens to validate on.
+
+    Attributes:
+        unigram_loss: nats per question when residue frequencies alone answer.
+        floor_loss: nats per question of the best answer there is; None where nobody knows.
+        num_questions: int. num_proteins: int, held-out proteins that are asked about.
+
+    Raises:
+        DataError: there is nothing to ask about.
+    """
+
+    def __init__(
+        self,
+        proteins: Proteins,
+        train: npt.ArrayLike,
+        valid: npt.ArrayLike,
+        alphabet: Alphabet,
+        *,
+        max_positions: int,
+        optimal_loss: OptimalLoss | None = None,
+        max_tokens: int = MAX_TOKENS,
+    ) -> None:
+        valid = np.asarray(valid)
+        if proteins.lengths[valid].max() > max_positions - 2:
+            optimal_loss = None  # which is that of whole proteins
+        frequencies = residue_frequencies(proteins, np.asarray(train), alphabet)
+        self._batches: list[tuple[mx.array, ...]] = []
+        self._counts: list[int] = []
+        self.num_proteins = 0
+        unigram_nats, floor_nats = 0.0, 0.0
+        for tokens, segment_ids, masked in _questions(
+            proteins, valid, alphabet, max_positions, max_tokens
+        ):
+            count = int(masked.weights.sum())
+            if not count:
+                continue
+            unigram_nats -= float(np.log(frequencies[masked.targets[:count]]).sum())
+            if optimal_loss is not None:
+                floor_nats += optimal_loss(masked.inputs, tokens, segment_ids, masked.asked)[0]
+            self.num_proteins += int(segment_ids.max(axis=1).sum())
+            self._counts.append(count)
+            self._batches.append(as_arrays(masked, segment_ids))
+        self.num_questions = sum(self._counts)
+        if not self.num_questions:
+            raise DataError(
+                "The held-out proteins have none of the 20 amino acids, so there is nothing to "
+                "validate on: give other proteins, or more of them."
+            )
+        self.unigram_loss = unigram_nats / self.num_questions
+        self.floor_loss = floor_nats / self.num_questions if optimal_loss is not None else None
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def losses(self, model: ESM1) -> Iterator[float]:
+        """The share of each batch in the mean loss; their sum is nats per question.
+
+        One at a time, so that the caller can show how far it is, or stop.
+        """
+        for arrays, count in zip(self._batches, self._counts, strict=True):
+            yield float(masked_loss(model, *arrays)) * count / self.num_questions
+
+
+def as_arrays(masked: Masked, segment_ids: np.ndarray) -> tuple[mx.array, ...]:
+    """The arguments of `masked_loss` after the model."""
+    parts = (masked.inputs, segment_ids, masked.positions, masked.targets, masked.weights)
+    return tuple(mx.array(part) for part in parts)
+
+
+def residue_frequencies(proteins: Proteins, indices: np.ndarray, alphabet: Alphabet) -> np.ndarray:
+    """(V,) float64: how often each of the 20 amino acids occurs among them; 0 for other tokens.
+
+    Counts start at one, so that no frequency of an amino acid is 0. Of very many proteins, a
+    random 50,000 are counted: enough for four digits.
+    """
+    if len(indices) > MAX_COUNTED_PROTEINS:
+        rng = np.random.default_rng(QUESTION_SEED)
+        indices = np.sort(rng.choice(indices, MAX_COUNTED_PROTEINS, replace=False))
+    counts = np.zeros(len(alphabet), dtype=np.int64)
+    for index in indices.tolist():
+        counts += np.bincount(proteins[index], minlength=len(alphabet))
+    frequencies = np.zeros(len(alphabet))
+    frequencies[alphabet.amino_acid_ids] = counts[alphabet.amino_acid_ids] + 1
+    frequencies /= frequencies.sum()
+    return frequencies
+
+
+def batch_shape(
+    lengths: np.ndarray, *, tokens_per_batch: int, max_positions: int
+) -> tuple[int, int]:
+    """Rows and row length of batches that hold about `tokens_per_batch` tokens.
+
+    A row is as long as the longest protein the model takes, which packs best and crops least;
+    a small budget, or few proteins, make it shorter.
+
+    Args:
+        lengths: (N,) residues of each protein.
+        tokens_per_batch: tokens of a batch, padding counted.
+        max_positions: tokens of the longest protein that the model takes.
+    """
+    needed = int(np.minimum(lengths + 2, max_positions).sum())
+    row_length = min(max_positions, tokens_per_batch, needed)
+    rows = min(tokens_per_batch // row_length, math.ceil(needed / row_length))
+    return rows, row_length
+
+
+def _questions(
+    proteins: Proteins, valid: np.ndarray, alphabet: Alphabet, max_positions: int, max_tokens: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, Masked]]:
+    """Batches of (true tokens, segment ids, masked), (B, L) each, up to max_tokens tokens."""
+    rows, row_length = batch_shape(
+        proteins.lengths[valid], tokens_per_batch=TOKENS_PER_BATCH, max_positions=max_positions
+    )
+    batches = PackedBatches(
+        proteins, valid, alphabet, rows=rows, row_length=row_length, seed=QUESTION_SEED
+    )
+    rng = np.random.default_rng(QUESTION_SEED)
+    tokens = 0
+    for batch in batches:
+        yield (
+            batch.tokens,
+            batch.segment_ids,
+            mask_tokens(batch.tokens, batch.segment_ids, alphabet, rng),
+        )
+        tokens += int((batch.segment_ids != 0).sum())
+        if tokens >= max_tokens:
+            return
