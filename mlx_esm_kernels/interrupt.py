@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from types import FrameType
 from typing import Any
@@ -34,6 +36,11 @@ class StopOnSignal:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         self._restore()
+        if sys.stderr.isatty():
+            # Not `say`: a handler may run in the middle of another write to the same stream.
+            os.write(
+                sys.stderr.fileno(), b"\nStopping after this step; Ctrl-C again stops at once.\n"
+            )
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

@@ -107,7 +107,7 @@ def plot_loss(rows: Sequence[Row], path: str | os.PathLike[str], *, title: str =
     _draw_curves(axes, rows)
     _draw_levels(axes, rows)
     axes.set_xlabel("step")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.set_ylabel("loss on masked residues (nats)")
     axes.grid(alpha=0.25)
     axes.margins(x=0.01)
@@ -159,10 +159,9 @@ def _add_perplexity_axis(axes: Any) -> None:
 
 
 def smooth(values: Sequence[float], share: float = 0.05) -> list[float]:
-    """Running mean of each value and those before it, over `share` of all values; same length."""
-    width = max(1, round(share * len(values)))
-    total, means = 0.0, []
-    for i, value in enumerate(values):
-        total += value - (values[i - width] if i >= width else 0.0)
-        means.append(total / min(i + 1, width))
-    return means
+    """Mean of each value and its neighbours, `share` of all values together; same length."""
+    reach = round(share * len(values) / 2)
+    # Near either end as many neighbours on one side as there are on the other, lest it be biased.
+    reaches = [min(reach, i, len(values) - 1 - i) for i in range(len(values))]
+    windows = [values[i - r : i + r + 1] for i, r in enumerate(reaches)]
+    return [sum(window) / len(window) for window in windows]

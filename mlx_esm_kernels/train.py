@@ -22,7 +22,7 @@ from .model import ESM1, PRESETS
 from .packing import PackedBatches
 from .run_folder import RunFolder, RunFolderError, open_run_folder
 from .training import Outcome, Settings, Trainer, TrainingDiverged
-from .validation import Validation, batch_shape
+from .validation import Validation, batch_shape, perplexity
 from .weights import WeightsError, load_alphabet, load_model
 
 # The default run: about a minute on two cores.
@@ -60,6 +60,15 @@ def parse_partitions(
     return [int(number) for number in numbers]
 
 
+def require_finite(
+    ctx: click.Context, parameter: click.Parameter, value: float | None
+) -> float | None:
+    """The value; nan and inf, which are floats to click, are refused."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"expected a finite number; got {value}.", ctx, parameter)
+    return value
+
+
 @click.command(name="train", cls=TrainCommand, context_settings={"show_default": True})
 @click.option(
     "--data",
@@ -80,6 +89,7 @@ def parse_partitions(
 @click.option(
     "--max-minutes",
     type=click.FloatRange(min=0, min_open=True),
+    callback=require_finite,
     help="Time to train, instead of --num-iters or as a further limit.",
 )
 @click.option(
@@ -99,6 +109,7 @@ def parse_partitions(
 @click.option(
     "--learning-rate",
     type=click.FloatRange(min=0, min_open=True),
+    callback=require_finite,
     help="The highest rate; it decays to 0.  [default: 0.2 / width, which is 0.003 for small]",
 )
 @click.option(
@@ -255,10 +266,10 @@ def _report(
             f"   perplexity on {validation.num_questions:,} masked residues of "
             f"{validation.num_proteins:,} held-out {kind}:"
         )
-        say(f"     residue frequencies {math.exp(validation.unigram_loss):7.2f}")
-        say(f"     this model          {math.exp(outcome.valid_loss):7.2f}")
+        say(f"     residue frequencies {perplexity(validation.unigram_loss):7.2f}")
+        say(f"     this model          {perplexity(outcome.valid_loss):7.2f}")
         if validation.floor_loss is not None:
-            floor = math.exp(validation.floor_loss)
+            floor = perplexity(validation.floor_loss)
             say(f"     entropy floor       {floor:7.2f}  (no model can do better)")
     say(f"💾 weights saved to {folder.weights}")
     say(f"📈 {folder.plot} and {folder.metrics}")

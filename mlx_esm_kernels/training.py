@@ -20,7 +20,7 @@ from .model import ESM1
 from .objective import mask_tokens
 from .optimization import TrainStep, learning_rate
 from .packing import PackedBatches
-from .validation import Validation, as_arrays
+from .validation import Validation, as_arrays, perplexity
 from .weights import save_weights
 
 STEPS_PER_ROW = 10  # of metrics.jsonl
@@ -103,7 +103,7 @@ class _Window:
         return self.residues / max(self.seconds, 1e-9)
 
     def summary(self) -> str:
-        return f"training loss {self.loss:.3f}, {self.speed:,.0f} residues/s"
+        return f"loss {self.loss:.3f}, {self.speed:,.0f} residues/s"
 
 
 class Trainer:
@@ -139,6 +139,8 @@ class Trainer:
             model, weight_decay=settings.weight_decay, clip_norm=settings.clip_norm
         )
         self._earlier_steps = log.last_step
+        if self._earlier_steps:
+            batches.epoch = self._earlier_steps  # not the order and crops of the run before
         self._steps = self._residues = self._saved_steps = 0  # of this run
         self._valid_loss: float | None = None
         self._window = _Window()
@@ -250,21 +252,21 @@ class Trainer:
             self._plot()
 
     def _verdict(self, valid_loss: float) -> str:
-        known = f"residue frequencies {math.exp(self.validation.unigram_loss):.2f}"
+        known = f"residue frequencies {perplexity(self.validation.unigram_loss):.2f}"
         if self.validation.floor_loss is not None:
-            known += f", floor {math.exp(self.validation.floor_loss):.2f}"
+            known += f", floor {perplexity(self.validation.floor_loss):.2f}"
         line = f"🔍 step {self._earlier_steps + self._steps:,}: held-out perplexity "
-        line += f"{math.exp(valid_loss):.2f} ({known})"
-        return f"{line}; {self._window.summary()}" if self._window.losses else line
+        line += f"{perplexity(valid_loss):.2f} ({known})"
+        return f"{line}, {self._window.speed:,.0f} residues/s" if self._window.losses else line
 
     def _valid_columns(self, valid_loss: float) -> dict[str, float]:
         columns = {
             "valid_loss": valid_loss,
-            "valid_perplexity": math.exp(valid_loss),
-            "unigram_perplexity": math.exp(self.validation.unigram_loss),
+            "valid_perplexity": perplexity(valid_loss),
+            "unigram_perplexity": perplexity(self.validation.unigram_loss),
         }
         if self.validation.floor_loss is not None:
-            columns["floor_perplexity"] = math.exp(self.validation.floor_loss)
+            columns["floor_perplexity"] = perplexity(self.validation.floor_loss)
         return columns
 
     def _log_row(self, **columns: float) -> None:
@@ -297,6 +299,8 @@ class Trainer:
         if self._saved_steps:
             kept = f"{self.weights_path} holds the weights of step "
             kept += f"{self._earlier_steps + self._saved_steps}."
+        elif self.weights_path.exists():
+            kept = f"{self.weights_path} is as it was before this run."
         else:
             kept = "No weights were saved."
         return TrainingDiverged(

@@ -101,6 +101,11 @@ class Validation:
             yield float(masked_loss(model, *arrays)) * count / self.num_questions
 
 
+def perplexity(loss: float) -> float:
+    """exp(loss), the number of residues that a guess is as good as a choice among; inf from 700."""
+    return math.exp(loss) if loss < 700 else math.inf
+
+
 def as_arrays(masked: Masked, segment_ids: np.ndarray) -> tuple[mx.array, ...]:
     """The arguments of `masked_loss` after the model."""
     parts = (masked.inputs, segment_ids, masked.positions, masked.targets, masked.weights)

@@ -4,6 +4,7 @@ import signal
 import threading
 
 import pytest
+from test_console import run_on_terminal
 
 from mlx_esm_kernels.interrupt import StopOnSignal
 
@@ -17,9 +18,16 @@ def test_the_first_signal_is_noted_and_the_work_goes_on(number):
 
 
 def test_a_second_ctrl_c_stops_at_once():
-    with pytest.raises(KeyboardInterrupt), StopOnSignal():
+    with StopOnSignal():
         signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_person_at_a_terminal_is_answered_at_once():
+    code = "import signal; from mlx_esm_kernels.interrupt import StopOnSignal\n"
+    code += "with StopOnSignal(): signal.raise_signal(signal.SIGINT)"
+    assert "Stopping after this step; Ctrl-C again stops at once." in run_on_terminal(code)
 
 
 def test_afterwards_signals_mean_what_they_did_before():

@@ -96,7 +96,9 @@ def test_plotting_leaves_the_backend_of_a_notebook_alone(tmp_path):
     assert plt.get_fignums() == []
 
 
-def test_smooth_is_the_mean_of_the_last_values():
-    assert smooth([4.0, 2.0, 6.0, 0.0], share=0.5) == [4.0, 3.0, 4.0, 3.0]
+def test_smooth_is_the_mean_of_neighbours_and_leaves_a_straight_line_alone():
+    assert smooth([4.0, 2.0, 6.0, 0.0, 9.0], share=0.4) == [4.0, 4.0, 8 / 3, 5.0, 9.0]
+    line = [3.0 - 0.5 * i for i in range(40)]
+    assert smooth(line, share=0.3) == pytest.approx(line)
     assert smooth([1.0, 2.0]) == [1.0, 2.0]
     assert smooth([]) == []

@@ -1,8 +1,5 @@
 """A training step against float64 numpy, compiled and not; the learning rate of each step."""
 
-import os
-import subprocess
-import sys
 from itertools import pairwise
 
 import mlx.core as mx
@@ -82,26 +79,19 @@ def test_steps_are_those_of_adamw_in_float64(clip_norm):
                 np.testing.assert_allclose(got, weights[name], atol=2e-2 * rate, err_msg=name)
 
 
+@pytest.mark.slow  # On a CPU, MLX has the C++ compiler make some twenty kernels for it.
 def test_a_compiled_step_is_the_same_step():
-    # In a process that finds no C++ compiler: MLX then traces the step as for a GPU, but does not
-    # spend half a minute on kernels for the CPU.
-    code = """
-import numpy as np
-from test_optimization import TrainStep, named, new_model, questions
-models = [new_model(), new_model()]
-steps = [TrainStep(m, weight_decay=0.3, clip_norm=0.05, compiled=i == 1)
-         for i, m in enumerate(models)]
-for question, rate in zip(questions(4), [1e-3, 2e-3, 5e-3, 1e-3]):
-    a, b = (step(question, rate) for step in steps)
-    np.testing.assert_allclose(a, b, rtol=1e-5)
-a, b = (named(model.parameters()) for model in models)
-for name in a:
-    np.testing.assert_allclose(a[name], b[name], atol=1e-5)
-moved = named(new_model().parameters())["layers.0.fc1.weight"] - a["layers.0.fc1.weight"]
-assert np.abs(moved).min() > 0
-"""
-    environment = {**os.environ, "PATH": "", "PYTHONPATH": os.path.dirname(__file__)}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
+    models = [new_model(), new_model()]
+    plain, compiled = (
+        TrainStep(model, weight_decay=0.3, clip_norm=0.05, compiled=model is models[1])
+        for model in models
+    )
+    for question, rate in zip(questions(4), [1e-3, 2e-3, 5e-3, 1e-3], strict=True):
+        np.testing.assert_allclose(plain(question, rate), compiled(question, rate), rtol=1e-5)
+    expected, got = (named(model.parameters()) for model in models)
+    for name in expected:
+        if not name.endswith("k_proj.bias"):  # see above
+            np.testing.assert_allclose(got[name], expected[name], atol=1e-5, err_msg=name)
 
 
 def test_the_padding_row_of_the_position_table_stays_zero():

@@ -162,8 +162,9 @@ def test_a_loss_that_is_no_number_stops_with_a_sentence_and_spares_the_weights(w
         *("--valid-every", "50"),
     )
     assert result.exit_code == 1
-    assert re.search(r"Error: Training stopped at step \d+: .*(nan|inf)", result.output)
-    assert "A learning rate below 1e+38" in result.output
+    stopped = re.search(r"Error: Training stopped at step (\d+): .*(nan|inf)", result.output)
+    assert 3 < int(stopped[1]) < 10  # at once, not at the next validation
+    assert "is as it was before this run. A learning rate below 1e+38" in result.output
     assert weights.read_bytes() == before
     assert "Traceback" not in result.output
 
@@ -178,6 +179,8 @@ def test_a_loss_that_is_no_number_stops_with_a_sentence_and_spares_the_weights(w
         (("--num-iters", "0"), "0 is not in the range x>=1"),
         (("--tokens-per-batch", "7"), "7 is not in the range"),
         (("--learning-rate", "-1"), "-1.0 is not in the range x>0"),
+        (("--learning-rate", "inf"), "expected a finite number; got inf"),
+        (("--max-minutes", "nan"), "expected a finite number; got nan"),
         (("--preset", "huge"), "'huge' is not one of 'small'"),
         (("--weights-file", "none.safetensors"), "There is no weights file none.safetensors."),
         (("--weights-file", "proteins.fasta"), "is no safetensors file"),

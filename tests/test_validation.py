@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mlx_esm_kernels.alphabet import ESM1B
 from mlx_esm_kernels.data import DataError, Proteins
 from mlx_esm_kernels.model import ESM1, ESM1Config
-from mlx_esm_kernels.validation import Validation, batch_shape, residue_frequencies
+from mlx_esm_kernels.validation import Validation, batch_shape, perplexity, residue_frequencies
 
 TINY = ESM1Config(num_layers=1, embed_dim=16, ffn_dim=32, num_heads=2, max_positions=64)
 
@@ -102,6 +102,11 @@ def test_there_is_no_floor_for_cropped_proteins():
 
     proteins = random_proteins(20, length=63)
     assert validate(proteins, [0], range(1, 20), optimal_loss=optimal_loss).floor_loss is None
+
+
+def test_perplexity_is_the_exponential_and_never_an_error():
+    assert perplexity(math.log(18)) == pytest.approx(18)
+    assert perplexity(1e30) == math.inf
 
 
 def test_many_held_out_proteins_are_a_sample_of_bounded_size():
