@@ -115,7 +115,7 @@ def test_many_held_out_proteins_are_a_sample_of_bounded_size():
 
 
 def test_proteins_without_amino_acids_are_answered_with_a_sentence():
-    proteins = Proteins.from_sequences(["ACD", "XXXX"])
+    proteins = Proteins.from_sequences(["ACD", "XXZZ"])
     with pytest.raises(DataError, match="held-out proteins have none of the 20 amino acids"):
         validate(proteins, [0], [1])
 
