@@ -1,6 +1,8 @@
 #include "masked_attention/masked_attention_compute.h"
 
 #include <algorithm>
+#include <new>
+#include <thread>
 #include <vector>
 
 #include "cpu/segments.h"
@@ -36,6 +38,10 @@ struct Task {
   int64_t turns;  // backward: where this segment and head's turns start
 };
 
+int pieces(int n, int size) {
+  return (n + size - 1) / size;
+}
+
 // Longest segments first, so that no thread is left alone with a long one; the order of equal
 // ones, and so of the tasks within a head, is kept.
 std::vector<Segment> by_length(std::vector<Segment> segments) {
@@ -53,7 +59,7 @@ std::vector<Task> cut(const AttentionInputs& in, const Segments& grouped, int st
       for (int begin = 0; begin < s.length; begin += step) {
         tasks.push_back({group, begin, std::min(begin + step, s.length), turns});
       }
-      turns += (s.length + panel - 1) / panel;
+      turns += pieces(s.length, panel);
     }
   }
   return tasks;
@@ -84,6 +90,16 @@ void zero_padding(const AttentionForward& f, const Segments& grouped) {
       lse[g.positions[i]] = 0;
     }
   });
+}
+
+// A task that failed lets those that wait for its turns go on.
+void pass_turns(int32_t* turns, int panels, int chunk) {
+  for (int p = 0; p < panels; ++p) {
+    while (__atomic_load_n(turns + p, __ATOMIC_ACQUIRE) != chunk) {
+      std::this_thread::yield();
+    }
+    __atomic_store_n(turns + p, chunk + 1, __ATOMIC_RELEASE);
+  }
 }
 
 // Partial sums per batch row are added in the order of the rows.
@@ -131,8 +147,15 @@ void attention_backward(const AttentionBackward& a) {
   std::vector<int32_t> turns(rows, 0);
   parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t i) {
     const Task& t = tasks[i];
-    float* scratch = thread_scratch(kernel.scratch_size(a.D));
-    kernel.backward(a, ws, t.group, t.begin, t.end, turns.data() + t.turns, scratch);
+    int32_t* own_turns = turns.data() + t.turns;
+    float* scratch = nullptr;
+    try {
+      scratch = thread_scratch(kernel.scratch_size(a.D));
+    } catch (const std::bad_alloc&) {
+      pass_turns(own_turns, pieces(t.group.length, kernel.panel), t.begin / kernel.key_chunk(a.D));
+      throw;
+    }
+    kernel.backward(a, ws, t.group, t.begin, t.end, own_turns, scratch);
   });
 
   if (a.dtype != Dtype::float32) {

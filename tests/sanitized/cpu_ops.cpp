@@ -4,6 +4,8 @@
 #include <atomic>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
+#include <new>
 #include <random>
 #include <thread>
 #include <vector>
@@ -13,6 +15,21 @@
 #include "positional_embedding/positional_embedding_compute.h"
 
 using namespace mlx_esm_kernels::cpu;
+
+// The ops' scratch is the one thing that is allocated with an alignment.
+std::atomic<bool> refuse_once{false};
+
+void* operator new(size_t size, std::align_val_t alignment) {
+  const auto align = static_cast<size_t>(alignment);
+  void* memory = refuse_once.exchange(false)
+                     ? nullptr
+                     : std::aligned_alloc(align, (size + align - 1) / align * align);
+  return memory == nullptr ? throw std::bad_alloc() : memory;
+}
+
+void operator delete(void* memory, std::align_val_t) noexcept {
+  std::free(memory);
+}
 
 namespace {
 
@@ -181,6 +198,24 @@ void half_attention_case(Dtype dtype, int L, int D) {
   out == v ? ++passed : ++failed;
 }
 
+// Several chunks of keys wait for each other's turns: a failed one must not keep the others
+// waiting.
+void out_of_memory_case() {
+  const int L = 200, D = 256;  // more scratch than any other case needs
+  Floats x(L * D, 1), out(L * D), dq = out, dk = out, dv = out, lse(L);
+  const auto view = [&](Floats& a) { return View{a.data(), L * D, L * D, D, 1}; };
+  const AttentionInputs in{1,       1,       L,       D,       Dtype::float32, 0.1f,
+                           view(x), view(x), view(x), nullptr, nullptr,        nullptr};
+  refuse_once = true;
+  try {
+    attention_backward(
+        {in, view(out), view(x), lse.data(), view(dq), view(dk), view(dv), nullptr, nullptr});
+    ++failed;
+  } catch (const std::bad_alloc&) {
+    ++passed;
+  }
+}
+
 // ---- linear and positional embedding ------------------------------------------------------------
 
 void linear_case(int M, int N, int K, bool gelu, std::mt19937& rng) {
@@ -268,6 +303,7 @@ int main() {
   std::thread other([] { all_cases(2); });
   all_cases(1);
   other.join();
+  out_of_memory_case();
   std::printf("%d passed, %d failed\n", passed.load(), failed.load());
   return failed == 0 ? 0 : 1;
 }
