@@ -37,7 +37,7 @@ class Alphabet:
             `STANDARD_RESIDUES`; read-only.
 
     Raises:
-        ValueError: a token is missing, occurs twice, or there are more than 254 of them.
+        ValueError: a token is missing, occurs twice, or there are more than 256 of them.
     """
 
     def __init__(self, tokens: Iterable[str] = ESM1B_TOKENS) -> None:

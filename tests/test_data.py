@@ -39,24 +39,6 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write_file(content, name="proteins.fasta"):
-        path = tmp_path / name
-        path.write_bytes(content)
-        return path
-
-    return write_file
-
-
-@pytest.fixture
-def stdin(monkeypatch):
-    def give(content):
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
-
-    return give
-
-
 def texts(proteins):
     return [ESM1B.decode(protein) for protein in proteins]
 

@@ -2,7 +2,6 @@
 
 import bz2
 import gzip
-import io
 import lzma
 import sys
 
@@ -20,24 +19,6 @@ RECORDS = [("one first protein", "MKTAYIAKQR"), ("two", "GGSGG")]
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("MLX_ESM_KERNELS_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def write(tmp_path):
-    def write_file(content, name="proteins.fasta"):
-        path = tmp_path / name
-        path.write_bytes(content)
-        return path
-
-    return write_file
-
-
-@pytest.fixture
-def stdin(monkeypatch):
-    def give(content):
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
-
-    return give
 
 
 @pytest.mark.parametrize(

@@ -14,4 +14,12 @@ Target target();
 
 const char* target_name(Target target);
 
+// The table of kernels of the instruction set in use; each namespace that bears the name of one has
+// its own. A macro, since a namespace cannot be an argument and avx2 exists only where it is built.
+#ifdef MLX_ESM_KERNELS_HAS_AVX2
+#define MLX_ESM_KERNELS_IN_USE(table) (target() == Target::avx2 ? avx2::table : baseline::table)
+#else
+#define MLX_ESM_KERNELS_IN_USE(table) (baseline::table)
+#endif
+
 }  // namespace mlx_esm_kernels::cpu

@@ -46,6 +46,10 @@ Arrays OpPrimitive::vjp(const Arrays&, const Arrays&, const std::vector<int>&, c
                               "] has no second derivative; differentiate it once.");
 }
 
+mx::array contiguous_as(const mx::array& x, mx::Dtype dtype, mx::Stream s) {
+  return mx::contiguous(mx::astype(x, dtype, s), false, s);
+}
+
 Arrays outputs_of(const std::shared_ptr<OpPrimitive>& primitive, const Arrays& inputs) {
   return mx::array::make_arrays(primitive->output_shapes(inputs), primitive->output_dtypes(inputs),
                                 primitive, inputs);

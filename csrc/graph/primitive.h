@@ -52,6 +52,10 @@ class OpPrimitiveWith : public OpPrimitive {
   Options options_;
 };
 
+// What a primitive can read without strides: x in the dtype, row-contiguous; x itself if it is
+// that.
+mx::array contiguous_as(const mx::array& x, mx::Dtype dtype, mx::Stream s);
+
 // The outputs of a primitive that is applied to the inputs.
 Arrays outputs_of(const std::shared_ptr<OpPrimitive>& primitive, const Arrays& inputs);
 

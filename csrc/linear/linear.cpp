@@ -57,7 +57,7 @@ mx::array linear(const mx::array& x, const mx::array& weight, const std::optiona
   const int I = weight.shape(1);
   Arrays inputs = {mx::reshape(x, {static_cast<int>(x.size() / I), I}, stream), weight};
   if (bias) {
-    inputs.push_back(mx::contiguous(mx::astype(*bias, mx::float32, stream), false, stream));
+    inputs.push_back(contiguous_as(*bias, mx::float32, stream));
   }
   const auto primitive = std::make_shared<Linear>(stream, LinearOptions{bias.has_value(), gelu});
   return mx::reshape(outputs_of(primitive, inputs).front(), shape, stream);

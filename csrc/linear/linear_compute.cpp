@@ -17,16 +17,7 @@ constexpr int64_t kWeight = 256;   // side of a tile of the weight's gradient
 constexpr int64_t kDepth = 1024;   // rows that one partial sum of that gradient takes in
 
 const LinearKernels& kernels() {
-#ifdef MLX_ESM_KERNELS_HAS_AVX2
-  if (target() == Target::avx2) {
-    return avx2::linear_kernels;
-  }
-#endif
-  return baseline::linear_kernels;
-}
-
-int64_t pieces(int64_t n, int64_t size) {
-  return (n + size - 1) / size;
+  return MLX_ESM_KERNELS_IN_USE(linear_kernels);
 }
 
 // Calls body(row, rows, column, columns) for every tile of an m x n matrix.

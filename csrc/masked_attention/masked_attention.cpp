@@ -46,10 +46,6 @@ void check(const AttentionOperands& x, float scale) {
   }
 }
 
-mx::array contiguous_as(const mx::array& x, mx::Dtype dtype, mx::Stream s) {
-  return mx::contiguous(mx::astype(x, dtype, s), false, s);
-}
-
 }  // namespace
 
 mx::array masked_attention(const mx::array& q, const mx::array& k, const mx::array& v,

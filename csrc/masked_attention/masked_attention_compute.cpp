@@ -14,21 +14,11 @@ namespace mlx_esm_kernels::cpu {
 namespace {
 
 const AttentionForwardKernels& forward_kernels() {
-#ifdef MLX_ESM_KERNELS_HAS_AVX2
-  if (target() == Target::avx2) {
-    return avx2::attention_forward_kernels;
-  }
-#endif
-  return baseline::attention_forward_kernels;
+  return MLX_ESM_KERNELS_IN_USE(attention_forward_kernels);
 }
 
 const AttentionBackwardKernels& backward_kernels() {
-#ifdef MLX_ESM_KERNELS_HAS_AVX2
-  if (target() == Target::avx2) {
-    return avx2::attention_backward_kernels;
-  }
-#endif
-  return baseline::attention_backward_kernels;
+  return MLX_ESM_KERNELS_IN_USE(attention_backward_kernels);
 }
 
 // One call of a kernel: rows [begin, end) of a segment and head.
@@ -37,10 +27,6 @@ struct Task {
   int begin, end;
   int64_t turns;  // backward: where this segment and head's turns start
 };
-
-int pieces(int n, int size) {
-  return (n + size - 1) / size;
-}
 
 // Longest segments first, so that no thread is left alone with a long one; the order of equal
 // ones, and so of the tasks within a head, is kept.
@@ -93,8 +79,8 @@ void zero_padding(const AttentionForward& f, const Segments& grouped) {
 }
 
 // A task that failed lets those that wait for its turns go on.
-void pass_turns(int32_t* turns, int panels, int chunk) {
-  for (int p = 0; p < panels; ++p) {
+void pass_turns(int32_t* turns, int64_t panels, int chunk) {
+  for (int64_t p = 0; p < panels; ++p) {
     while (__atomic_load_n(turns + p, __ATOMIC_ACQUIRE) != chunk) {
       std::this_thread::yield();
     }

@@ -62,10 +62,6 @@ bool has_values(mx::array x) {
   }
 }
 
-mx::array contiguous_ids(const mx::array& x, mx::Stream s) {
-  return mx::contiguous(mx::astype(x, mx::int64, s), false, s);
-}
-
 void check_values(const mx::array& tokens, const mx::array* ids, const EmbeddingOptions& o) {
   cpu::EmbeddingInputs in{};
   in.B = tokens.shape(0);
@@ -94,9 +90,9 @@ mx::array positional_embedding(const mx::array& tokens, const mx::array& token_t
   if (B == 0 || L == 0 || C == 0) {
     return mx::zeros({B, L, C}, token_table.dtype(), stream);
   }
-  Arrays inputs = {contiguous_ids(tokens, stream)};
+  Arrays inputs = {contiguous_as(tokens, mx::int64, stream)};
   if (segment_ids) {
-    inputs.push_back(contiguous_ids(*segment_ids, stream));
+    inputs.push_back(contiguous_as(*segment_ids, mx::int64, stream));
   }
   if (has_values(tokens) && (!segment_ids || has_values(*segment_ids))) {
     mx::eval(inputs);

@@ -17,12 +17,7 @@ constexpr int64_t kRows = 64;  // output rows of a task of forward
 constexpr int kColumns = 16;   // columns that a task of backward owns: a cache line of float32
 
 const EmbeddingKernels& kernels() {
-#ifdef MLX_ESM_KERNELS_HAS_AVX2
-  if (target() == Target::avx2) {
-    return avx2::embedding_kernels;
-  }
-#endif
-  return baseline::embedding_kernels;
+  return MLX_ESM_KERNELS_IN_USE(embedding_kernels);
 }
 
 [[noreturn]] void fail(const std::string& sentence) {
@@ -95,7 +90,7 @@ void check_embedding(const EmbeddingInputs& in) {
 void embedding_forward(const EmbeddingForward& f) {
   const std::vector<Source> sources = find_sources(f);
   const auto rows = static_cast<int64_t>(sources.size());
-  parallel_for((rows + kRows - 1) / kRows, [&](int64_t i) {
+  parallel_for(pieces(rows, kRows), [&](int64_t i) {
     const int64_t end = std::min(rows, (i + 1) * kRows);
     kernels().forward(f, sources.data(), i * kRows, end, thread_scratch(2 * f.C));
   });
@@ -103,7 +98,7 @@ void embedding_forward(const EmbeddingForward& f) {
 
 void embedding_backward(const EmbeddingBackward& a) {
   const std::vector<Source> sources = find_sources(a);
-  parallel_for((a.C + kColumns - 1) / kColumns, [&](int64_t i) {
+  parallel_for(pieces(a.C, kColumns), [&](int64_t i) {
     const int begin = static_cast<int>(i) * kColumns;
     const int end = std::min(a.C, begin + kColumns);
     float* scratch = thread_scratch((a.vocab + a.positions + 1) * (end - begin));
