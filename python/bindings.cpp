@@ -4,6 +4,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/variant.h>
 
+#include "bind_metal.h"
 #include "cpu/target.h"
 #include "cpu/threads.h"
 #include "linear/linear.h"
@@ -19,7 +20,7 @@ namespace {
 void bind_masked_attention(nb::module_& m) {
   m.def("masked_attention", &ek::masked_attention, "q"_a, "k"_a, "v"_a, nb::kw_only(),
         "scale"_a = nb::none(), "segment_ids"_a = nb::none(), "bias_k"_a = nb::none(),
-        "bias_v"_a = nb::none(), "stream"_a = nb::none(),
+        "bias_v"_a = nb::none(), "fused"_a = true, "stream"_a = nb::none(),
         R"(
         Attention in which a query sees the keys of its own segment, and no L x L array is made.
 
@@ -34,6 +35,7 @@ void bind_masked_attention(nb::module_& m) {
               Default: every row of the batch is one segment.
             bias_k, bias_v (array, optional): ``(H, D)``, one more key and value that every query
               sees, as in ESM-1.
+            fused (bool): False composes it from MLX's own ops, on any device.
             stream (Stream or Device, optional): where to run.
 
         Returns:
@@ -47,7 +49,8 @@ void bind_masked_attention(nb::module_& m) {
 void bind_positional_embedding(nb::module_& m) {
   m.def("positional_embedding", &ek::positional_embedding, "tokens"_a, "token_table"_a,
         "position_table"_a, nb::kw_only(), "padding_idx"_a, "mask_idx"_a = nb::none(),
-        "segment_ids"_a = nb::none(), "stream"_a = nb::none(),
+        "segment_ids"_a = nb::none(), "fused"_a = true, "stream"_a = nb::none(),
+        nb::call_guard<nb::gil_scoped_release>(),  // tokens are evaluated to be checked
         R"(
         Token embedding plus learned positions that skip padding and restart in every segment.
 
@@ -65,6 +68,7 @@ void bind_positional_embedding(nb::module_& m) {
             mask_idx (int, optional): the token that is dropped. Default: no token dropout.
             segment_ids (array, optional): ``(B, L)`` integer or bool, 0 = padding. Default: every
               row of the batch is one segment.
+            fused (bool): False composes it from MLX's own ops, on any device.
             stream (Stream or Device, optional): where to run.
 
         Returns:
@@ -138,6 +142,7 @@ NB_MODULE(_ext, m) {
   bind_positional_embedding(m);
   bind_linear(m);
   bind_composed(m);
+  bind_metal(m);
   m.def(
       "cpu_target", [] { return ek::cpu::target_name(ek::cpu::target()); },
       "The instruction set that the CPU kernels use.");

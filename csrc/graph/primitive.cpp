@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "metal/device.h"
+
 namespace mlx_esm_kernels {
 
 namespace {
@@ -31,9 +33,29 @@ mx::array fold(const mx::array& x, int axis, int size, mx::Stream s) {
 
 }  // namespace
 
-void OpPrimitive::eval_gpu(const Arrays&, Arrays&) {
+void OpPrimitive::eval_gpu(const Arrays& inputs, Arrays& outputs) {
+  const auto chip = metal::current_chip();
+  if (!chip) {
+    throw std::runtime_error(std::string("[") + op() + "] " + name() +
+                             " has kernels for Metal only; run it on the CPU.");
+  }
+  allocate(outputs);
+  metal::run(plan(inputs, outputs, chip->generation), inputs, outputs, stream());
+}
+
+metal::Plan OpPrimitive::plan(const Arrays&, const Arrays&, int) const {
   throw std::runtime_error(std::string("[") + op() + "] " + name() +
                            " has no GPU kernel; run it on the CPU.");
+}
+
+void OpPrimitive::allocate(Arrays& outputs) const {
+  for (mx::array& out : outputs) {
+    allocate_contiguous(out);
+  }
+}
+
+void allocate_contiguous(mx::array& out) {
+  out.set_data(mx::allocator::malloc(out.nbytes()));
 }
 
 Arrays OpPrimitive::jvp(const Arrays&, const Arrays&, const std::vector<int>&) {

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "metal/plan.h"
 #include "mlx/mlx.h"
 #include "mlx/primitives.h"
 
@@ -21,7 +22,7 @@ class OpPrimitive : public mx::Primitive {
  public:
   using mx::Primitive::Primitive;
 
-  // Ops build MLX's own maths on a GPU, so that this is never reached.
+  // Allocates the outputs and runs the launch plan.
   void eval_gpu(const Arrays& inputs, Arrays& outputs) override;
 
   Arrays jvp(const Arrays& primals, const Arrays& tangents,
@@ -32,6 +33,14 @@ class OpPrimitive : public mx::Primitive {
 
   // One dtype for each of output_shapes.
   virtual std::vector<mx::Dtype> output_dtypes(const Arrays& inputs) const = 0;
+
+  // How a GPU of this generation (metal/chip.h) does it, once the outputs are allocated. Ops
+  // without kernels for a GPU build MLX's own maths there, so that the default, which throws, is
+  // not reached.
+  virtual metal::Plan plan(const Arrays& inputs, const Arrays& outputs, int generation) const;
+
+  // Row-contiguous unless overridden.
+  virtual void allocate(Arrays& outputs) const;
 
   // The op's public name, for messages.
   virtual const char* op() const = 0;
@@ -55,6 +64,8 @@ class OpPrimitiveWith : public OpPrimitive {
 // What a primitive can read without strides: x in the dtype, row-contiguous; x itself if it is
 // that.
 mx::array contiguous_as(const mx::array& x, mx::Dtype dtype, mx::Stream s);
+
+void allocate_contiguous(mx::array& out);
 
 // The outputs of a primitive that is applied to the inputs.
 Arrays outputs_of(const std::shared_ptr<OpPrimitive>& primitive, const Arrays& inputs);

@@ -1,9 +1,13 @@
 #include "masked_attention/masked_attention.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "graph/checks.h"
 #include "graph/keep.h"
+#include "masked_attention/masked_attention_launch.h"
+#include "masked_attention/masked_attention_tiles.h"
+#include "metal/device.h"
 
 namespace mlx_esm_kernels {
 
@@ -46,12 +50,21 @@ void check(const AttentionOperands& x, float scale) {
   }
 }
 
+// (B, H, L, D) laid out so that (B, L, H, D) is contiguous: the model merges heads without a copy.
+void allocate_heads_last(mx::array& out) {
+  const int64_t H = out.shape(1), L = out.shape(2), D = out.shape(3);
+  const bool row_contiguous = H == 1 || L == 1;
+  out.set_data(mx::allocator::malloc(out.nbytes()), out.size(), {L * H * D, D, H * D, 1},
+               {true, row_contiguous, false});
+}
+
 }  // namespace
 
 mx::array masked_attention(const mx::array& q, const mx::array& k, const mx::array& v,
                            std::optional<float> scale, const std::optional<mx::array>& segment_ids,
                            const std::optional<mx::array>& bias_k,
-                           const std::optional<mx::array>& bias_v, mx::StreamOrDevice s) {
+                           const std::optional<mx::array>& bias_v, bool fused,
+                           mx::StreamOrDevice s) {
   const AttentionOperands x{q, k, v, segment_ids, bias_k, bias_v};
   const float factor = scale.value_or(
       q.ndim() == 4 && q.shape(3) > 0 ? 1.0f / std::sqrt(static_cast<float>(q.shape(3))) : 1.0f);
@@ -60,7 +73,10 @@ mx::array masked_attention(const mx::array& q, const mx::array& k, const mx::arr
   if (q.size() == 0) {
     return mx::zeros_like(q, stream);
   }
-  if (stream.device != mx::Device::cpu || q.shape(3) > kMaxHeadDim) {
+  const bool on_metal = metal::runs_on(stream);
+  const bool served = on_metal ? attention_served(q.shape(3), q.dtype())
+                               : stream.device == mx::Device::cpu && q.shape(3) <= kMaxHeadDim;
+  if (!fused || !served) {
     return masked_attention_composed(x, factor, stream);
   }
   Arrays inputs = {q, k, v};
@@ -71,7 +87,7 @@ mx::array masked_attention(const mx::array& q, const mx::array& k, const mx::arr
     inputs.push_back(contiguous_as(*bias_k, mx::float32, stream));
     inputs.push_back(contiguous_as(*bias_v, mx::float32, stream));
   }
-  const AttentionOptions options{factor, segment_ids.has_value(), bias_k.has_value()};
+  const AttentionOptions options{factor, segment_ids.has_value(), bias_k.has_value(), on_metal};
   return outputs_of(std::make_shared<MaskedAttention>(stream, options), inputs).front();
 }
 
@@ -116,6 +132,9 @@ Arrays MaskedAttention::vjp(const Arrays& primals, const Arrays& cotangents,
                             const std::vector<int>& argnums, const Arrays& outputs) {
   Arrays inputs = {primals[0], primals[1], primals[2], outputs[0], outputs[1], cotangents[0]};
   inputs.insert(inputs.end(), primals.begin() + 3, primals.end());
+  if (options_.on_metal && options_.has_segments) {
+    inputs.insert(inputs.begin() + 7, outputs[2]);
+  }
   const Arrays gradients =
       outputs_of(std::make_shared<MaskedAttentionVJP>(stream(), options_), inputs);
   const int ids = options_.has_segments ? 3 : -1;
@@ -141,11 +160,29 @@ Vectorised MaskedAttention::vmap(const Arrays& inputs, const std::vector<int>& a
 
 std::vector<mx::Shape> MaskedAttention::output_shapes(const Arrays& inputs) {
   const mx::array& q = inputs[0];
-  return {q.shape(), {q.shape(0), q.shape(1), q.shape(2)}};
+  std::vector<mx::Shape> shapes = {q.shape(), {q.shape(0), q.shape(1), q.shape(2)}};
+  if (options_.on_metal && options_.has_segments) {
+    shapes.push_back(attention_map_shape(q.shape(0), q.shape(2)));
+  }
+  return shapes;
 }
 
 std::vector<mx::Dtype> MaskedAttention::output_dtypes(const Arrays& inputs) const {
-  return {inputs[0].dtype(), mx::float32};
+  std::vector<mx::Dtype> dtypes = {inputs[0].dtype(), mx::float32};
+  if (options_.on_metal && options_.has_segments) {
+    dtypes.push_back(mx::uint32);
+  }
+  return dtypes;
+}
+
+metal::Plan MaskedAttention::plan(const Arrays& inputs, const Arrays& outputs,
+                                  int generation) const {
+  return attention_forward_plan(inputs, outputs, options_, generation);
+}
+
+void MaskedAttention::allocate(Arrays& outputs) const {
+  allocate_heads_last(outputs[0]);
+  std::for_each(outputs.begin() + 1, outputs.end(), allocate_contiguous);
 }
 
 // ---- MaskedAttentionVJP -------------------------------------------------------------------------
@@ -173,6 +210,16 @@ std::vector<mx::Dtype> MaskedAttentionVJP::output_dtypes(const Arrays& inputs) c
     dtypes.resize(5, mx::float32);
   }
   return dtypes;
+}
+
+metal::Plan MaskedAttentionVJP::plan(const Arrays& inputs, const Arrays& outputs,
+                                     int generation) const {
+  return attention_backward_plan(inputs, outputs, options_, generation);
+}
+
+void MaskedAttentionVJP::allocate(Arrays& outputs) const {
+  std::for_each(outputs.begin(), outputs.begin() + 3, allocate_heads_last);
+  std::for_each(outputs.begin() + 3, outputs.end(), allocate_contiguous);
 }
 
 }  // namespace mlx_esm_kernels

@@ -15,12 +15,13 @@ struct AttentionOperands {
 };
 
 // out = softmax(scale q k^T) v within each segment; padding rows are exactly 0.
-// scale defaults to D^-0.5. Throws std::invalid_argument on operands that do not fit together.
+// scale defaults to D^-0.5. Not fused: from MLX's own ops, on any device. Throws
+// std::invalid_argument on operands that do not fit together.
 mx::array masked_attention(const mx::array& q, const mx::array& k, const mx::array& v,
                            std::optional<float> scale = std::nullopt,
                            const std::optional<mx::array>& segment_ids = std::nullopt,
                            const std::optional<mx::array>& bias_k = std::nullopt,
-                           const std::optional<mx::array>& bias_v = std::nullopt,
+                           const std::optional<mx::array>& bias_v = std::nullopt, bool fused = true,
                            mx::StreamOrDevice s = {});
 
 // The same maths from MLX's own ops, where no kernel of ours runs. Operands are checked already.
@@ -30,12 +31,14 @@ mx::array masked_attention_composed(const AttentionOperands& x, float scale, mx:
 struct AttentionOptions {
   float scale;
   bool has_segments, has_bias;
+  bool on_metal;
 
   bool operator==(const AttentionOptions&) const = default;
 };
 
 // Inputs: q, k, v, [segment_ids], [bias_k, bias_v]; ids int64 and contiguous, biases float32 and
-// contiguous. Outputs: out, and lse (B, H, L) float32 for backward.
+// contiguous. Outputs: out, and for backward lse (B, H, L) float32 and, on Metal with segments, the
+// block map.
 class MaskedAttention : public OpPrimitiveWith<AttentionOptions> {
  public:
   using OpPrimitiveWith::OpPrimitiveWith;
@@ -46,6 +49,8 @@ class MaskedAttention : public OpPrimitiveWith<AttentionOptions> {
   Vectorised vmap(const Arrays& inputs, const std::vector<int>& axes) override;
   std::vector<mx::Shape> output_shapes(const Arrays& inputs) override;
   std::vector<mx::Dtype> output_dtypes(const Arrays& inputs) const override;
+  metal::Plan plan(const Arrays& inputs, const Arrays& outputs, int generation) const override;
+  void allocate(Arrays& outputs) const override;
 
   const char* op() const override {
     return "masked_attention";
@@ -53,7 +58,7 @@ class MaskedAttention : public OpPrimitiveWith<AttentionOptions> {
   DEFINE_NAME(MaskedAttention)
 };
 
-// Inputs: q, k, v, out, lse, dout, [segment_ids], [bias_k, bias_v].
+// Inputs: q, k, v, out, lse, dout, [segment_ids, [block map]], [bias_k, bias_v].
 // Outputs: dq, dk, dv, [dbias_k, dbias_v].
 class MaskedAttentionVJP : public OpPrimitiveWith<AttentionOptions> {
  public:
@@ -63,6 +68,8 @@ class MaskedAttentionVJP : public OpPrimitiveWith<AttentionOptions> {
   Vectorised vmap(const Arrays& inputs, const std::vector<int>& axes) override;
   std::vector<mx::Shape> output_shapes(const Arrays& inputs) override;
   std::vector<mx::Dtype> output_dtypes(const Arrays& inputs) const override;
+  metal::Plan plan(const Arrays& inputs, const Arrays& outputs, int generation) const override;
+  void allocate(Arrays& outputs) const override;
 
   const char* op() const override {
     return "masked_attention";

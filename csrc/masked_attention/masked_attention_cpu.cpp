@@ -14,14 +14,6 @@ cpu::View view(const mx::array& x) {
   return {cpu::bytes(x), s[0], s[1], s[2], s[3]};
 }
 
-// (B, H, L, D) laid out so that (B, L, H, D) is contiguous: the model merges heads without a copy.
-void allocate_heads_last(mx::array& out) {
-  const int64_t H = out.shape(1), L = out.shape(2), D = out.shape(3);
-  const bool row_contiguous = H == 1 || L == 1;
-  out.set_data(mx::allocator::malloc(out.nbytes()), out.size(), {L * H * D, D, H * D, 1},
-               {true, row_contiguous, false});
-}
-
 cpu::AttentionInputs common(const Arrays& inputs, const AttentionOptions& options, size_t extras) {
   const mx::array& q = inputs[0];
   cpu::AttentionInputs in{};
@@ -48,19 +40,24 @@ cpu::AttentionInputs common(const Arrays& inputs, const AttentionOptions& option
 }  // namespace
 
 void MaskedAttention::eval_cpu(const Arrays& inputs, Arrays& outputs) {
-  allocate_heads_last(outputs[0]);
-  cpu::allocate(outputs[1]);
+  if (options_.on_metal) {  // a CPU stream that stands for a GPU in tests
+    eval_gpu(inputs, outputs);
+    return;
+  }
+  allocate(outputs);
   cpu::AttentionForward args{common(inputs, options_, 3), view(outputs[0]),
                              outputs[1].data<float>()};
   mx::cpu::get_command_encoder(stream()).dispatch([args] { cpu::attention_forward(args); });
 }
 
 void MaskedAttentionVJP::eval_cpu(const Arrays& inputs, Arrays& outputs) {
+  if (options_.on_metal) {
+    eval_gpu(inputs, outputs);
+    return;
+  }
+  allocate(outputs);
   cpu::AttentionBackward args{};
   static_cast<cpu::AttentionInputs&>(args) = common(inputs, options_, 6);
-  for (int i = 0; i < 3; ++i) {
-    allocate_heads_last(outputs[i]);
-  }
   args.out = view(inputs[3]);
   args.lse = inputs[4].data<float>();
   args.dout = view(inputs[5]);
@@ -68,8 +65,6 @@ void MaskedAttentionVJP::eval_cpu(const Arrays& inputs, Arrays& outputs) {
   args.dk = view(outputs[1]);
   args.dv = view(outputs[2]);
   if (options_.has_bias) {
-    cpu::allocate(outputs[3]);
-    cpu::allocate(outputs[4]);
     args.dbias_k = outputs[3].data<float>();
     args.dbias_v = outputs[4].data<float>();
   }

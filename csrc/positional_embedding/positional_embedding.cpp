@@ -3,7 +3,9 @@
 #include <stdexcept>
 
 #include "graph/checks.h"
+#include "metal/device.h"
 #include "positional_embedding/positional_embedding_compute.h"
+#include "positional_embedding/positional_embedding_launch.h"
 
 namespace mlx_esm_kernels {
 
@@ -79,13 +81,18 @@ void check_values(const mx::array& tokens, const mx::array* ids, const Embedding
 mx::array positional_embedding(const mx::array& tokens, const mx::array& token_table,
                                const mx::array& position_table, int padding_idx,
                                std::optional<int> mask_idx,
-                               const std::optional<mx::array>& segment_ids, mx::StreamOrDevice s) {
+                               const std::optional<mx::array>& segment_ids, bool fused,
+                               mx::StreamOrDevice s) {
   const EmbeddingOperands x{tokens, token_table, position_table, segment_ids};
   check_shapes(x);
-  const EmbeddingOptions options{padding_idx, mask_idx, segment_ids.has_value(),
-                                 token_table.shape(0), position_table.shape(0)};
-  check_indices(options);
   const mx::Stream stream = mx::to_stream(s);
+  const EmbeddingOptions options{padding_idx,
+                                 mask_idx,
+                                 segment_ids.has_value(),
+                                 token_table.shape(0),
+                                 position_table.shape(0),
+                                 metal::runs_on(stream)};
+  check_indices(options);
   const int B = tokens.shape(0), L = tokens.shape(1), C = token_table.shape(1);
   if (B == 0 || L == 0 || C == 0) {
     return mx::zeros({B, L, C}, token_table.dtype(), stream);
@@ -98,7 +105,7 @@ mx::array positional_embedding(const mx::array& tokens, const mx::array& token_t
     mx::eval(inputs);
     check_values(inputs[0], segment_ids ? &inputs[1] : nullptr, options);
   }
-  if (stream.device != mx::Device::cpu) {
+  if (!fused || (stream.device != mx::Device::cpu && !options.on_metal)) {
     return positional_embedding_composed(x, options, stream);
   }
   inputs.push_back(token_table);
@@ -139,6 +146,10 @@ std::vector<mx::Dtype> PositionalEmbedding::output_dtypes(const Arrays& inputs) 
   return {inputs.back().dtype()};
 }
 
+metal::Plan PositionalEmbedding::plan(const Arrays& inputs, const Arrays& outputs, int) const {
+  return embedding_forward_plan(inputs, outputs, options_);
+}
+
 // ---- PositionalEmbeddingVJP ---------------------------------------------------------------------
 
 Vectorised PositionalEmbeddingVJP::vmap(const Arrays& inputs, const std::vector<int>& axes) {
@@ -155,6 +166,10 @@ std::vector<mx::Shape> PositionalEmbeddingVJP::output_shapes(const Arrays& input
 
 std::vector<mx::Dtype> PositionalEmbeddingVJP::output_dtypes(const Arrays& inputs) const {
   return {inputs.back().dtype(), inputs.back().dtype()};
+}
+
+metal::Plan PositionalEmbeddingVJP::plan(const Arrays& inputs, const Arrays& outputs, int) const {
+  return embedding_backward_plan(inputs, outputs, options_);
 }
 
 }  // namespace mlx_esm_kernels

@@ -21,6 +21,7 @@ struct EmbeddingOptions {
   std::optional<int> mask_idx;  // absent: no token dropout
   bool has_segments;
   int vocab, positions;  // V and P
+  bool on_metal = false;
 
   bool operator==(const EmbeddingOptions&) const = default;
 };
@@ -28,12 +29,13 @@ struct EmbeddingOptions {
 // (B, L, C): scale * token_table[token] + position_table[padding_idx + place in the segment],
 // exactly 0 on padding. Throws std::invalid_argument on operands that do not fit together, on
 // tokens outside the table and on sequences longer than it. Inside a transformation that hides the
-// tokens (mx.compile, mx.vmap) the last two are found when the result is evaluated.
+// tokens (mx.compile, mx.vmap) the last two are found when the result is evaluated; there, on a
+// GPU, such rows are NaN. Not fused: from MLX's own ops, on any device.
 mx::array positional_embedding(const mx::array& tokens, const mx::array& token_table,
                                const mx::array& position_table, int padding_idx,
                                std::optional<int> mask_idx = std::nullopt,
                                const std::optional<mx::array>& segment_ids = std::nullopt,
-                               mx::StreamOrDevice s = {});
+                               bool fused = true, mx::StreamOrDevice s = {});
 
 // The same maths from MLX's own ops, where no kernel of ours runs. Operands are checked already.
 mx::array positional_embedding_composed(const EmbeddingOperands& x, const EmbeddingOptions& options,
@@ -50,6 +52,7 @@ class PositionalEmbedding : public OpPrimitiveWith<EmbeddingOptions> {
   Vectorised vmap(const Arrays& inputs, const std::vector<int>& axes) override;
   std::vector<mx::Shape> output_shapes(const Arrays& inputs) override;
   std::vector<mx::Dtype> output_dtypes(const Arrays& inputs) const override;
+  metal::Plan plan(const Arrays& inputs, const Arrays& outputs, int generation) const override;
 
   const char* op() const override {
     return "positional_embedding";
@@ -66,6 +69,7 @@ class PositionalEmbeddingVJP : public OpPrimitiveWith<EmbeddingOptions> {
   Vectorised vmap(const Arrays& inputs, const std::vector<int>& axes) override;
   std::vector<mx::Shape> output_shapes(const Arrays& inputs) override;
   std::vector<mx::Dtype> output_dtypes(const Arrays& inputs) const override;
+  metal::Plan plan(const Arrays& inputs, const Arrays& outputs, int generation) const override;
 
   const char* op() const override {
     return "positional_embedding";

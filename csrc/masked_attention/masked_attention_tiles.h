@@ -1,0 +1,51 @@
+// Which tiles the Metal kernels of masked attention use.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "mlx/mlx.h"
+
+namespace mlx_esm_kernels {
+
+enum class AttentionKernel { fwd, bwd_dq, bwd_dkv };
+
+// "fwd", "bwd_dq" or "bwd_dkv"; std::invalid_argument for others.
+AttentionKernel attention_kernel(const std::string& name);
+
+struct AttentionTiles {
+  int rows;  // that a threadgroup owns: 16, 32 or 64
+  int tile;  // rows that it stages at a time: 8, 16 or 32
+
+  bool operator==(const AttentionTiles&) const = default;
+};
+
+// Whether there are Metal kernels for this head dim and dtype.
+bool attention_served(int D, mlx::core::Dtype dtype);
+
+// Whether a simdgroup of bwd_dkv holds its keys and values in registers.
+bool attention_holds_keys(int D);
+
+// Threadgroup memory that a kernel declares with these tiles.
+int attention_threadgroup_bytes(AttentionKernel kernel, int D, mlx::core::Dtype dtype,
+                                AttentionTiles tiles);
+
+// The 32-bit registers a lane holds through a kernel's loop, counted from its arrays.
+int attention_registers(AttentionKernel kernel, int D, AttentionTiles tiles);
+
+// The tiles in force: those set, or else the built-in table's for the GPU's generation.
+AttentionTiles attention_tiles(AttentionKernel kernel, int D, mlx::core::Dtype dtype,
+                               int generation);
+
+// All tiles that fit the threadgroup memory, for a search on the user's machine.
+std::vector<AttentionTiles> attention_tile_candidates(AttentionKernel kernel, int D,
+                                                      mlx::core::Dtype dtype);
+
+// Replaces the table's entry, on every generation; throws std::invalid_argument for tiles that are
+// no candidate. reset: back to the table.
+void set_attention_tiles(AttentionKernel kernel, int D, mlx::core::Dtype dtype,
+                         AttentionTiles tiles);
+void reset_attention_tiles(AttentionKernel kernel, int D, mlx::core::Dtype dtype);
+
+}  // namespace mlx_esm_kernels

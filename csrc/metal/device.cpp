@@ -1,0 +1,116 @@
+#include "metal/device.h"
+
+#include <memory>
+#include <stdexcept>
+
+#include "mlx/backend/cpu/encoder.h"
+#ifdef MLX_ESM_KERNELS_METAL
+#include "metal/encode.h"
+#endif
+
+namespace mlx_esm_kernels::metal {
+
+namespace {
+
+struct Emulated {
+  Executor executor;
+  Chip chip;
+};
+
+std::shared_ptr<const Emulated>& emulated() {
+  // Never destroyed: an executor may hold a Python object, and Python ends before statics do.
+  static auto& current = *new std::shared_ptr<const Emulated>;
+  return current;
+}
+
+const char* role_name(Buffer::Role role) {
+  return role == Buffer::Role::input    ? "input "
+         : role == Buffer::Role::output ? "output "
+                                        : "temporary ";
+}
+
+BoundBuffer bind(const Buffer& buffer, const mx::array& x) {
+  int64_t low = 0, high = 0;
+  for (int i = 0; i < static_cast<int>(x.ndim()); ++i) {
+    const int64_t reach = (x.shape(i) - 1) * x.strides()[i];
+    (reach < 0 ? low : high) += reach;
+  }
+  const auto size = static_cast<int64_t>(x.itemsize());
+  const auto address = reinterpret_cast<uintptr_t>(x.data<char>());
+  return {buffer.slot,
+          role_name(buffer.role) + std::to_string(buffer.index),
+          address,
+          address + low * size,
+          address + (high + 1) * size,
+          address - x.offset(),
+          buffer.written};
+}
+
+void run_emulated(const Plan& plan, const std::vector<mx::array>& inputs,
+                  const std::vector<mx::array>& outputs, mx::Stream s) {
+  const auto device = emulated();
+  if (device == nullptr) {
+    throw std::runtime_error("[metal] a launch plan came to a CPU stream; nothing there runs it.");
+  }
+  std::vector<mx::array> temporaries;
+  for (const int64_t bytes : plan.temporaries) {
+    mx::array x({static_cast<int>(bytes / 4)}, mx::uint32, nullptr, {});
+    x.set_data(mx::allocator::malloc(bytes));
+    temporaries.push_back(x);
+  }
+  std::vector<BoundLaunch> launches;
+  for (const Launch& launch : plan.launches) {
+    BoundLaunch bound{launch, {}};
+    for (const Buffer& buffer : launch.buffers) {
+      const std::vector<mx::array>& from = buffer.role == Buffer::Role::input    ? inputs
+                                           : buffer.role == Buffer::Role::output ? outputs
+                                                                                 : temporaries;
+      bound.buffers.push_back(bind(buffer, from.at(buffer.index)));
+    }
+    launches.push_back(std::move(bound));
+  }
+  mx::cpu::get_command_encoder(s).dispatch(
+      [device, launches, temporaries] { device->executor(launches); });
+}
+
+}  // namespace
+
+bool runs_on(mx::Stream s) {
+  if (s.device == mx::Device::gpu) {
+#ifdef MLX_ESM_KERNELS_METAL
+    return true;
+#else
+    return false;
+#endif
+  }
+  return emulated() != nullptr;
+}
+
+std::optional<Chip> current_chip() {
+  if (const auto device = emulated()) {
+    return device->chip;
+  }
+#ifdef MLX_ESM_KERNELS_METAL
+  if (mx::is_available(mx::Device::gpu)) {
+    return chip();
+  }
+#endif
+  return std::nullopt;
+}
+
+void run(const Plan& plan, const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs,
+         mx::Stream s) {
+#ifdef MLX_ESM_KERNELS_METAL
+  if (s.device == mx::Device::gpu) {
+    encode(plan, inputs, outputs, s);
+    return;
+  }
+#endif
+  run_emulated(plan, inputs, outputs, s);
+}
+
+void emulate(Executor executor, const Chip& chip) {
+  emulated() = executor ? std::make_shared<Emulated>(Emulated{std::move(executor), chip}) : nullptr;
+}
+
+}  // namespace mlx_esm_kernels::metal

@@ -1,0 +1,62 @@
+// A launch plan: all that a GPU is told to run an op, as plain data. It is computed without a GPU,
+// so that what a Mac executes can be read, checked and run elsewhere.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace mlx_esm_kernels::metal {
+
+// A value for a [[function_constant(index)]] of the source.
+struct FunctionConstant {
+  int index;
+  std::variant<bool, int32_t, float> value;
+};
+
+// An array bound to a [[buffer(slot)]].
+struct Buffer {
+  enum class Role { input, output, temporary };
+
+  int slot;
+  Role role;
+  int index;  // among the primitive's inputs or outputs, or the plan's temporaries
+  bool written = false;
+};
+
+// A struct that the encoder copies into a [[buffer(slot)]].
+struct Constants {
+  int slot;
+  std::vector<std::byte> data;
+};
+
+struct Launch {
+  std::string library;  // names the source: it ends in a hash of it
+  std::string source;   // the whole text that the Metal compiler gets
+  std::string kernel;   // the function in it
+  std::vector<FunctionConstant> function_constants;
+  std::vector<Buffer> buffers;
+  std::vector<Constants> constants;
+  std::array<int64_t, 3> grid;    // threadgroups
+  std::array<int64_t, 3> group;   // threads of each
+  int64_t threadgroup_bytes = 0;  // that the kernel declares for itself
+};
+
+struct Plan {
+  std::vector<int64_t> temporaries;  // bytes of each, a multiple of 4
+  std::vector<Launch> launches;      // one after another
+};
+
+// Binds a struct that host and kernel share.
+template <class Params>
+Constants constants(int slot, const Params& params) {
+  Constants bound{slot, std::vector<std::byte>(sizeof(Params))};
+  std::memcpy(bound.data.data(), &params, sizeof(Params));
+  return bound;
+}
+
+}  // namespace mlx_esm_kernels::metal

@@ -1,0 +1,6 @@
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+// Adds what Python asks of the Metal side.
+void bind_metal(nanobind::module_& m);
