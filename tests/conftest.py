@@ -3,6 +3,8 @@
 fast (the default): a few examples per property, new ones each run.
 ci (the default where CI is set): as many, but the same ones every time.
 thorough: many, for a change of a kernel.
+
+MLX_ESM_KERNELS_DEVICE=metal-emulator sends the ops of every test through the Metal kernels.
 """
 
 import io
@@ -10,6 +12,7 @@ import os
 
 import pytest
 from hypothesis import HealthCheck, settings
+from metal_emulator import Emulator
 
 # No deadline: the first call of an op may compile or start threads, and machines differ.
 # Data come from a seed, so a slow draw is no sign of a poor strategy.
@@ -21,6 +24,32 @@ settings.register_profile("thorough", _COMMON, max_examples=500)
 settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "fast")
 )
+
+
+@pytest.fixture
+def emulator():
+    """The ops on CPU streams run their Metal kernels in this emulator until the test ends."""
+    from mlx_esm_kernels import _ext
+
+    device = Emulator()
+    _ext.emulate_metal(device.execute)
+    yield device
+    _ext.emulate_metal(None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _device():
+    name = os.environ.get("MLX_ESM_KERNELS_DEVICE", "cpu")
+    if name not in ("cpu", "metal-emulator"):
+        raise ValueError(f"MLX_ESM_KERNELS_DEVICE must be cpu or metal-emulator; got {name}.")
+    if name == "cpu":
+        yield
+        return
+    from mlx_esm_kernels import _ext
+
+    _ext.emulate_metal(Emulator().execute)
+    yield
+    _ext.emulate_metal(None)
 
 
 @pytest.fixture

@@ -5,11 +5,16 @@
 
 // parts: (2, B, H, parts, HEAD_DIM). dbias_k, dbias_v: (H, HEAD_DIM). Grid: (1, H, 2), a thread for
 // each element.
-[[kernel, max_total_threads_per_threadgroup(HEAD_DIM)]] void masked_attention_bwd_bias(
+constant constexpr int THREADS = 128;  // the largest HEAD_DIM
+
+[[kernel, max_total_threads_per_threadgroup(THREADS)]] void masked_attention_bwd_bias(
     device const float* parts [[buffer(0)]], device float* dbias_k [[buffer(1)]],
     device float* dbias_v [[buffer(2)]], constant AttentionBiasParams& p [[buffer(3)]],
     uint3 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]]) {
+  if (thread_index >= uint(HEAD_DIM)) {
+    return;
+  }
   float sum = 0.0f;
   for (int b = 0; b < p.B; ++b) {
     const int64_t head = (int64_t(group.z) * p.B + b) * p.H + int64_t(group.y);

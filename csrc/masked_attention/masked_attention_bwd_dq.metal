@@ -39,8 +39,11 @@ inline void add_bias(thread Queries& x, device const float* bias_k, device const
     score += x.q[f].x * bias_k[at] + x.q[f].y * bias_k[at + 1];
     dweight += x.dout[f].x * bias_v[at] + x.dout[f].y * bias_v[at + 1];
   }
-  const float weight = x.id != 0l ? exp2(row_sum(score) - x.lse) : 0.0f;
-  const float dscore = weight * (row_sum(dweight) - x.delta);
+  // Collectives stand outside conditions: lanes of padding rows take part as well.
+  score = row_sum(score);
+  dweight = row_sum(dweight);
+  const float weight = x.id != 0l ? exp2(score - x.lse) : 0.0f;
+  const float dscore = weight * (dweight - x.delta);
 #pragma unroll
   for (int f = 0; f < FRAGMENTS; ++f) {
     const int at = f * 8 + column;

@@ -18,6 +18,7 @@ constexpr int kBlock = 32;  // rows of a block of the block map
 constexpr int kBlocksOfWord = 32;
 constexpr int kRowsOfSimdgroup = 8;
 constexpr int kLanes = 32;
+constexpr int kBiasThreads = 128;
 
 int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
@@ -87,8 +88,8 @@ Launch map_launch(const mx::array& q, int ids, int map) {
 }
 
 Launch bias_launch(const mx::array& q, int parts_index, int64_t parts) {
-  const int B = q.shape(0), H = q.shape(1), D = q.shape(3);
-  metal::Source source = bias_source(D);
+  const int B = q.shape(0), H = q.shape(1);
+  metal::Source source = bias_source(q.shape(3));
   Launch launch;
   launch.library = source.library;
   launch.source = source.text;
@@ -97,7 +98,7 @@ Launch bias_launch(const mx::array& q, int parts_index, int64_t parts) {
       {0, Role::temporary, parts_index}, {1, Role::output, 3, true}, {2, Role::output, 4, true}};
   launch.constants = {metal::constants(3, AttentionBiasParams{B, H, static_cast<int32_t>(parts)})};
   launch.grid = {1, H, 2};
-  launch.group = {D, 1, 1};
+  launch.group = {kBiasThreads, 1, 1};
   return launch;
 }
 
