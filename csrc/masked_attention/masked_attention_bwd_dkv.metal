@@ -34,7 +34,7 @@ inline void begin(thread Keys& x, device const ELEMENT* k_row, int64_t k_stride,
   }
 }
 #else
-// A simdgroup stages its own eight rows, which no other reads.
+// A simdgroup stages its own eight rows; the first tile's barriers stand before their use.
 inline void begin(threadgroup ELEMENT* keys, threadgroup ELEMENT* values,
                   device const ELEMENT* k_row, int64_t k_stride, device const ELEMENT* v_row,
                   int64_t v_stride, long id, int row, int column) {
@@ -48,7 +48,6 @@ inline void begin(threadgroup ELEMENT* keys, threadgroup ELEMENT* values,
     values[at] = ELEMENT(v.x);
     values[at + 1] = ELEMENT(v.y);
   }
-  simdgroup_barrier(mem_flags::mem_threadgroup);
 }
 #endif
 

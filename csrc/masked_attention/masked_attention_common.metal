@@ -28,17 +28,15 @@ struct Blocks {
   uint full;  // is of one segment with all rows
 };
 
-// Without segments: all blocks; those that reach beyond L, or tiles that do, are not full.
-inline Blocks blocks_in_range(int first_row, int word, int L) {
+// Without segments: all blocks; one that reaches beyond L is not full. Rows beyond L hold zeros, and
+// nothing of them is kept.
+inline Blocks blocks_in_range(int word, int L) {
   const int whole = L / BLOCK - word * 32;
   const int started = (L + BLOCK - 1) / BLOCK - word * 32;
   const uint all = 0xffffffffu;
   Blocks blocks;
   blocks.any = started >= 32 ? all : (1u << uint(started)) - 1u;
   blocks.full = whole >= 32 ? all : whole <= 0 ? 0u : (1u << uint(whole)) - 1u;
-  if (first_row + ROWS > L) {
-    blocks.full = 0u;
-  }
   return blocks;
 }
 
@@ -55,9 +53,6 @@ inline Blocks blocks_of_segments(device const uint* map, int b, int first_row, i
     const int64_t at = ((int64_t(b) * count + block) * words + word) * 2;
     blocks.any |= map[at];
     blocks.full &= map[at + 1];
-  }
-  if (first_row + ROWS > L) {
-    blocks.full = 0u;
   }
   return blocks;
 }
@@ -93,7 +88,7 @@ inline bool next_tile(thread Walk& walk, device const uint* map, int b, int firs
     if (walk.word == words) {
       return false;
     }
-    walk.blocks = blocks_in_range(first_row, walk.word, L);
+    walk.blocks = blocks_in_range(walk.word, L);
     if (HAS_SEGMENTS) {
       walk.blocks = blocks_of_segments(map, b, first_row, walk.word, words, L);
     }

@@ -1,6 +1,6 @@
 """A Metal GPU on the CPU: what the kernels' source and launch plans do, checked as they do it."""
 
 from metal_emulator.emulator import FORWARD, REVERSE, Counts, Emulator, MetalFault
-from metal_emulator.metal_translator import MetalCompileError
+from metal_emulator.translate import MetalCompileError
 
 __all__ = ["FORWARD", "REVERSE", "Counts", "Emulator", "MetalCompileError", "MetalFault"]

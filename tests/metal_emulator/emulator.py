@@ -6,18 +6,22 @@ import ctypes
 import functools
 import hashlib
 import subprocess
+import threading
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from metal_emulator.compiler import Library, cache_folder, compile_metal
 
 _RUNTIME = Path(__file__).parent / "runtime"
 _MAX_THREADS = 1024
 _THREADGROUP_BYTES = 32768
 _PAGE = 256  # Metal aligns allocations to a page; the widest access is 16 bytes
+
+_one_at_a_time = threading.Lock()  # there is one GPU, and MLX has a thread for each stream
 
 FORWARD, REVERSE = 0, 1  # orders of threads and threadgroups; larger numbers seed random ones
 
@@ -84,7 +88,7 @@ def _runtime() -> ctypes.CDLL:
     return ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _loaded(source: str, fill: str) -> tuple[Library, ctypes.CDLL]:
     _runtime()
     library = compile_metal(source, fill)
@@ -156,6 +160,10 @@ class Emulator:
         Raises:
             MetalFault: a launch breaks a rule; the sentence says which, and where.
         """
+        with _one_at_a_time:
+            self._execute(plan)
+
+    def _execute(self, plan: list[dict[str, Any]]) -> None:
         first: dict[str, _Memory] = {}
         for number, order in enumerate(self.orders):
             memories = self._memories(plan)

@@ -156,6 +156,8 @@ class _Translator:
 
     def plain(self) -> None:
         token = self.take()
+        if token.text == "[[":
+            raise MetalCompileError(f"line {token.line}: an attribute that is not known here.")
         text = self.renamed.get(token.text, token.text)
         if token.text == "typedef" and self.peek().text == "vec":
             end = self.at

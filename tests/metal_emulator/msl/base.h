@@ -5,7 +5,8 @@
 
 #include "../runtime/abi.h"
 
-// device and constant share no pointer conversion: each is a subset of OpenCL's global memory.
+// device and constant share no pointer conversion: each is a subset of OpenCL's
+// global memory.
 #define device __attribute__((opencl_global_device))
 #define constant const __attribute__((opencl_global_host))
 #define threadgroup __local
@@ -70,15 +71,16 @@ using conditional_t = typename conditional<C, A, B>::type;
 
 namespace emu {
 
-// kind: 0 no scalar, 1 bool, 2 integer, 3 floating point, 4 bfloat. rank: what C calls it.
+// kind: 0 no scalar, 1 bool, 2 integer, 3 floating point, 4 bfloat. rank: what
+// C calls it.
 template <class T>
 struct scalar {
   enum { kind = 0, rank = 0, is_unsigned = 0 };
 };
-#define EMU_SCALAR(type, kind_, rank_, unsigned_)                  \
-  template <>                                                      \
-  struct scalar<type> {                                            \
-    enum { kind = kind_, rank = rank_, is_unsigned = unsigned_ };  \
+#define EMU_SCALAR(type, kind_, rank_, unsigned_)                 \
+  template <>                                                     \
+  struct scalar<type> {                                           \
+    enum { kind = kind_, rank = rank_, is_unsigned = unsigned_ }; \
   };
 EMU_SCALAR(bool, 1, 0, 1)
 EMU_SCALAR(char, 2, 1, 0)

@@ -9,7 +9,9 @@ namespace emu {
 template <class T>
 struct matrix_elements {
   T e[2] __attribute__((aligned(2 * sizeof(T))));
-  T& operator[](int i) { return e[i]; }
+  T& operator[](int i) {
+    return e[i];
+  }
 };
 
 inline uint matrix_row() {
@@ -36,7 +38,9 @@ struct simdgroup_matrix {
   static_assert(Columns == 8 && Rows == 8, "a simdgroup_matrix is 8 x 8");
   static_assert(is_same_v<T, float> || is_same_v<T, half> || is_same_v<T, bfloat>,
                 "a simdgroup_matrix is of float, half or bfloat");
-  thread emu::matrix_elements<T>& thread_elements() thread { return elements; }
+  thread emu::matrix_elements<T>& thread_elements() thread {
+    return elements;
+  }
 
   emu::matrix_elements<T> elements;
 };
@@ -53,10 +57,11 @@ inline simdgroup_matrix<T, Columns, Rows> make_filled_simdgroup_matrix(T x) {
 }
 
 template <class D, class A, class B, class C>
-EMU_QUIET inline void simdgroup_multiply_accumulate(
-    thread simdgroup_matrix<D, 8, 8>& d, thread const simdgroup_matrix<A, 8, 8>& a,
-    thread const simdgroup_matrix<B, 8, 8>& b, thread const simdgroup_matrix<C, 8, 8>& c,
-    uint line = __builtin_LINE()) {
+EMU_QUIET inline void simdgroup_multiply_accumulate(thread simdgroup_matrix<D, 8, 8>& d,
+                                                    thread const simdgroup_matrix<A, 8, 8>& a,
+                                                    thread const simdgroup_matrix<B, 8, 8>& b,
+                                                    thread const simdgroup_matrix<C, 8, 8>& c,
+                                                    uint line = __builtin_LINE()) {
   const float left[2] = {float(a.elements.e[0]), float(a.elements.e[1])};
   const float right[2] = {float(b.elements.e[0]), float(b.elements.e[1])};
   const float sum[2] = {float(c.elements.e[0]), float(c.elements.e[1])};
@@ -76,31 +81,31 @@ inline void simdgroup_multiply(thread simdgroup_matrix<D, 8, 8>& d,
 }
 
 // Reads and writes are the lane's own two elements. `origin` is (column, row).
-#define EMU_LOAD(space)                                                              \
-  template <class T>                                                                           \
-  inline void simdgroup_load(thread simdgroup_matrix<T, 8, 8>& m, space const T* from,         \
-                             ulong elements_per_row = 8, ulong2 origin = ulong2(0ul),          \
-                             bool transposed = false, uint line = __builtin_LINE()) {          \
-    emu::need_all_lanes("simdgroup_load", line);                                     \
-    from += origin.y * elements_per_row + origin.x;                                            \
-    const ulong row = emu::matrix_row(), column = emu::matrix_column();                        \
-    for (ulong e = 0; e < 2; ++e) {                                                            \
-      m.elements.e[e] = transposed ? from[(column + e) * elements_per_row + row]               \
-                                   : from[row * elements_per_row + column + e];                \
-    }                                                                                          \
+#define EMU_LOAD(space)                                                                \
+  template <class T>                                                                   \
+  inline void simdgroup_load(thread simdgroup_matrix<T, 8, 8>& m, space const T* from, \
+                             ulong elements_per_row = 8, ulong2 origin = ulong2(0ul),  \
+                             bool transposed = false, uint line = __builtin_LINE()) {  \
+    emu::need_all_lanes("simdgroup_load", line);                                       \
+    from += origin.y * elements_per_row + origin.x;                                    \
+    const ulong row = emu::matrix_row(), column = emu::matrix_column();                \
+    for (ulong e = 0; e < 2; ++e) {                                                    \
+      m.elements.e[e] = transposed ? from[(column + e) * elements_per_row + row]       \
+                                   : from[row * elements_per_row + column + e];        \
+    }                                                                                  \
   }
-#define EMU_STORE(space)                                                                       \
-  template <class T>                                                                           \
-  inline void simdgroup_store(thread const simdgroup_matrix<T, 8, 8>& m, space T* to,          \
-                              ulong elements_per_row = 8, ulong2 origin = ulong2(0ul),         \
-                              bool transposed = false, uint line = __builtin_LINE()) {         \
-    emu::need_all_lanes("simdgroup_store", line);                                    \
-    to += origin.y * elements_per_row + origin.x;                                              \
-    const ulong row = emu::matrix_row(), column = emu::matrix_column();                        \
-    for (ulong e = 0; e < 2; ++e) {                                                            \
-      to[transposed ? (column + e) * elements_per_row + row                                    \
-                    : row * elements_per_row + column + e] = m.elements.e[e];                  \
-    }                                                                                          \
+#define EMU_STORE(space)                                                               \
+  template <class T>                                                                   \
+  inline void simdgroup_store(thread const simdgroup_matrix<T, 8, 8>& m, space T* to,  \
+                              ulong elements_per_row = 8, ulong2 origin = ulong2(0ul), \
+                              bool transposed = false, uint line = __builtin_LINE()) { \
+    emu::need_all_lanes("simdgroup_store", line);                                      \
+    to += origin.y * elements_per_row + origin.x;                                      \
+    const ulong row = emu::matrix_row(), column = emu::matrix_column();                \
+    for (ulong e = 0; e < 2; ++e) {                                                    \
+      to[transposed ? (column + e) * elements_per_row + row                            \
+                    : row * elements_per_row + column + e] = m.elements.e[e];          \
+    }                                                                                  \
   }
 EMU_LOAD(device)
 EMU_LOAD(threadgroup)

@@ -25,7 +25,7 @@ typedef __bf16 bfloat;
 template <typename T, int N>
 using vec = T __attribute__((ext_vector_type(N)));
 
-#define EMU_VECTORS(T) \
+#define EMU_VECTORS(T)    \
   typedef vec<T, 2> T##2; \
   typedef vec<T, 3> T##3; \
   typedef vec<T, 4> T##4;
@@ -41,14 +41,18 @@ namespace metal {
 using ::vec;
 }
 
-// ---- Constructors of vectors: the translator writes V(...) as emu_make<V>(...) --------------------
+// ---- Constructors of vectors: the translator writes V(...) as emu_make<V>(...)
+// --------------------
 
-template <typename V> struct emu_vector;
-template <typename T, int N> struct emu_vector<T __attribute__((ext_vector_type(N)))> {
+template <typename V>
+struct emu_vector;
+template <typename T, int N>
+struct emu_vector<T __attribute__((ext_vector_type(N)))> {
   typedef T element;
   static constexpr int size = N;
 };
-template <typename V, typename T> struct emu_maker {
+template <typename V, typename T>
+struct emu_maker {
   static V make(T x) {
     return (V)((typename emu_vector<V>::element)x);
   }
@@ -59,10 +63,12 @@ struct emu_maker<V, T __attribute__((ext_vector_type(N)))> {
     return __builtin_convertvector(x, V);
   }
 };
-template <typename V, typename T> V emu_make(T x) {
+template <typename V, typename T>
+V emu_make(T x) {
   return emu_maker<V, T>::make(x);
 }
-template <typename V> V emu_make(typename emu_vector<V>::element x, typename emu_vector<V>::element y) {
+template <typename V>
+V emu_make(typename emu_vector<V>::element x, typename emu_vector<V>::element y) {
   V v;
   v[0] = x;
   v[1] = y;
@@ -79,11 +85,16 @@ V emu_make(typename emu_vector<V>::element x, typename emu_vector<V>::element y,
   return v;
 }
 
-// ---- Mathematics ----------------------------------------------------------------------------------
+// ---- Mathematics
+// ----------------------------------------------------------------------------------
 
-#define EMU_MIN_MAX(T) \
-  inline T min(T a, T b) { return b < a ? b : a; } \
-  inline T max(T a, T b) { return a < b ? b : a; }
+#define EMU_MIN_MAX(T)     \
+  inline T min(T a, T b) { \
+    return b < a ? b : a;  \
+  }                        \
+  inline T max(T a, T b) { \
+    return a < b ? b : a;  \
+  }
 EMU_MIN_MAX(int)
 EMU_MIN_MAX(uint)
 EMU_MIN_MAX(long)
@@ -91,11 +102,18 @@ EMU_MIN_MAX(float)
 
 EMU_EXTERN float exp2f(float);
 EMU_EXTERN float log2f(float);
-inline float exp2(float x) { return exp2f(x); }
-inline float log2(float x) { return log2f(x); }
-inline uint ctz(uint x) { return x == 0 ? 32u : (uint)__builtin_ctz(x); }
+inline float exp2(float x) {
+  return exp2f(x);
+}
+inline float log2(float x) {
+  return log2f(x);
+}
+inline uint ctz(uint x) {
+  return x == 0 ? 32u : (uint)__builtin_ctz(x);
+}
 
-// ---- Simdgroups -----------------------------------------------------------------------------------
+// ---- Simdgroups
+// -----------------------------------------------------------------------------------
 
 enum class mem_flags : uint { mem_none = 0, mem_device = 1, mem_threadgroup = 2 };
 inline void threadgroup_barrier_at(mem_flags flags, uint line) {
@@ -107,7 +125,8 @@ inline void simdgroup_barrier_at(mem_flags flags, uint line) {
 #define threadgroup_barrier(flags) threadgroup_barrier_at(flags, __LINE__)
 #define simdgroup_barrier(flags) simdgroup_barrier_at(flags, __LINE__)
 
-template <typename T> T emu_shuffle_xor(T x, ushort mask, uint line) {
+template <typename T>
+T emu_shuffle_xor(T x, ushort mask, uint line) {
   T all[32];
   emu_u32 active = emu_gather(&x, sizeof(T), all, "simd_shuffle_xor", line);
   uint from = emu_builtin(emu_thread_index_in_simdgroup, 0) ^ mask;
@@ -128,9 +147,11 @@ inline uint emu_simd_or(uint x, uint line) {
 #define simd_shuffle_xor(x, mask) emu_shuffle_xor(x, mask, __LINE__)
 #define simd_or(x) emu_simd_or(x, __LINE__)
 
-// ---- 8 x 8 matrices -------------------------------------------------------------------------------
+// ---- 8 x 8 matrices
+// -------------------------------------------------------------------------------
 
-template <typename T, int R, int C> struct simdgroup_matrix {
+template <typename T, int R, int C>
+struct simdgroup_matrix {
   vec<T, 2> elements;
   thread vec<T, 2>& thread_elements() thread {
     return elements;

@@ -1,8 +1,9 @@
-// What Metal's standard library declares, in C++ for OpenCL: every translated kernel includes it.
-// A name that is missing here fails to compile.
+// What Metal's standard library declares, in C++ for OpenCL: every translated
+// kernel includes it. A name that is missing here fails to compile.
 #pragma once
 
 #include "base.h"
+#include "checks.h"
 #include "vector.h"
 // The functions are written on vectors.
 #include "math.h"

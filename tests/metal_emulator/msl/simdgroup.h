@@ -1,5 +1,5 @@
-// Barriers and the collectives of a simdgroup. Lanes that do not take part give nothing, and to read
-// from one is a fault.
+// Barriers and the collectives of a simdgroup. Lanes that do not take part give
+// nothing, and to read from one is a fault.
 #pragma once
 
 #include "math.h"
@@ -27,7 +27,8 @@ template <class T>
 constexpr void check_lane_type() {
   typedef typename element<T>::type E;
   static_assert((scalar<E>::kind == 2 || scalar<E>::kind == 3) && sizeof(E) <= 4,
-                "simdgroup functions take char, short, int, their unsigned kinds, half and float");
+                "simdgroup functions take char, short, int, their unsigned "
+                "kinds, half and float");
 }
 
 template <class T>
@@ -63,12 +64,14 @@ EMU_QUIET inline T reduce(lanes<T> all, F f) {
   T x[32];
   uint has = all.active;
   for (uint i = 0; i < 32; ++i) {
-    if (has >> i & 1u) x[i] = all.values[i];
+    if (has >> i & 1u)
+      x[i] = all.values[i];
   }
   for (uint step = 1; step < 32; step *= 2) {
     for (uint i = 0; i < 32; i += 2 * step) {
       const bool left = has >> i & 1u, right = has >> (i + step) & 1u;
-      if (right) x[i] = left ? f(x[i], x[i + step]) : x[i + step];
+      if (right)
+        x[i] = left ? f(x[i], x[i + step]) : x[i + step];
       has |= uint(right) << i;
     }
   }
@@ -77,31 +80,45 @@ EMU_QUIET inline T reduce(lanes<T> all, F f) {
 
 struct add {
   template <class T>
-  T operator()(T a, T b) const { return T(a + b); }
+  T operator()(T a, T b) const {
+    return T(a + b);
+  }
 };
 struct multiply {
   template <class T>
-  T operator()(T a, T b) const { return T(a * b); }
+  T operator()(T a, T b) const {
+    return T(a * b);
+  }
 };
 struct least {
   template <class T>
-  T operator()(T a, T b) const { return metal::min(a, b); }
+  T operator()(T a, T b) const {
+    return metal::min(a, b);
+  }
 };
 struct greatest {
   template <class T>
-  T operator()(T a, T b) const { return metal::max(a, b); }
+  T operator()(T a, T b) const {
+    return metal::max(a, b);
+  }
 };
 struct bit_or {
   template <class T>
-  T operator()(T a, T b) const { return T(a | b); }
+  T operator()(T a, T b) const {
+    return T(a | b);
+  }
 };
 struct bit_and {
   template <class T>
-  T operator()(T a, T b) const { return T(a & b); }
+  T operator()(T a, T b) const {
+    return T(a & b);
+  }
 };
 struct bit_xor {
   template <class T>
-  T operator()(T a, T b) const { return T(a ^ b); }
+  T operator()(T a, T b) const {
+    return T(a ^ b);
+  }
 };
 
 // Sums of the lanes below, `from` 1 with the lane's own.
@@ -110,7 +127,8 @@ EMU_QUIET inline T scan(lanes<T> all, uint inclusive, T start, F f) {
   T x = start;
   const uint end = this_lane() + inclusive;
   for (uint i = 0; i < end; ++i) {
-    if (all.active >> i & 1u) x = f(x, all.values[i]);
+    if (all.active >> i & 1u)
+      x = f(x, all.values[i]);
   }
   return x;
 }
@@ -119,11 +137,11 @@ EMU_QUIET inline T scan(lanes<T> all, uint inclusive, T start, F f) {
 
 namespace metal {
 
-#define EMU_REDUCTION(name, f)                                                        \
-  template <class T>                                                                  \
-  EMU_QUIET inline T name(T x, uint line = __builtin_LINE()) {                        \
-    emu::check_lane_type<T>();                                                        \
-    return emu::reduce<T>(emu::gather<T>(x, #name, line), f());                   \
+#define EMU_REDUCTION(name, f)                                  \
+  template <class T>                                            \
+  EMU_QUIET inline T name(T x, uint line = __builtin_LINE()) {  \
+    emu::check_lane_type<T>();                                  \
+    return emu::reduce<T>(emu::gather<T>(x, #name, line), f()); \
   }
 EMU_REDUCTION(simd_sum, emu::add)
 EMU_REDUCTION(simd_product, emu::multiply)
@@ -133,10 +151,10 @@ EMU_REDUCTION(simd_or, emu::bit_or)
 EMU_REDUCTION(simd_and, emu::bit_and)
 EMU_REDUCTION(simd_xor, emu::bit_xor)
 
-#define EMU_SCAN(name, inclusive, start, f)                                           \
-  template <class T>                                                                  \
-  EMU_QUIET inline T name(T x, uint line = __builtin_LINE()) {                        \
-    emu::check_lane_type<T>();                                                        \
+#define EMU_SCAN(name, inclusive, start, f)                                        \
+  template <class T>                                                               \
+  EMU_QUIET inline T name(T x, uint line = __builtin_LINE()) {                     \
+    emu::check_lane_type<T>();                                                     \
     return emu::scan<T>(emu::gather<T>(x, #name, line), inclusive, T(start), f()); \
   }
 EMU_SCAN(simd_prefix_inclusive_sum, 1, 0, emu::add)
@@ -145,13 +163,13 @@ EMU_SCAN(simd_prefix_inclusive_product, 1, 1, emu::multiply)
 EMU_SCAN(simd_prefix_exclusive_product, 0, 1, emu::multiply)
 
 // The lanes of the upper or lower end, which have no partner, keep their own.
-#define EMU_SHUFFLE(name, type, other, keeps)                                         \
-  template <class T>                                                                  \
-  EMU_QUIET inline T name(T x, type n, uint line = __builtin_LINE()) {                \
-    emu::check_lane_type<T>();                                                        \
-    const emu::lanes<T> all = emu::gather<T>(x, #name, line);                  \
-    const uint lane = emu::this_lane();                                               \
-    return keeps ? x : all.from(other);                                               \
+#define EMU_SHUFFLE(name, type, other, keeps)                          \
+  template <class T>                                                   \
+  EMU_QUIET inline T name(T x, type n, uint line = __builtin_LINE()) { \
+    emu::check_lane_type<T>();                                         \
+    const emu::lanes<T> all = emu::gather<T>(x, #name, line);          \
+    const uint lane = emu::this_lane();                                \
+    return keeps ? x : all.from(other);                                \
   }
 EMU_SHUFFLE(simd_shuffle, ushort, n, lane > 31u)
 EMU_SHUFFLE(simd_broadcast, ushort, n, lane > 31u)
@@ -173,9 +191,15 @@ class simd_vote {
  public:
   typedef ulong vote_t;
   explicit simd_vote(vote_t votes = 0) : votes_(votes) {}
-  explicit operator vote_t() const { return votes_; }
-  bool all() const { return (uint(votes_) ^ 0xffffffffu) == 0; }
-  bool any() const { return votes_ != 0; }
+  explicit operator vote_t() const {
+    return votes_;
+  }
+  bool all() const {
+    return (uint(votes_) ^ 0xffffffffu) == 0;
+  }
+  bool any() const {
+    return votes_ != 0;
+  }
 
  private:
   vote_t votes_;
@@ -187,7 +211,8 @@ EMU_QUIET inline uint emu_votes(bool x, EMU_TEXT name, uint line, thread uint& a
   active = all.active;
   uint votes = 0;
   for (uint i = 0; i < 32; ++i) {
-    if ((active >> i & 1u) && all.values[i]) votes |= 1u << i;
+    if ((active >> i & 1u) && all.values[i])
+      votes |= 1u << i;
   }
   return votes;
 }

@@ -1,4 +1,5 @@
-// Vectors of two to four scalars, with Metal's constructors, conversions and operators.
+// Vectors of two to four scalars, with Metal's constructors, conversions and
+// operators.
 #pragma once
 
 #include "base.h"
@@ -12,8 +13,8 @@ namespace emu {
 
 using metal::vec;
 
-// One access of memory for a whole vector, unless that were 32 bytes: the sanitizer's checks know
-// no more than 16.
+// One access of memory for a whole vector, unless that were 32 bytes: the
+// sanitizer's checks know no more than 16.
 template <class T, int N, bool Wide>
 struct storage {
   typedef T type __attribute__((ext_vector_type(N)));
@@ -22,8 +23,12 @@ template <class T, int N>
 struct storage<T, N, true> {
   struct alignas(4 * sizeof(T)) type {
     T e[N == 3 ? 4 : N];
-    T& operator[](int i) { return e[i]; }
-    constexpr const T& operator[](int i) const { return e[i]; }
+    T& operator[](int i) {
+      return e[i];
+    }
+    constexpr const T& operator[](int i) const {
+      return e[i];
+    }
   };
 };
 template <int N>
@@ -73,6 +78,16 @@ constexpr bool same_element() {
   return width<A> == 1 || metal::is_same<T, typename element<A>::type>::value;
 }
 
+// A table of the program's, as constant memory.
+template <class T, size_t N>
+constant T (&in_constant(__global const T (&table)[N])) [N] { return *(constant T(*)[N]) & table; }
+
+// An operand of c ? a : b, without the address space that it came from.
+template <class T>
+constexpr T value(T x) {
+  return x;
+}
+
 inline void check_index(int i, int n) {
   if (uint(i) >= uint(n)) {
     emu_fault("a vector has no such element", 0);
@@ -83,36 +98,42 @@ inline void check_index(int i, int n) {
 
 namespace metal {
 
-#define EMU_ARITHMETIC(op)                                                                       \
-  friend vec operator op(vec a, vec b) {                                                         \
-    vec r;                                                                                       \
-    r.v[0] = T(T(a.v[0]) op T(b.v[0]));                                                          \
-    r.v[1] = T(T(a.v[1]) op T(b.v[1]));                                                          \
-    if constexpr (N > 2) r.v[2] = T(T(a.v[2]) op T(b.v[2]));                                     \
-    if constexpr (N > 3) r.v[3] = T(T(a.v[3]) op T(b.v[3]));                                     \
-    return r;                                                                                    \
-  }                                                                                              \
-  vec& operator op##=(vec b) {                                                                   \
-    *this = *this op b;                                                                          \
-    return *this;                                                                                \
+#define EMU_ARITHMETIC(op)                \
+  friend vec operator op(vec a, vec b) {  \
+    vec r;                                \
+    r.v[0] = T(T(a.v[0]) op T(b.v[0]));   \
+    r.v[1] = T(T(a.v[1]) op T(b.v[1]));   \
+    if constexpr (N > 2)                  \
+      r.v[2] = T(T(a.v[2]) op T(b.v[2])); \
+    if constexpr (N > 3)                  \
+      r.v[3] = T(T(a.v[3]) op T(b.v[3])); \
+    return r;                             \
+  }                                       \
+  vec& operator op## = (vec b) {          \
+    *this = *this op b;                   \
+    return *this;                         \
   }
-#define EMU_COMPARISON(op)                                                                       \
-  friend vec<bool, N> operator op(vec a, vec b) {                                                \
-    vec<bool, N> r;                                                                              \
-    r.v[0] = T(a.v[0]) op T(b.v[0]);                                                             \
-    r.v[1] = T(a.v[1]) op T(b.v[1]);                                                             \
-    if constexpr (N > 2) r.v[2] = T(a.v[2]) op T(b.v[2]);                                        \
-    if constexpr (N > 3) r.v[3] = T(a.v[3]) op T(b.v[3]);                                        \
-    return r;                                                                                    \
+#define EMU_COMPARISON(op)                        \
+  friend vec<bool, N> operator op(vec a, vec b) { \
+    vec<bool, N> r;                               \
+    r.v[0] = T(a.v[0]) op T(b.v[0]);              \
+    r.v[1] = T(a.v[1]) op T(b.v[1]);              \
+    if constexpr (N > 2)                          \
+      r.v[2] = T(a.v[2]) op T(b.v[2]);            \
+    if constexpr (N > 3)                          \
+      r.v[3] = T(a.v[3]) op T(b.v[3]);            \
+    return r;                                     \
   }
-#define EMU_UNARY(result, op)                                                                    \
-  friend result operator op(vec a) {                                                             \
-    result r;                                                                                    \
-    r.v[0] = op T(a.v[0]);                                                                       \
-    r.v[1] = op T(a.v[1]);                                                                       \
-    if constexpr (N > 2) r.v[2] = op T(a.v[2]);                                                  \
-    if constexpr (N > 3) r.v[3] = op T(a.v[3]);                                                  \
-    return r;                                                                                    \
+#define EMU_UNARY(result, op)        \
+  friend result operator op(vec a) { \
+    result r;                        \
+    r.v[0] = op T(a.v[0]);           \
+    r.v[1] = op T(a.v[1]);           \
+    if constexpr (N > 2)             \
+      r.v[2] = op T(a.v[2]);         \
+    if constexpr (N > 3)             \
+      r.v[3] = op T(a.v[3]);         \
+    return r;                        \
   }
 #define EMU_COMMA ,
 
@@ -134,8 +155,9 @@ struct vec : emu::fields<T, N> {
   // Scalars and vectors of T that have N elements together.
   template <class A, class B, class... C,
             enable_if_t<(emu::width<A> + emu::width<B> + (0 + ... + emu::width<C>)) == N &&
-                            emu::same_element<T, A>() && (true && ... && emu::same_element<T, C>()) &&
-                            emu::same_element<T, B>(), int> = 0>
+                            emu::same_element<T, A>() &&
+                            (true && ... && emu::same_element<T, C>()) && emu::same_element<T, B>(),
+                        int> = 0>
   constexpr vec(A a, B b, C... c)
       : vec(emu::nth<T>(0, a, b, c...), emu::nth<T>(1, a, b, c...),
             N > 2 ? emu::nth<T>(N > 2 ? 2 : 0, a, b, c...) : T(0),

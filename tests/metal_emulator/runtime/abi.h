@@ -47,8 +47,8 @@ EMU_EXTERN void* emu_threadgroup_array(emu_u32 offset);
 enum emu_scope { emu_scope_simdgroup, emu_scope_threadgroup };
 EMU_EXTERN void emu_barrier(emu_u32 scope, emu_u32 flags, emu_u32 line);
 
-// Every lane of the simdgroup that runs gives `bytes` bytes; all get the 32 values in `all`, and the
-// mask of lanes that took part. Lanes that meet in different operations or lines are a fault.
+// Every lane of the simdgroup that runs gives `bytes` bytes; all get the 32 values in `all`, and
+// the mask of lanes that took part. Lanes that meet in different operations or lines are a fault.
 EMU_EXTERN emu_u32 emu_gather(const void* mine, emu_u32 bytes, void* all, EMU_TEXT operation,
                               emu_u32 line);
 
@@ -59,7 +59,8 @@ EMU_EXTERN void emu_multiply_accumulate(float* d, const float* a, const float* b
 // A fault that only the kernel's side can see (an uninitialised fragment, say).
 EMU_EXTERN void emu_fault(EMU_TEXT sentence, emu_u32 line);
 
-// ---- Exported by every translated library, for each kernel NAME and function constant INDEX ---------
+// ---- Exported by every translated library, for each kernel NAME and function constant INDEX
+// ---------
 //   void emu_entry_NAME()                 runs the calling GPU thread
 //   emu_u32 emu_threadgroup_bytes_NAME()  of all threadgroup arrays that it declares
 //   emu_u32 emu_max_threads_NAME()        [[max_total_threads_per_threadgroup]]; 0: not given

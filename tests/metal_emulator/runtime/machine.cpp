@@ -140,7 +140,8 @@ bool act_as_one(uint32_t simdgroup) {
     }
     ++waiting;
     first = first == nullptr ? &lanes[i] : first;
-    if (lanes[i].wait != first->wait || lanes[i].line != first->line) {
+    if (lanes[i].wait != first->wait || lanes[i].line != first->line ||
+        (first->wait == Wait::gather && std::strcmp(lanes[i].operation, first->operation) != 0)) {
       report("threads of a simdgroup wait in different places, lines " +
              std::to_string(first->line) + " and " + std::to_string(lanes[i].line));
       return false;
@@ -246,9 +247,9 @@ std::vector<uint32_t> in_order(uint32_t count, uint32_t order) {
 void prepare() {
   if (machine.stacks == nullptr) {
     machine.stack_bytes = kMaxThreads * kStackBytes;
-    machine.stacks = static_cast<uint8_t*>(mmap(nullptr, machine.stack_bytes,
-                                                PROT_READ | PROT_WRITE,
-                                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    machine.stacks =
+        static_cast<uint8_t*>(mmap(nullptr, machine.stack_bytes, PROT_READ | PROT_WRITE,
+                                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
     machine.threads.resize(kMaxThreads);
   }
 }
@@ -295,7 +296,8 @@ extern "C" float __truncsfbf2(float x) {
   return out;
 }
 
-// ---- What kernels call ----------------------------------------------------------------------------
+// ---- What kernels call
+// ----------------------------------------------------------------------------
 
 extern "C" emu_u32 emu_builtin(emu_u32 id, emu_u32 axis) {
   const emu::Thread& self = *machine.running;
@@ -345,9 +347,9 @@ extern "C" void* emu_threadgroup_array(emu_u32 offset) {
 
 extern "C" void emu_barrier(emu_u32 scope, emu_u32 flags, emu_u32 line) {
   machine.running->flags = flags;
-  emu::park(scope == emu_scope_simdgroup ? emu::Wait::simdgroup_barrier
-                                         : emu::Wait::threadgroup_barrier,
-            line);
+  emu::park(
+      scope == emu_scope_simdgroup ? emu::Wait::simdgroup_barrier : emu::Wait::threadgroup_barrier,
+      line);
 }
 
 extern "C" emu_u32 emu_gather(const void* mine, emu_u32 bytes, void* all, const char* operation,

@@ -33,8 +33,8 @@ struct Thread {
 struct Touch {
   uint32_t write_epoch, write_simd_epoch;
   uint32_t read_epoch, read_simd_epoch;
-  uint32_t reading_simdgroups;  // in read_epoch, a bit each
-  uint16_t writer, reader;      // thread + 1; kMany: several of one simdgroup
+  uint32_t reading_simdgroups;          // in read_epoch, a bit each
+  uint16_t writer, reader;              // thread + 1; kMany: several of one simdgroup
   uint32_t writer_group, reader_group;  // threadgroup + 1, for device memory
 };
 constexpr uint16_t kMany = 0xffff;

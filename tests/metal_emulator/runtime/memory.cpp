@@ -32,7 +32,8 @@ std::string text(Where where) {
 }
 
 void race(const char* what, Where where, uint16_t other, uint64_t code) {
-  const std::string who = other == kMany ? "several threads" : "thread " + std::to_string(other - 1);
+  const std::string who =
+      other == kMany ? "several threads" : "thread " + std::to_string(other - 1);
   fault(std::string("data race: a ") + what + " of " + text(where) + " and an access by " + who +
             " have no barrier between them",
         0, code);
@@ -86,8 +87,7 @@ void threadgroup_access(uint32_t at, uint32_t bytes, bool write, uint64_t code) 
             code);
     }
     machine.initialised[i] = 1;
-    touch(machine.touched[i], write, machine.threadgroup_epoch,
-          {"threadgroup memory", i}, code);
+    touch(machine.touched[i], write, machine.threadgroup_epoch, {"threadgroup memory", i}, code);
   }
   count(machine.launch->totals.threadgroup, write, bytes);
 }
@@ -136,7 +136,7 @@ bool in_library(void* at) {
   }
   Dl_info own, other;
   const bool inside = dladdr(reinterpret_cast<void*>(machine.launch->entry), &own) != 0 &&
-         dladdr(at, &other) != 0 && own.dli_fbase == other.dli_fbase;
+                      dladdr(at, &other) != 0 && own.dli_fbase == other.dli_fbase;
   if (inside) {
     known.insert(at);
   }
@@ -184,18 +184,18 @@ void access(void* pointer, uint32_t bytes, bool write, bool aligned, void* calle
 
 }  // namespace emu
 
-#define EMU_ACCESS(size)                                                          \
-  extern "C" void __tsan_read##size(void* p) {                                    \
-    emu::access(p, size, false, true, __builtin_return_address(0));               \
-  }                                                                               \
-  extern "C" void __tsan_write##size(void* p) {                                   \
-    emu::access(p, size, true, true, __builtin_return_address(0));                \
-  }                                                                               \
-  extern "C" void __tsan_unaligned_read##size(void* p) {                          \
-    emu::access(p, size, false, false, __builtin_return_address(0));              \
-  }                                                                               \
-  extern "C" void __tsan_unaligned_write##size(void* p) {                         \
-    emu::access(p, size, true, false, __builtin_return_address(0));               \
+#define EMU_ACCESS(size)                                             \
+  extern "C" void __tsan_read##size(void* p) {                       \
+    emu::access(p, size, false, true, __builtin_return_address(0));  \
+  }                                                                  \
+  extern "C" void __tsan_write##size(void* p) {                      \
+    emu::access(p, size, true, true, __builtin_return_address(0));   \
+  }                                                                  \
+  extern "C" void __tsan_unaligned_read##size(void* p) {             \
+    emu::access(p, size, false, false, __builtin_return_address(0)); \
+  }                                                                  \
+  extern "C" void __tsan_unaligned_write##size(void* p) {            \
+    emu::access(p, size, true, false, __builtin_return_address(0));  \
   }
 EMU_ACCESS(1)
 EMU_ACCESS(2)

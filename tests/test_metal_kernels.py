@@ -1,0 +1,146 @@
+"""The Metal kernels, run from their source and launch plans by the emulator."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from metal_emulator import Emulator
+from problems import AttentionProblem, EmbeddingProblem, Problem, check_results, results
+
+from mlx_esm_kernels import _ext
+
+TESTS = Path(__file__).parent
+
+STORIES = {
+    "an odd length": AttentionProblem((2, 2, 77, 16), biases=True),
+    "packed proteins with NaN in padding": AttentionProblem(
+        (2, 2, 90, 64), segments="runs", biases=True, poisoned=True
+    ),
+    "half precision": AttentionProblem((1, 2, 50, 64), dtype="float16", segments="holes"),
+    "bfloat16": AttentionProblem((1, 2, 50, 80), dtype="bfloat16", segments="tail_padding"),
+    "keys in threadgroup memory": AttentionProblem((1, 1, 45, 128), segments="interleaved"),
+    "any strides": AttentionProblem((2, 2, 40, 24), layouts=("last_reversed",) * 4),
+    "an embedding": EmbeddingProblem((2, 90, 64), segments="runs", mask_idx=32, poisoned=True),
+    "an odd embedding": EmbeddingProblem((2, 33, 7), dtype="bfloat16", segments="interleaved"),
+}
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_a_problem_is_solved(story: str, emulator: Emulator) -> None:
+    problem: Problem = STORIES[story]
+    check_results(problem, results(problem, _ext))
+    assert len(emulator.counts) >= 3
+
+
+def test_blocks_without_a_common_segment_cost_nothing(emulator: Emulator) -> None:
+    """Four proteins of 64 residues in one row: a quarter of the products and of the keys."""
+    q = mx.random.normal((1, 1, 256, 16))
+    ids = mx.array(np.repeat([1, 2, 3, 4], 64)[None])
+    mx.eval(_ext.masked_attention(q, q, q))
+    dense = emulator.counts.pop("masked_attention_fwd")
+    mx.eval(_ext.masked_attention(q, q, q, segment_ids=ids))
+    packed = emulator.counts["masked_attention_fwd"]
+    assert packed.products * 4 == dense.products
+    assert packed.read["input 1"] * 4 == dense.read["input 1"]
+
+
+def test_products_and_bytes_are_the_least_for_the_tiling(emulator: Emulator) -> None:
+    heads, length, dim = 2, 128, 64
+    arrays = [mx.random.normal((1, heads, length, dim)) for _ in range(4)]
+    mx.eval(mx.vjp(_ext.masked_attention, arrays[:3], arrays[3:])[1])
+    useful = heads * (length // 8) ** 2 * (dim // 8)
+    size = heads * length * dim * 4
+    for kernel, products, tiles in (("fwd", 2, 32), ("bwd_dq", 3, 32), ("bwd_dkv", 4, 32)):
+        counts = emulator.counts[f"masked_attention_{kernel}"]
+        assert counts.products == products * useful
+        passing = {"fwd": 2, "bwd_dq": 2, "bwd_dkv": 2}[kernel]  # arrays that are staged in tiles
+        held = {"fwd": 1, "bwd_dq": 3, "bwd_dkv": 2}[kernel]
+        rows = {"fwd": 0, "bwd_dq": 1, "bwd_dkv": 2 * length // tiles}[kernel]  # lse and delta
+        least = size * (passing * length // tiles + held) + rows * heads * length * 4
+        read = sum(n for name, n in counts.read.items() if not name.startswith("constants"))
+        assert read <= 1.15 * least
+
+
+@pytest.mark.parametrize("generation", [13, 15])
+def test_every_tile_of_the_search_gives_the_right_numbers(generation: int) -> None:
+    """Each candidate of one kernel at a time, the others from the table."""
+    device = Emulator(orders=(0,))
+    _ext.emulate_metal(device.execute, generation)
+    problem = AttentionProblem((1, 1, 70, 24), segments="runs", biases=True)
+    try:
+        for kernel in ("fwd", "bwd_dq", "bwd_dkv"):
+            for tiles in _ext.attention_tile_candidates(kernel, 24, mx.float32):
+                _ext.set_attention_tiles(kernel, 24, mx.float32, tiles)
+                check_results(problem, results(problem, _ext))
+            _ext.set_attention_tiles(kernel, 24, mx.float32, None)
+    finally:
+        _ext.emulate_metal(None)
+
+
+def test_what_variables_hold_before_they_are_set_does_not_matter() -> None:
+    problem = AttentionProblem((1, 2, 45, 104), segments="runs", biases=True)
+    found = []
+    for fill in ("pattern", "zero"):
+        _ext.emulate_metal(Emulator(orders=(0,), fill=fill).execute)
+        found.append({name: np.array(x) for name, x in results(problem, _ext).items()})
+        _ext.emulate_metal(None)
+    for name, x in found[0].items():
+        np.testing.assert_array_equal(x, found[1][name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "files",
+    [
+        ("test_masked_attention.py",),
+        ("test_positional_embedding.py",),
+        ("test_transforms.py", "test_vmap.py", "test_determinism.py", "test_model.py"),
+    ],
+)
+def test_the_tests_of_the_ops_pass_on_the_emulated_gpu(files: tuple[str, ...]) -> None:
+    environment = os.environ | {
+        "MLX_ESM_KERNELS_DEVICE": "metal-emulator",
+        "MLX_ESM_KERNELS_SELF_TEST": "never",
+    }
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "not slow"]
+    paths = [str(TESTS / file) for file in files]
+    run = subprocess.run(
+        [*command, *paths], env=environment, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout[-4000:]
+
+
+@pytest.mark.slow
+def test_a_short_training_run_has_the_losses_of_the_cpu(tmp_path: Path) -> None:
+    losses = []
+    for device in ("cpu", "emulator"):
+        weights = tmp_path / device
+        code = (
+            "import sys; sys.path.insert(0, sys.argv[1])\n"
+            "from metal_emulator import Emulator\n"
+            "from mlx_esm_kernels import _ext, train\n"
+            "if sys.argv[2] == 'emulator':\n"
+            "    _ext.emulate_metal(Emulator(orders=(0,)).execute)\n"
+            "train.main(['--num-iters', '3', '--weights-dir', sys.argv[3], *sys.argv[4:]],"
+            " standalone_mode=False)\n"
+            "_ext.emulate_metal(None)\n"
+        )
+        small = ["--tokens-per-batch", "256", "--warmup", "1"]
+        command = [sys.executable, "-c", code, str(TESTS), device, str(weights), *small]
+        environment = os.environ | {"MLX_ESM_KERNELS_SELF_TEST": "never"}
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr[-2000:]
+        lines = (weights / "metrics.jsonl").read_text().splitlines()
+        losses.append([json.loads(line) for line in lines])
+    keys = {key for record in losses[0] for key in record if "loss" in key}
+    assert keys
+    for cpu, emulated in zip(*losses, strict=True):
+        for key in keys & cpu.keys():
+            assert emulated[key] == pytest.approx(cpu[key], rel=1e-4), key

@@ -1,0 +1,197 @@
+"""Faults planted in our kernels and plans, one at a time: each must turn a test red."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import mlx.core as mx
+import pytest
+from metal_emulator import Emulator
+from problems import AttentionProblem, EmbeddingProblem, check_results, results
+
+from mlx_esm_kernels import _ext
+
+pytestmark = pytest.mark.slow
+
+FWD, DQ, DKV = "masked_attention_fwd", "masked_attention_bwd_dq", "masked_attention_bwd_dkv"
+MAP, BIAS = "masked_attention_map", "masked_attention_bwd_bias"
+PLACES, ROWS = "positional_embedding_places", "positional_embedding_fwd"
+TOKENS, SUM = "positional_embedding_bwd_tokens", "positional_embedding_bwd_sum"
+POSITIONS = "positional_embedding_bwd_positions"
+
+PROBLEMS = (
+    AttentionProblem((2, 2, 77, 16), segments="runs", biases=True, poisoned=True),
+    AttentionProblem((1, 2, 70, 8), segments="interleaved", layouts=("last_transposed",) * 4),
+    AttentionProblem((1, 1, 45, 104), dtype="float16", biases=True),
+    AttentionProblem((1, 1, 1100, 8), segments="runs"),
+    AttentionProblem((1, 1, 130, 16), score_size=300.0),
+    EmbeddingProblem((1, 9, 200)),
+    EmbeddingProblem((2, 300, 20), segments="runs", mask_idx=32, padding_rate=0.1, poisoned=True),
+    EmbeddingProblem((1, 1100, 6), vocabulary=50, segments="interleaved", mask_idx=None),
+)
+
+# kernel, what stands there, what stands there instead; every occurrence in the kernel's source.
+SOURCES = (
+    (FWD, "threadgroup_barrier(mem_flags::mem_threadgroup);  // the last tile's values", "//"),
+    (FWD, "threadgroup_barrier(mem_flags::mem_threadgroup);  // the keys are used", ""),
+    (FWD, "      threadgroup_barrier(mem_flags::mem_threadgroup);\n    }\n", "    }\n"),
+    (FWD, "threadgroup_barrier(mem_flags::mem_threadgroup);\n    float2 weights", "float2 weights"),
+    (FWD, "threadgroup_barrier(mem_flags::mem_threadgroup);\n    add_values", "add_values"),
+    (DQ, "threadgroup_barrier(mem_flags::mem_threadgroup);\n    add_tile", "add_tile"),
+    (DKV, "threadgroup_barrier(mem_flags::mem_threadgroup);\n    add_tile", "add_tile"),
+    (DKV, "threadgroup_barrier(mem_flags::mem_threadgroup);  // the last tile", "//"),
+    (FWD, "if (l >= L) {", "if (l > L) {"),
+    (FWD, "if (!partial || ids[row] != 0l) {", "if (true) {"),
+    (DKV, "if (!partial || ids[row] != 0l) {", "if (true) {"),
+    (DQ, "if (id == 0l) {\n    return float2(0.0f);", "if (false) {\n    return float2(0.0f);"),
+    (DQ, "walk.end = min(walk.first + BLOCK, L);", "walk.end = walk.first + BLOCK - TILE;"),
+    (FWD, "walk.partial = (walk.blocks.full >> bit & 1u) == 0u;", "walk.partial = false;"),
+    (DKV, "weight = select_same(weight, tile.ids, query, x.id);", ";"),
+    (DQ, "weight = select_same(weight, ids, j * 8 + column, x.id);", ";"),
+    (FWD, "weights = select_same(weights, ids, j * 8 + column, x.id);", ";"),
+    (FWD, "if (!partial || ids[j * 8 + column] == x.id) {", "if (false) {"),
+    (FWD, "x.total *= rescale;", ";"),
+    (FWD, "x.sum[f] *= rescale;", ";"),
+    (FWD, "x.total = column == 0 ? 1.0f : 0.0f;", "x.total = 1.0f;"),
+    (FWD, "return row_max(largest);", "return largest;"),
+    (FWD, "x.largest + log2(total)", "x.largest"),
+    (FWD, "from[2 * stride]", "from[stride]"),
+    (FWD, "int64_t(first + row) * row_stride", "int64_t(first + row) * HEAD_DIM"),
+    (FWD, "lane / 4 & 4", "lane / 4 & 2"),
+    (DQ, "simd_shuffle_xor(x, ushort(8))", "simd_shuffle_xor(x, ushort(4))"),
+    (DQ, "simd_shuffle_xor(x, ushort(16))", "simd_shuffle_xor(x, ushort(1))"),
+    (DQ, "x.dq[f] * p.scale", "x.dq[f]"),
+    (DQ, "(dweight - x.delta)", "dweight"),
+    (DQ, "dscore * LN2 * x.q[f]", "dscore * x.q[f]"),
+    (DQ, "if (row == 0) {", "if (true) {"),
+    (DKV, "(scale * LOG2E)", "scale"),
+    (DKV, "x.dk[f] * p.scale", "x.dk[f]"),
+    (DKV, "load_transposed(tile.dout + at", "load_fragment(tile.dout + at"),
+    (DKV, "tile_delta[thread_index] = l < L ? delta[l] : 0.0f;", ""),
+    (DKV, "l < L ? lse[l] : 0.0f", "lse[l]"),
+    (MAP, "c < BLOCK; ++c", "c < BLOCK - 1; ++c"),
+    (MAP, "full = full && same", "full = full || same"),
+    (MAP, "(int(group.x) * 32 + int(lane)) * BLOCK", "int(lane) * BLOCK"),
+    (BIAS, "int i = 0; i < p.parts", "int i = 1; i < p.parts"),
+    (BIAS, "(int64_t(group.z) * p.B + b) * p.H", "(int64_t(group.z) + b) * p.H"),
+    (PLACES, "first + i <= l", "first + i < l"),
+    (PLACES, "other_token == p.mask_idx", "other_token != p.mask_idx"),
+    (PLACES, "if (token != p.padding_idx) {", "if (true) {"),
+    (PLACES, "threadgroup_barrier(mem_flags::mem_threadgroup);  // the last tile is", "//"),
+    (PLACES, "int count = min(TOKENS, p.L - first)", "int count = TOKENS - 1"),
+    (ROWS, "column += 128", "column += 256"),
+    (ROWS, "column + i < p.C", "column + i <= p.C"),
+    (
+        TOKENS,
+        "const int count = int(min(int64_t(STAGED_ROWS), end - first));",
+        "const int count = 64;",
+    ),
+    (TOKENS, "group.y) * VOCAB_FRAGMENTS * 8", "group.y) * 8"),
+    (SUM, "i < p.chunks; ++i", "i < 1; ++i"),
+    (POSITIONS, "found &= found - 1u;", "found = 0u;"),
+    (POSITIONS, "row / p.L * p.dout_b", "row / p.L * p.dout_l"),
+)
+
+
+def _grid(launch: dict[str, Any]) -> None:
+    x, y, z = launch["grid"]
+    launch["grid"] = (x - 1, y, z) if x > 1 else (x, y - 1, z) if y > 1 else (x + 1, y, z)
+
+
+def _more_groups(launch: dict[str, Any]) -> None:
+    x, y, z = launch["grid"]
+    launch["grid"] = (x, y, z + 1)
+
+
+def _fewer_threads(launch: dict[str, Any]) -> None:
+    launch["group"] = (launch["group"][0] // 2, 1, 1)
+
+
+def _swapped_buffers(launch: dict[str, Any]) -> None:
+    a, b, *others = launch["buffers"]
+    launch["buffers"] = [(b[0], *a[1:]), (a[0], *b[1:]), *others]
+
+
+def _short_constants(launch: dict[str, Any]) -> None:
+    ((slot, data),) = launch["constants"]
+    launch["constants"] = [(slot, data[:-16])]
+
+
+def _flipped_constant(launch: dict[str, Any]) -> None:
+    (index, value), *others = launch["function_constants"]
+    launch["function_constants"] = [(index, not value), *others]
+
+
+def _no_memory(launch: dict[str, Any]) -> None:
+    launch["threadgroup_bytes"] += 16
+
+
+PLANS: tuple[tuple[str, Callable[[dict[str, Any]], None]], ...] = (
+    *((kernel, _grid) for kernel in (FWD, DQ, DKV, MAP, BIAS, PLACES, ROWS, TOKENS, POSITIONS)),
+    *((kernel, _more_groups) for kernel in (FWD, DKV, MAP)),
+    *((kernel, _fewer_threads) for kernel in (FWD, DQ, PLACES)),
+    *((kernel, _swapped_buffers) for kernel in (FWD, DQ, DKV, BIAS)),
+    *((kernel, _short_constants) for kernel in (FWD, DKV, ROWS)),
+    *((kernel, _flipped_constant) for kernel in (FWD, DKV, PLACES)),
+    (DQ, _no_memory),
+)
+
+
+@pytest.fixture
+def planted() -> Iterator[Callable[[Callable[[dict[str, Any]], None]], None]]:
+    """Has every launch changed before it runs."""
+
+    def plant(change: Callable[[dict[str, Any]], None]) -> None:
+        emulator = Emulator()
+
+        def execute(plan: list[dict[str, Any]]) -> None:
+            for launch in plan:
+                change(launch)
+            emulator.execute(plan)
+
+        _ext.emulate_metal(execute)
+
+    yield plant
+    _ext.emulate_metal(None)
+
+
+def _survives(kernel: str) -> bool:
+    """Whether all problems of the kernel's op are still solved."""
+    kind = AttentionProblem if kernel.startswith("masked_attention") else EmbeddingProblem
+    try:
+        for problem in PROBLEMS:
+            if isinstance(problem, kind):
+                check_results(problem, results(problem, _ext))
+                mx.synchronize()
+    except (AssertionError, RuntimeError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("kernel", [FWD, ROWS])
+def test_without_a_fault_all_problems_are_solved(kernel: str, planted: Any) -> None:
+    planted(lambda launch: None)
+    assert _survives(kernel)
+
+
+@pytest.mark.parametrize(("kernel", "there", "instead"), SOURCES)
+def test_a_fault_in_a_kernel_is_seen(kernel: str, there: str, instead: str, planted: Any) -> None:
+    found = []
+
+    def change(launch: dict[str, Any]) -> None:
+        if launch["kernel"] == kernel and there in launch["source"]:
+            found.append(kernel)
+            launch["source"] = launch["source"].replace(there, instead)
+
+    planted(change)
+    assert not _survives(kernel)
+    assert found, "the kernel has changed: plant the fault anew"
+
+
+@pytest.mark.parametrize(("kernel", "change"), PLANS)
+def test_a_fault_in_a_plan_is_seen(
+    kernel: str, change: Callable[[dict[str, Any]], None], planted: Any
+) -> None:
+    planted(lambda launch: change(launch) if launch["kernel"] == kernel else None)
+    assert not _survives(kernel)
