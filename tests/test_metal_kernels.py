@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -115,32 +114,3 @@ def test_the_tests_of_the_ops_pass_on_the_emulated_gpu(files: tuple[str, ...]) -
         [*command, *paths], env=environment, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stdout[-4000:]
-
-
-@pytest.mark.slow
-def test_a_short_training_run_has_the_losses_of_the_cpu(tmp_path: Path) -> None:
-    losses = []
-    for device in ("cpu", "emulator"):
-        weights = tmp_path / device
-        code = (
-            "import sys; sys.path.insert(0, sys.argv[1])\n"
-            "from metal_emulator import Emulator\n"
-            "from mlx_esm_kernels import _ext, train\n"
-            "if sys.argv[2] == 'emulator':\n"
-            "    _ext.emulate_metal(Emulator(orders=(0,)).execute)\n"
-            "train.main(['--num-iters', '3', '--weights-dir', sys.argv[3], *sys.argv[4:]],"
-            " standalone_mode=False)\n"
-            "_ext.emulate_metal(None)\n"
-        )
-        small = ["--tokens-per-batch", "256", "--warmup", "1"]
-        command = [sys.executable, "-c", code, str(TESTS), device, str(weights), *small]
-        environment = os.environ | {"MLX_ESM_KERNELS_SELF_TEST": "never"}
-        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert run.returncode == 0, run.stderr[-2000:]
-        lines = (weights / "metrics.jsonl").read_text().splitlines()
-        losses.append([json.loads(line) for line in lines])
-    keys = {key for record in losses[0] for key in record if "loss" in key}
-    assert keys
-    for cpu, emulated in zip(*losses, strict=True):
-        for key in keys & cpu.keys():
-            assert emulated[key] == pytest.approx(cpu[key], rel=1e-4), key

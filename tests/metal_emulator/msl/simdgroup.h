@@ -71,7 +71,7 @@ EMU_QUIET inline T reduce(lanes<T> all, F f) {
     for (uint i = 0; i < 32; i += 2 * step) {
       const bool left = has >> i & 1u, right = has >> (i + step) & 1u;
       if (right)
-        x[i] = left ? f(x[i], x[i + step]) : x[i + step];
+        x[i] = left ? f(x[i], x[i + step]) : value(x[i + step]);
       has |= uint(right) << i;
     }
   }
@@ -169,7 +169,7 @@ EMU_SCAN(simd_prefix_exclusive_product, 0, 1, emu::multiply)
     emu::check_lane_type<T>();                                         \
     const emu::lanes<T> all = emu::gather<T>(x, #name, line);          \
     const uint lane = emu::this_lane();                                \
-    return keeps ? x : all.from(other);                                \
+    return keeps ? emu::value(x) : all.from(other);                    \
   }
 EMU_SHUFFLE(simd_shuffle, ushort, n, lane > 31u)
 EMU_SHUFFLE(simd_broadcast, ushort, n, lane > 31u)

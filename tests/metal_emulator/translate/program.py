@@ -288,7 +288,7 @@ class _Program:
         stop = self.statement_end(at) - 1
         declarators = split_commas(self.tokens[at + 1 : stop])
         words = declarators[0]
-        name_at = next((i for i, token in enumerate(words) if token.text == "["), len(words)) - 1
+        name_at = next((i for i, t in enumerate(words) if t.text in ("[", "=")), len(words)) - 1
         kind = spelled(words[:name_at])
         declarators[0] = words[name_at:]
         for declarator in declarators:
