@@ -8,6 +8,7 @@ MLX_ESM_KERNELS_DEVICE=metal-emulator sends the ops of every test through the Me
 """
 
 import io
+import itertools
 import os
 
 import pytest
@@ -24,6 +25,16 @@ settings.register_profile("thorough", _COMMON, max_examples=500)
 settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "fast")
 )
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    """No test reads or writes the user's cache, nor another test's."""
+    monkeypatch.setenv("MLX_ESM_KERNELS_CACHE", str(tmp_path_factory.getbasetemp() / _next_name()))
+
+
+def _next_name(count=itertools.count()):
+    return f"cache{next(count)}"  # made only if something is kept
 
 
 @pytest.fixture
