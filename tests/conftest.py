@@ -27,14 +27,13 @@ settings.load_profile(
 )
 
 
+_caches = (f"cache{n}" for n in itertools.count())  # made only if something is kept
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
     """No test reads or writes the user's cache, nor another test's."""
-    monkeypatch.setenv("MLX_ESM_KERNELS_CACHE", str(tmp_path_factory.getbasetemp() / _next_name()))
-
-
-def _next_name(count=itertools.count()):
-    return f"cache{next(count)}"  # made only if something is kept
+    monkeypatch.setenv("MLX_ESM_KERNELS_CACHE", str(tmp_path_factory.getbasetemp() / next(_caches)))
 
 
 @pytest.fixture

@@ -101,6 +101,8 @@ def test_what_variables_hold_before_they_are_set_does_not_matter() -> None:
         ("test_masked_attention.py",),
         ("test_positional_embedding.py",),
         ("test_transforms.py", "test_vmap.py"),
+        ("test_determinism.py", "test_ops.py", "test_errors.py", "test_composed.py"),
+        ("test_model.py",),
     ],
 )
 def test_the_tests_of_the_ops_pass_on_the_emulated_gpu(files: tuple[str, ...]) -> None:
