@@ -53,6 +53,7 @@ nb::dict as_dict(const ek::metal::BoundLaunch& bound) {
   out["library"] = launch.library;
   out["source"] = launch.source;
   out["kernel"] = launch.kernel;
+  out["specialized_name"] = ek::metal::specialized_name(launch);
   out["function_constants"] = constants;
   out["buffers"] = buffers;
   out["bases"] = bases;

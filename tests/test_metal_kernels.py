@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -92,6 +94,27 @@ def test_what_variables_hold_before_they_are_set_does_not_matter() -> None:
         _ext.emulate_metal(None)
     for name, x in found[0].items():
         np.testing.assert_array_equal(x, found[1][name])
+
+
+def test_a_kernel_is_named_by_all_that_it_is_compiled_from() -> None:
+    """MLX keeps compiled kernels by their names: two that share one would be one."""
+    named: dict[str, set[tuple[object, ...]]] = {}
+
+    def note(plan: list[dict[str, Any]]) -> None:
+        for launch in plan:
+            made_from = (launch["source"], launch["kernel"], *launch["function_constants"])
+            named.setdefault(launch["specialized_name"], set()).add(made_from)
+
+    _ext.emulate_metal(note)
+    try:
+        for problem in (*STORIES.values(), AttentionProblem((2, 2, 77, 16), segments="runs")):
+            results(problem, _ext)
+    finally:
+        _ext.emulate_metal(None)
+    assert len(named) >= 30
+    assert all(len(made_from) == 1 for made_from in named.values())
+    assert len(set.union(*named.values())) == len(named)
+    assert all(re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) for name in named)
 
 
 @pytest.mark.slow

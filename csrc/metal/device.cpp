@@ -3,6 +3,7 @@
 #include <memory>
 #include <stdexcept>
 
+#include "metal/bindings.h"
 #include "mlx/backend/cpu/encoder.h"
 #ifdef MLX_ESM_KERNELS_METAL
 #include "metal/encode.h"
@@ -46,31 +47,32 @@ BoundBuffer bind(const Buffer& buffer, const mx::array& x) {
           buffer.written};
 }
 
-void run_emulated(const Plan& plan, const std::vector<mx::array>& inputs,
-                  const std::vector<mx::array>& outputs, mx::Stream s) {
-  const auto device = emulated();
-  if (device == nullptr) {
-    throw std::runtime_error("[metal] a launch plan came to a CPU stream; nothing there runs it.");
-  }
-  std::vector<mx::array> temporaries;
+Bindings allocate(const Plan& plan, const std::vector<mx::array>& inputs,
+                  const std::vector<mx::array>& outputs) {
+  Bindings bindings{inputs, outputs, {}};
   for (const int64_t bytes : plan.temporaries) {
     mx::array x({static_cast<int>(bytes / 4)}, mx::uint32, nullptr, {});
     x.set_data(mx::allocator::malloc(bytes));
-    temporaries.push_back(x);
+    bindings.temporaries.push_back(std::move(x));
+  }
+  return bindings;
+}
+
+void run_emulated(const Plan& plan, const Bindings& bindings, mx::Stream s) {
+  const auto device = emulated();
+  if (device == nullptr) {
+    throw std::runtime_error("[metal] a launch plan came to a CPU stream; nothing there runs it.");
   }
   std::vector<BoundLaunch> launches;
   for (const Launch& launch : plan.launches) {
     BoundLaunch bound{launch, {}};
     for (const Buffer& buffer : launch.buffers) {
-      const std::vector<mx::array>& from = buffer.role == Buffer::Role::input    ? inputs
-                                           : buffer.role == Buffer::Role::output ? outputs
-                                                                                 : temporaries;
-      bound.buffers.push_back(bind(buffer, from.at(buffer.index)));
+      bound.buffers.push_back(bind(buffer, bindings.at(buffer)));
     }
     launches.push_back(std::move(bound));
   }
   mx::cpu::get_command_encoder(s).dispatch(
-      [device, launches, temporaries] { device->executor(launches); });
+      [device, launches, temporaries = bindings.temporaries] { device->executor(launches); });
 }
 
 }  // namespace
@@ -98,15 +100,16 @@ std::optional<Chip> current_chip() {
   return std::nullopt;
 }
 
-void run(const Plan& plan, const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs,
-         mx::Stream s) {
+void run(const Plan& plan, const std::vector<mx::array>& inputs,
+         const std::vector<mx::array>& outputs, mx::Stream s) {
+  const Bindings bindings = allocate(plan, inputs, outputs);
 #ifdef MLX_ESM_KERNELS_METAL
   if (s.device == mx::Device::gpu) {
-    encode(plan, inputs, outputs, s);
+    encode(plan, bindings, s);
     return;
   }
 #endif
-  run_emulated(plan, inputs, outputs, s);
+  run_emulated(plan, bindings, s);
 }
 
 void emulate(Executor executor, const Chip& chip) {

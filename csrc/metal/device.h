@@ -21,8 +21,8 @@ bool runs_on(mx::Stream s);
 std::optional<Chip> current_chip();
 
 // Runs a plan of a primitive whose outputs are allocated.
-void run(const Plan& plan, const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs,
-         mx::Stream s);
+void run(const Plan& plan, const std::vector<mx::array>& inputs,
+         const std::vector<mx::array>& outputs, mx::Stream s);
 
 // ---- For tests: plans of CPU streams go to an executor, not to the CPU's kernels --
 

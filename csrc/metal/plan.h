@@ -46,6 +46,9 @@ struct Launch {
   int64_t threadgroup_bytes = 0;  // that the kernel declares for itself
 };
 
+// Names the kernel as its function constants make it: MLX keeps compiled kernels by this alone.
+std::string specialized_name(const Launch& launch);
+
 struct Plan {
   std::vector<int64_t> temporaries;  // bytes of each, a multiple of 4
   std::vector<Launch> launches;      // one after another

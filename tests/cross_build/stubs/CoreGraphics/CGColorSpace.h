@@ -1,0 +1,4 @@
+// The names of Apple's CoreGraphics that metal-cpp speaks of.
+#pragma once
+
+typedef struct CGColorSpace* CGColorSpaceRef;
