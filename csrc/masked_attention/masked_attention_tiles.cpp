@@ -15,14 +15,14 @@ namespace mx = mlx::core;
 namespace {
 
 constexpr int kMaxHeadDim = 128;
-constexpr int kMaxHeldHeadDim =
-    96;  // beyond it keys, values and their gradients need 128 registers
+constexpr int kMaxHeldHeadDim = 96;  // beyond: 128 registers for keys, values and gradients
 constexpr int kThreadgroupBytes = 32768;
 
 // A row of the built-in table. Rows of a threadgroup as metal-flash-attention tuned them: 32 on M1
 // and M2, 16 from M3 on. Tiles: the largest of 32, 16, 8 that keep a threadgroup within half of its
 // memory, so that two share a core; for bwd_dq and bwd_dkv, which stage two arrays, at most 16.
-// The first row that fits is taken.
+// Beyond head dim 96 bwd_dkv has its own keys and values there too, and in float32 a core to
+// itself. The first row that fits is taken.
 struct Entry {
   AttentionKernel kernel;
   int from_generation;

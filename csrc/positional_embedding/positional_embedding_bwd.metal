@@ -33,6 +33,7 @@ constant constexpr int STAGED_ROWS = 128;    // sources in threadgroup memory
   const int64_t end = min(begin + int64_t(p.chunk), int64_t(p.B) * p.L);
 
   float2 sum[VOCAB_FRAGMENTS];
+#pragma unroll
   for (int m = 0; m < VOCAB_FRAGMENTS; ++m) {
     sum[m] = float2(0.0f);
   }
@@ -66,6 +67,7 @@ constant constexpr int STAGED_ROWS = 128;    // sources in threadgroup memory
       }
     }
   }
+#pragma unroll
   for (int m = 0; m < VOCAB_FRAGMENTS; ++m) {
     const int v = first_token + m * 8 + row;
     device float* to = parts + (int64_t(group.z) * p.vocab + v) * p.C + c;

@@ -69,7 +69,8 @@ int64_t sources_bytes(const mx::array& tokens) {
   return static_cast<int64_t>(tokens.size()) * static_cast<int64_t>(sizeof(EmbeddingSource));
 }
 
-// Rows of a part of the token table's gradient: so many that the parts are no larger than dout.
+// Rows of a part of the token table's gradient: so many that the parts have no more elements than
+// dout.
 int64_t chunk_rows(int vocab) {
   return ceil_div(std::max<int64_t>(kMinChunk, vocab), kStagedRows) * kStagedRows;
 }

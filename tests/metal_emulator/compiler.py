@@ -77,7 +77,8 @@ def cache_folder() -> Path:
 def _emulator_digest() -> bytes:
     hashed = hashlib.sha256()
     for path in sorted(_HERE.rglob("*")):
-        if path.is_file() and path.suffix != ".pyc" and "runtime" not in path.parts[-2:-1]:
+        unused = path.suffix in (".pyc", ".md") or "runtime" in path.parts[-2:-1]
+        if path.is_file() and not unused:
             hashed.update(path.read_bytes())
     hashed.update((_HERE / "runtime" / "abi.h").read_bytes())
     hashed.update(str(os.stat(_ZIG).st_size).encode())

@@ -50,10 +50,10 @@ inline float column_sum(float x) {
   return x + simd_shuffle_xor(x, ushort(16));
 }
 
-// A fragment of a row-major matrix: `at` is its first element, `stride` leads to the next row.
+// A fragment of a row-major matrix: `at` is its first element, `stride`, an even number, leads to
+// the next row. Columns are even, so that a pair is one load.
 inline float2 load_fragment(threadgroup const ELEMENT* at, int stride, int row, int column) {
-  threadgroup const ELEMENT* from = at + row * stride + column;
-  return float2(float(from[0]), float(from[1]));
+  return float2(*reinterpret_cast<threadgroup const Element2*>(at + row * stride + column));
 }
 
 // The same of its transpose.
