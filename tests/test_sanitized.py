@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TARGETS = ["baseline", "avx2"]
+TARGETS = ["baseline", "avx2", "avx512"]
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +46,7 @@ def test_ops_are_right_and_the_sanitiser_is_silent(
         text=True,
         check=False,
     )
-    if f"must be baseline on this machine; got {target}" in run.stderr:
+    if f"on this machine; got {target}" in run.stderr:
         pytest.skip(f"this machine does not execute {target}")
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.strip().endswith(" passed, 0 failed")

@@ -22,9 +22,15 @@ struct Product {
   Start start;
 };
 
+#if defined(__AVX512F__) || defined(__aarch64__)
+// 6 x 4 accumulators, 4 vectors of B and one broadcast, of 32 registers.
+constexpr int kTileRows = 6;
+constexpr int kTileVectors = 4;
+#else
 // 4 x 3 accumulators, 3 vectors of B and one broadcast fill the 16 registers of AVX2.
 constexpr int kTileRows = 4;
 constexpr int kTileVectors = 3;
+#endif
 
 template <int Rows, int Vectors>
 inline void multiply_tile(const Product& p, int i, int j) {
@@ -70,6 +76,10 @@ inline void multiply_columns(const Product& p, int j) {
     multiply_tile<kTileRows, Vectors>(p, i, j);
   }
   switch (p.m - i) {
+    case 5:
+      return multiply_tile<5, Vectors>(p, i, j);
+    case 4:
+      return multiply_tile<4, Vectors>(p, i, j);
     case 3:
       return multiply_tile<3, Vectors>(p, i, j);
     case 2:
@@ -85,6 +95,8 @@ inline void multiply(const Product& p) {
     multiply_columns<kTileVectors>(p, j);
   }
   switch ((p.n - j) / kLanes) {
+    case 3:
+      return multiply_columns<3>(p, j);
     case 2:
       return multiply_columns<2>(p, j);
     case 1:

@@ -34,6 +34,17 @@ inline void write_row(const float* from, int64_t n, T* to) {
   }
 }
 
+inline void add_row(const float* from, int64_t n, float* to) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    store(to + i, load(to + i) + load(from + i));
+  }
+  if (i < n) {
+    const int rest = static_cast<int>(n - i);
+    store_partial(to + i, load_partial(to + i, rest) + load_partial(from + i, rest), rest);
+  }
+}
+
 template <class T>
 inline void clear_row(T* row, int64_t n) {
   __builtin_memset(row, 0, static_cast<size_t>(n) * sizeof(T));

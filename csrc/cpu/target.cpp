@@ -3,34 +3,43 @@
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace mlx_esm_kernels::cpu {
 
 namespace {
 
-bool runs_avx2() {
-#ifdef MLX_ESM_KERNELS_HAS_AVX2
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#else
-  return false;
+// Those that this machine executes, the best last.
+std::vector<Target> executable() {
+  std::vector<Target> targets = {Target::baseline};
+#ifdef MLX_ESM_KERNELS_X86
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    targets.push_back(Target::avx2);
+    // What the compiler may use of it: see CMakeLists.txt.
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+      targets.push_back(Target::avx512);
+    }
+  }
 #endif
+  return targets;
 }
 
 Target choose() {
+  const std::vector<Target> targets = executable();
   const char* wanted = std::getenv("MLX_ESM_KERNELS_CPU_TARGET");
   if (wanted == nullptr || *wanted == '\0') {
-    return runs_avx2() ? Target::avx2 : Target::baseline;
+    return targets.back();
   }
-  const std::string name = wanted;
-  if (name == "baseline") {
-    return Target::baseline;
+  std::string names;
+  for (const Target target : targets) {
+    if (wanted == std::string(target_name(target))) {
+      return target;
+    }
+    names += (names.empty() ? "" : " or ") + std::string(target_name(target));
   }
-  if (name == "avx2" && runs_avx2()) {
-    return Target::avx2;
-  }
-  throw std::invalid_argument("[cpu] MLX_ESM_KERNELS_CPU_TARGET must be baseline" +
-                              std::string(runs_avx2() ? " or avx2" : "") +
-                              " on this machine; got " + name + ".");
+  throw std::invalid_argument("[cpu] MLX_ESM_KERNELS_CPU_TARGET must be " + names +
+                              " on this machine; got " + wanted + ".");
 }
 
 }  // namespace
@@ -41,7 +50,7 @@ Target target() {
 }
 
 const char* target_name(Target target) {
-  return target == Target::avx2 ? "avx2" : "baseline";
+  return target == Target::avx512 ? "avx512" : target == Target::avx2 ? "avx2" : "baseline";
 }
 
 }  // namespace mlx_esm_kernels::cpu

@@ -32,5 +32,8 @@ extern const LinearKernels linear_kernels;
 namespace avx2 {
 extern const LinearKernels linear_kernels;
 }
+namespace avx512 {
+extern const LinearKernels linear_kernels;
+}
 
 }  // namespace mlx_esm_kernels::cpu

@@ -84,13 +84,13 @@ void prepare(const AttentionBackward& a, const AttentionWorkspace& ws, const Gro
 
 // What a task holds: its keys, their gradients, and one panel of queries at a time.
 struct Tile {
-  float *k, *v;               // (chunk, D)
+  float *k, *v;               // (chunk, D), where the arrays are not read in place
   float *dk, *dv;             // (chunk, pitch), pitch = D in whole vectors
-  float *q, *dout;            // (width, pitch)
+  float *q, *dout;            // (width, pitch), likewise
   float *qt, *dout_t, *dq_t;  // (D, width)
   float *p, *ds;              // (kKeys, width)
   float *lse, *delta;         // (width)
-  float* row;                 // (pitch)
+  float* rows;                // (kLanes, pitch)
 };
 
 Tile carve(int D, Arena& arena) {
@@ -110,7 +110,7 @@ Tile carve(int D, Arena& arena) {
   t.ds = arena.take(kKeys * kWidth);
   t.lse = arena.take(kWidth);
   t.delta = arena.take(kWidth);
-  t.row = arena.take(pitch);
+  t.rows = arena.take(kLanes * pitch);
   return t;
 }
 
@@ -120,20 +120,29 @@ int64_t scratch_size(int D) {
   return arena.used;
 }
 
+// One panel of queries.
+struct Queries {
+  int begin, count, width;  // width: count rounded up to whole vectors
+  Rows q, dout;
+};
+
 template <class T>
-void load_panel(const AttentionBackward& a, const AttentionWorkspace& ws, const Group& g, int begin,
-                int count, int width, const Tile& t) {
+Queries load_panel(const AttentionBackward& a, const AttentionWorkspace& ws, const Group& g,
+                   int begin, const Tile& t) {
   const int pitch = round_up(a.D);
-  gather<T>(a.q, g, begin, count, a.D, t.q, pitch);
-  gather<T>(a.dout, g, begin, count, a.D, t.dout, pitch);
-  gather_transposed<T>(a.q, g, begin, count, a.D, a.scale * kLog2E, width, t.qt, t.row);
-  gather_transposed<T>(a.dout, g, begin, count, a.D, 1.0f, width, t.dout_t, t.row);
+  const int count = smaller(kWidth, g.length - begin);
+  const int width = round_up(count);
+  const Queries x = {begin, count, width, rows_of<T>(a.q, g, begin, count, a.D, pitch, t.q),
+                     rows_of<T>(a.dout, g, begin, count, a.D, pitch, t.dout)};
+  transpose_from(x.q, count, a.D, a.scale * kLog2E, width, t.qt);
+  transpose_from(x.dout, count, a.D, 1.0f, width, t.dout_t);
   const int64_t head = head_start(a, g);
   for (int i = 0; i < width; ++i) {
     // A lane without a query gets a log-sum-exp that makes its probabilities zero.
     t.lse[i] = i < count ? a.lse[head + g.positions[begin + i]] : FLT_MAX;
     t.delta[i] = i < count ? ws.delta[head + g.positions[begin + i]] : 0.0f;
   }
+  return x;
 }
 
 // From scores and dP (both n x width) to probabilities and dS. The log-sum-exp is subtracted here:
@@ -152,38 +161,47 @@ void differentiate_softmax(const Tile& t, int n, int width) {
   }
 }
 
+// The keys that a task owns.
+struct Keys {
+  int count;
+  Rows k, v;
+};
+
 // Five products for one panel and all keys of the task.
-void backward_panel(int D, int keys, int count, int width, const Tile& t) {
+void backward_panel(int D, const Keys& keys, const Queries& x, const Tile& t) {
   const int pitch = round_up(D);
-  for (int k = 0; k < keys; k += kKeys) {
-    const int n = smaller(kKeys, keys - k);
-    const float* key = t.k + k * D;
-    const float* value = t.v + k * D;
-    multiply({n, width, D, key, D, 1, t.qt, width, t.p, width, Start::zero});
-    multiply({n, width, D, value, D, 1, t.dout_t, width, t.ds, width, Start::zero});
+  const int width = x.width;
+  for (int k = 0; k < keys.count; k += kKeys) {
+    const int n = smaller(kKeys, keys.count - k);
+    const float* key = keys.k.row(k);
+    const float* value = keys.v.row(k);
+    multiply({n, width, D, key, keys.k.pitch, 1, t.qt, width, t.p, width, Start::zero});
+    multiply({n, width, D, value, keys.v.pitch, 1, t.dout_t, width, t.ds, width, Start::zero});
     differentiate_softmax(t, n, width);
     float* dv = t.dv + k * pitch;
     float* dk = t.dk + k * pitch;
-    multiply({n, pitch, count, t.p, width, 1, t.dout, pitch, dv, pitch, Start::accumulate});
-    multiply({n, pitch, count, t.ds, width, 1, t.q, pitch, dk, pitch, Start::accumulate});
+    const Start more = Start::accumulate;
+    multiply({n, pitch, x.count, t.p, width, 1, x.dout.data, x.dout.pitch, dv, pitch, more});
+    multiply({n, pitch, x.count, t.ds, width, 1, x.q.data, x.q.pitch, dk, pitch, more});
     const Start start = k == 0 ? Start::zero : Start::accumulate;
-    multiply({D, width, n, key, 1, D, t.ds, width, t.dq_t, width, start});
+    multiply({D, width, n, key, 1, keys.k.pitch, t.ds, width, t.dq_t, width, start});
   }
 }
 
 // Chunks add to a panel of dq in ascending order, whichever threads work on them. Chunks are
 // claimed in that order too, so the one that is waited for is always running.
 void add_in_turn(const AttentionBackward& a, const AttentionWorkspace& ws, const Group& g,
-                 int begin, int count, int width, const float* dq_t, int32_t* turn, int chunk) {
+                 const Queries& x, const Tile& t, int32_t* turn, int chunk) {
   for (int spins = 0; __atomic_load_n(turn, __ATOMIC_ACQUIRE) != chunk; ++spins) {
     if (spins > 1000) {
       sched_yield();  // the thread that is waited for may have lost its core
     }
   }
-  for (int i = 0; i < count; ++i) {
-    float* dq = row_of<float>(ws.dq, g, begin + i);
-    for (int d = 0; d < a.D; ++d) {
-      dq[d] += a.scale * dq_t[d * width + i];
+  const int pitch = round_up(a.D);
+  for (int j = 0; j < x.count; j += kLanes) {
+    transpose_to(t.dq_t, x.width, j, a.D, broadcast(a.scale), t.rows, pitch);
+    for (int i = j; i < smaller(j + kLanes, x.count); ++i) {
+      add_row(t.rows + (i - j) * pitch, a.D, row_of<float>(ws.dq, g, x.begin + i));
     }
   }
   __atomic_store_n(turn, chunk + 1, __ATOMIC_RELEASE);
@@ -197,23 +215,22 @@ void backward_keys(const AttentionBackward& a, const AttentionWorkspace& ws, con
   const int keys = end - begin;
   Arena arena{scratch};
   const Tile t = carve(D, arena);
-  gather<T>(a.k, g, begin, keys, D, t.k, D);
-  gather<T>(a.v, g, begin, keys, D, t.v, D);
+  const Keys own = {keys, rows_of<T>(a.k, g, begin, keys, D, D, t.k),
+                    rows_of<T>(a.v, g, begin, keys, D, D, t.v)};
   clear_row(t.dk, keys * pitch);
   clear_row(t.dv, keys * pitch);
   const int chunk = begin / key_chunk(D);
   for (int i = 0; i < g.length; i += kWidth) {
-    const int count = smaller(kWidth, g.length - i);
-    const int width = round_up(count);
-    load_panel<T>(a, ws, g, i, count, width, t);
-    backward_panel(D, keys, count, width, t);
-    add_in_turn(a, ws, g, i, count, width, t.dq_t, turns + i / kWidth, chunk);
+    const Queries x = load_panel<T>(a, ws, g, i, t);
+    backward_panel(D, own, x, t);
+    add_in_turn(a, ws, g, x, t, turns + i / kWidth, chunk);
   }
   for (int k = 0; k < keys; ++k) {
-    for (int d = 0; d < D; ++d) {
-      t.row[d] = t.dk[k * pitch + d] * a.scale;
+    float* dk = t.dk + k * pitch;
+    for (int d = 0; d < pitch; d += kLanes) {
+      store(dk + d, load(dk + d) * a.scale);
     }
-    write_row(t.row, D, row_of<T>(a.dk, g, begin + k));
+    write_row(dk, D, row_of<T>(a.dk, g, begin + k));
     write_row(t.dv + k * pitch, D, row_of<T>(a.dv, g, begin + k));
   }
 }

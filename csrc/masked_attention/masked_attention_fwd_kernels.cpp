@@ -35,48 +35,81 @@ void start(const AttentionForward& f, const Group& g, Panel& p) {
 }
 
 // One step of the online softmax: turns scores (keys x width) into probabilities relative to the
-// new maximum and rescales what was summed before.
+// new maximum and rescales what was summed before. All vectors of a panel go together: one alone
+// would wait for its own last maximum and sum.
+template <int Vectors>
 void online_softmax(Panel& p, int D, int keys, float* scores) {
-  for (int j = 0; j < p.width; j += kLanes) {
-    const vfloat before = load(p.max + j);
-    vfloat biggest = before;
-    for (int k = 0; k < keys; ++k) {
-      biggest = max(biggest, load(scores + k * p.width + j));
+  constexpr int kPitch = Vectors * kLanes;
+  vfloat biggest[Vectors], sum[Vectors], shrink[Vectors];
+#pragma GCC unroll 8
+  for (int v = 0; v < Vectors; ++v) {
+    biggest[v] = load(p.max + v * kLanes);
+  }
+  for (int k = 0; k < keys; ++k) {
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; ++v) {
+      biggest[v] = max(biggest[v], load(scores + k * kPitch + v * kLanes));
     }
-    const vfloat shrink = exp2(before - biggest);
-    vfloat sum = load(p.sum + j) * shrink;
-    for (int k = 0; k < keys; ++k) {
-      float* s = scores + k * p.width + j;
-      const vfloat probability = exp2(load(s) - biggest);
+  }
+#pragma GCC unroll 8
+  for (int v = 0; v < Vectors; ++v) {
+    shrink[v] = exp2(load(p.max + v * kLanes) - biggest[v]);
+    sum[v] = load(p.sum + v * kLanes) * shrink[v];
+  }
+  for (int k = 0; k < keys; ++k) {
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; ++v) {
+      float* s = scores + k * kPitch + v * kLanes;
+      const vfloat probability = exp2(load(s) - biggest[v]);
       store(s, probability);
-      sum += probability;
+      sum[v] += probability;
     }
-    store(p.max + j, biggest);
-    store(p.sum + j, sum);
-    for (int d = 0; d < D; ++d) {
-      float* o = p.ot + d * p.width + j;
-      store(o, load(o) * shrink);
+  }
+  for (int d = 0; d < D; ++d) {
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; ++v) {
+      float* o = p.ot + d * kPitch + v * kLanes;
+      store(o, load(o) * shrink[v]);
     }
+  }
+#pragma GCC unroll 8
+  for (int v = 0; v < Vectors; ++v) {
+    store(p.max + v * kLanes, biggest[v]);
+    store(p.sum + v * kLanes, sum[v]);
+  }
+}
+
+void online_softmax(Panel& p, int D, int keys, float* scores) {
+  static_assert(kTileVectors <= 4);
+  switch (p.width / kLanes) {
+    case 4:
+      return online_softmax<4>(p, D, keys, scores);
+    case 3:
+      return online_softmax<3>(p, D, keys, scores);
+    case 2:
+      return online_softmax<2>(p, D, keys, scores);
+    case 1:
+      return online_softmax<1>(p, D, keys, scores);
   }
 }
 
 template <class T>
-void finish(const AttentionForward& f, const Group& g, const Panel& p, float* row) {
+void finish(const AttentionForward& f, const Group& g, const Panel& p, float* rows) {
+  const int pitch = round_up(f.D);
   float* lse = f.lse + head_start(f, g);
-  for (int i = 0; i < p.count; ++i) {
-    const float inverse = 1.0f / p.sum[i];
-    for (int d = 0; d < f.D; ++d) {
-      row[d] = p.ot[d * p.width + i] * inverse;
+  for (int j = 0; j < p.count; j += kLanes) {
+    transpose_to(p.ot, p.width, j, f.D, 1.0f / load(p.sum + j), rows, pitch);
+    for (int i = j; i < smaller(j + kLanes, p.count); ++i) {
+      write_row(rows + (i - j) * pitch, f.D, row_of<T>(f.out, g, p.begin + i));
+      lse[g.positions[p.begin + i]] = p.max[i] + __builtin_log2f(p.sum[i]);
     }
-    write_row(row, f.D, row_of<T>(f.out, g, p.begin + i));
-    lse[g.positions[p.begin + i]] = p.max[i] + __builtin_log2f(p.sum[i]);
   }
 }
 
 // What a task holds besides its panels.
 struct Blocks {
-  float* row;     // (D)
-  float *k, *v;   // (kKeys, D)
+  float* rows;    // (kWidth, pitch), pitch = D in whole vectors
+  float *k, *v;   // (kKeys, D), where the arrays are not read in place
   float* scores;  // (kKeys, width)
 };
 
@@ -88,7 +121,7 @@ Blocks carve(int D, Panel* panels, Arena& arena) {
     panels[i].sum = arena.take(kWidth);
   }
   Blocks b;
-  b.row = arena.take(D);
+  b.rows = arena.take(kWidth * round_up(D));
   b.k = arena.take(kKeys * D);
   b.v = arena.take(kKeys * D);
   b.scores = arena.take(kKeys * kWidth);
@@ -114,23 +147,24 @@ void forward_panels(const AttentionForward& f, const Group& g, int begin, int en
     p.begin = i;
     p.count = smaller(kWidth, end - i);
     p.width = round_up(p.count);
-    gather_transposed<T>(f.q, g, i, p.count, D, f.scale * kLog2E, p.width, p.qt, b.row);
+    const Rows q = rows_of<T>(f.q, g, i, p.count, D, D, b.rows);
+    transpose_from(q, p.count, D, f.scale * kLog2E, p.width, p.qt);
     start(f, g, p);
   }
   for (int k = 0; k < g.length; k += kKeys) {
     const int keys = smaller(kKeys, g.length - k);
-    gather<T>(f.k, g, k, keys, D, b.k, D);
-    gather<T>(f.v, g, k, keys, D, b.v, D);
+    const Rows key = rows_of<T>(f.k, g, k, keys, D, D, b.k);
+    const Rows value = rows_of<T>(f.v, g, k, keys, D, D, b.v);
     for (int i = 0; i < count; ++i) {
       Panel& p = panels[i];
       const int w = p.width;
-      multiply({keys, w, D, b.k, D, 1, p.qt, w, b.scores, w, Start::zero});
+      multiply({keys, w, D, key.data, key.pitch, 1, p.qt, w, b.scores, w, Start::zero});
       online_softmax(p, D, keys, b.scores);
-      multiply({D, w, keys, b.v, 1, D, b.scores, w, p.ot, w, Start::accumulate});
+      multiply({D, w, keys, value.data, 1, value.pitch, b.scores, w, p.ot, w, Start::accumulate});
     }
   }
   for (int i = 0; i < count; ++i) {
-    finish<T>(f, g, panels[i], b.row);
+    finish<T>(f, g, panels[i], b.rows);
   }
 }
 

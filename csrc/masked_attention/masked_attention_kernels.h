@@ -58,4 +58,9 @@ extern const AttentionForwardKernels attention_forward_kernels;
 extern const AttentionBackwardKernels attention_backward_kernels;
 }  // namespace avx2
 
+namespace avx512 {
+extern const AttentionForwardKernels attention_forward_kernels;
+extern const AttentionBackwardKernels attention_backward_kernels;
+}  // namespace avx512
+
 }  // namespace mlx_esm_kernels::cpu

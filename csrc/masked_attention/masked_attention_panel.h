@@ -44,31 +44,74 @@ inline T* row_of(const View& x, const Group& g, int i) {
   return static_cast<T*>(x.data) + g.b * x.b + g.h * x.h + g.positions[i] * x.l;
 }
 
-// Rows [begin, begin + count) of the group as float32 at pitch `pitch`, zeros from D to the pitch.
+// Float32 rows in memory.
+struct Rows {
+  const float* data;
+  int64_t pitch;
+
+  const float* row(int i) const {
+    return data + i * pitch;
+  }
+};
+
 template <class T>
-inline void gather(const View& x, const Group& g, int begin, int count, int D, float* out,
-                   int pitch) {
+constexpr bool kIsFloat = false;
+template <>
+constexpr bool kIsFloat<float> = true;
+
+// Rows [begin, begin + count) of the group: the array itself where they follow each other in it as
+// they are needed, else a copy at `pitch`, with zeros from D on.
+template <class T>
+inline Rows rows_of(const View& x, const Group& g, int begin, int count, int D, int pitch,
+                    float* copy) {
+  const bool adjacent = g.positions[begin + count - 1] - g.positions[begin] == count - 1;
+  if constexpr (kIsFloat<T>) {
+    if (adjacent && x.d == 1 && D == pitch) {
+      return {row_of<const float>(x, g, begin), x.l};
+    }
+  }
   for (int i = 0; i < count; ++i) {
-    read_row(row_of<const T>(x, g, begin + i), x.d, D, out + i * pitch);
+    read_row(row_of<const T>(x, g, begin + i), x.d, D, copy + i * pitch);
     for (int d = D; d < pitch; ++d) {
-      out[i * pitch + d] = 0;
+      copy[i * pitch + d] = 0;
+    }
+  }
+  return {copy, pitch};
+}
+
+// The transpose of `count` rows, D x width, times `factor`; columns after `count` are zero.
+inline void transpose_from(const Rows& rows, int count, int D, float factor, int width,
+                           float* out) {
+  for (int i = 0; i < width; i += kLanes) {
+    for (int d = 0; d < D; d += kLanes) {
+      const int lanes = smaller(kLanes, D - d);
+      vfloat block[kLanes];
+      for (int r = 0; r < kLanes; ++r) {
+        const float* row = rows.row(i + r) + d;
+        block[r] = i + r >= count    ? vfloat{}
+                   : lanes == kLanes ? load(row)
+                                     : load_partial(row, lanes);
+      }
+      transpose(block);
+      for (int c = 0; c < lanes; ++c) {
+        store(out + (d + c) * width + i, block[c] * factor);
+      }
     }
   }
 }
 
-// The transpose, D x width, times `factor`; columns after `count` are zero. `row` holds D floats.
-template <class T>
-inline void gather_transposed(const View& x, const Group& g, int begin, int count, int D,
-                              float factor, int width, float* out, float* row) {
-  for (int i = 0; i < count; ++i) {
-    read_row(row_of<const T>(x, g, begin + i), x.d, D, row);
-    for (int d = 0; d < D; ++d) {
-      out[d * width + i] = row[d] * factor;
+// Columns [column, column + kLanes) of a D x width matrix, each times its lane of `factor`, as
+// rows at `pitch`, which is D in whole vectors.
+inline void transpose_to(const float* columns, int width, int column, int D, vfloat factor,
+                         float* rows, int pitch) {
+  for (int d = 0; d < D; d += kLanes) {
+    vfloat block[kLanes];
+    for (int c = 0; c < kLanes; ++c) {
+      block[c] = d + c < D ? load(columns + (d + c) * width + column) * factor : vfloat{};
     }
-  }
-  for (int i = count; i < width; ++i) {
-    for (int d = 0; d < D; ++d) {
-      out[d * width + i] = 0;
+    transpose(block);
+    for (int r = 0; r < kLanes; ++r) {
+      store(rows + r * pitch + d, block[r]);
     }
   }
 }

@@ -27,5 +27,8 @@ extern const EmbeddingKernels embedding_kernels;
 namespace avx2 {
 extern const EmbeddingKernels embedding_kernels;
 }
+namespace avx512 {
+extern const EmbeddingKernels embedding_kernels;
+}
 
 }  // namespace mlx_esm_kernels::cpu
