@@ -105,6 +105,13 @@ void bind_tiles(nb::module_& m) {
       },
       "kernel"_a, "D"_a, "dtype"_a, "All tiles that fit the threadgroup memory.");
   m.def(
+      "attention_registers",
+      [](const std::string& kernel, int D, std::pair<int, int> tiles) {
+        return ek::attention_registers(ek::attention_kernel(kernel), D,
+                                       {tiles.first, tiles.second});
+      },
+      "kernel"_a, "D"_a, "tiles"_a, "Registers a lane holds, counted from the kernel's arrays.");
+  m.def(
       "set_attention_tiles",
       [](const std::string& kernel, int D, ek::mx::Dtype dtype,
          std::optional<std::pair<int, int>> tiles) {
