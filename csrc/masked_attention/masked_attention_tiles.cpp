@@ -18,13 +18,13 @@ constexpr int kMaxHeadDim = 128;
 constexpr int kMaxHeldHeadDim = 96;  // beyond: 128 registers for keys, values and gradients
 constexpr int kThreadgroupBytes = 32768;
 
-// A row of the built-in table; the first that fits is taken. 32 rows of a threadgroup are a block of
-// the block map, and four simdgroups that share what is staged: with 16, threadgroup memory and not
-// the matrix operations would be the limit (bench/metal_model.py). Tiles: the largest of 32, 16, 8
-// that keep a threadgroup within half of its memory, so that two share a core; for bwd_dq and
+// A row of the built-in table; the first that fits is taken. 32 rows of a threadgroup are a block
+// of the block map, and four simdgroups that share what is staged: with 16, threadgroup memory and
+// not the matrix operations would be the limit (bench/metal_model.py). Tiles: the largest of 32,
+// 16, 8 that keep a threadgroup within half of its memory, so that two share a core; for bwd_dq and
 // bwd_dkv, which stage two arrays, at most 16. Beyond head dim 96 bwd_dkv has its own keys and
-// values there too, and in float32 a core to itself. A generation for which other tiles are known to
-// be faster gets rows above these.
+// values there too, and in float32 a core to itself. A generation for which other tiles are known
+// to be faster gets rows above these.
 struct Entry {
   AttentionKernel kernel;
   int from_generation;
@@ -34,14 +34,10 @@ struct Entry {
 };
 
 constexpr Entry kTable[] = {
-    {AttentionKernel::fwd, 0, 96, 4, {32, 32}},
-    {AttentionKernel::fwd, 0, 128, 2, {32, 32}},
-    {AttentionKernel::fwd, 0, 128, 4, {32, 16}},
-    {AttentionKernel::bwd_dq, 0, 96, 4, {32, 16}},
-    {AttentionKernel::bwd_dq, 0, 128, 2, {32, 16}},
-    {AttentionKernel::bwd_dq, 0, 128, 4, {32, 8}},
-    {AttentionKernel::bwd_dkv, 0, 96, 4, {32, 16}},
-    {AttentionKernel::bwd_dkv, 0, 128, 4, {16, 8}},
+    {AttentionKernel::fwd, 0, 96, 4, {32, 32}},     {AttentionKernel::fwd, 0, 128, 2, {32, 32}},
+    {AttentionKernel::fwd, 0, 128, 4, {32, 16}},    {AttentionKernel::bwd_dq, 0, 96, 4, {32, 16}},
+    {AttentionKernel::bwd_dq, 0, 128, 2, {32, 16}}, {AttentionKernel::bwd_dq, 0, 128, 4, {32, 8}},
+    {AttentionKernel::bwd_dkv, 0, 96, 4, {32, 16}}, {AttentionKernel::bwd_dkv, 0, 128, 4, {16, 8}},
 };
 
 using Key = std::tuple<AttentionKernel, int, int>;  // kernel, D, the dtype's value
