@@ -201,7 +201,7 @@ void half_attention_case(Dtype dtype, int L, int D) {
 // Several chunks of keys wait for each other's turns: a failed one must not keep the others
 // waiting.
 void out_of_memory_case() {
-  const int L = 200, D = 256;  // more scratch than any other case needs
+  const int L = 200, D = 1024;  // more scratch than any other case needs, on any target
   Floats x(L * D, 1), out(L * D), dq = out, dk = out, dv = out, lse(L);
   const auto view = [&](Floats& a) { return View{a.data(), L * D, L * D, D, 1}; };
   const AttentionInputs in{1,       1,       L,       D,       Dtype::float32, 0.1f,
