@@ -12,6 +12,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
+from far_rows import FarRows
 from metal_emulator import Emulator
 from problems import AttentionProblem, EmbeddingProblem, Problem, check_results, results
 
@@ -85,15 +86,21 @@ def test_every_tile_of_the_search_gives_the_right_numbers(generation: int) -> No
         _ext.emulate_metal(None)
 
 
-def test_what_variables_hold_before_they_are_set_does_not_matter() -> None:
-    problem = AttentionProblem((1, 2, 45, 104), segments="runs", biases=True)
-    found = []
-    for fill in ("pattern", "zero"):
-        _ext.emulate_metal(Emulator(orders=(0,), fill=fill).execute)
-        found.append({name: np.array(x) for name, x in results(problem, _ext).items()})
-        _ext.emulate_metal(None)
-    for name, x in found[0].items():
-        np.testing.assert_array_equal(x, found[1][name])
+FAR = {
+    **{f"attention, {axis}": (AttentionProblem((2, 2, 3, 8)), axis) for axis in "bhld"},
+    "attention in packed proteins": (AttentionProblem((2, 2, 3, 8), segments="holes"), "l"),
+    "attention in half precision": (AttentionProblem((2, 2, 3, 8), dtype="float16"), "b"),
+    **{f"embedding, {axis}": (EmbeddingProblem((2, 3, 8)), axis) for axis in "blc"},
+}
+
+
+@pytest.mark.parametrize("name", FAR)
+def test_offsets_have_64_bits(name: str, emulator: Emulator) -> None:
+    problem, axis = FAR[name]
+    far = FarRows(axis, emulator.execute)
+    _ext.emulate_metal(far.execute)
+    check_results(problem, results(problem, _ext))
+    assert far.moved
 
 
 def test_a_kernel_is_named_by_all_that_it_is_compiled_from() -> None:
