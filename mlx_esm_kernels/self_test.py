@@ -60,6 +60,11 @@ def attention_passes(head_dim: int, dtype: mx.Dtype, stream: StreamLike) -> bool
     return _settle(variant, stream) if known is None else known
 
 
+def attention_problem(head_dim: int, dtype: mx.Dtype, stream: StreamLike) -> str:
+    """What is wrong here with our attention and the tiles in force; "" if nothing is."""
+    return _problem("masked_attention", head_dim, dtype, stream)
+
+
 def embedding_passes(dtype: mx.Dtype, stream: StreamLike) -> bool:
     """Whether our positional embedding is right here for this dtype."""
     variant = ("positional_embedding", 0, dtype)
@@ -93,11 +98,22 @@ def _verdict(variant: tuple[str, int, mx.Dtype], stream: StreamLike) -> tuple[di
         known = device_cache.read("self_test", key) if _mode == "auto" else None
         if known and isinstance(known.get("problem"), str):
             return key, known["problem"]
-        problem = _compare(op, head_dim, dtype, stream)
+        problem = _problem(op, head_dim, dtype, stream)
     except Exception as error:  # whatever it is, the user's call must go on
-        problem = f"it raised {type(error).__name__}: {error}"
+        problem = _raised(error)
     device_cache.write("self_test", key, {"problem": problem})
     return key, problem
+
+
+def _problem(op: str, head_dim: int, dtype: mx.Dtype, stream: StreamLike) -> str:
+    try:
+        return _compare(op, head_dim, dtype, stream)
+    except Exception as error:
+        return _raised(error)
+
+
+def _raised(error: Exception) -> str:
+    return f"it raised {type(error).__name__}: {error}"
 
 
 def _compare(op: str, head_dim: int, dtype: mx.Dtype, stream: StreamLike) -> str:
