@@ -98,14 +98,43 @@ def _verdict(variant: tuple[str, int, mx.Dtype], stream: StreamLike) -> tuple[di
         known = device_cache.read("self_test", key) if _mode == "auto" else None
         if known and isinstance(known.get("problem"), str):
             return key, known["problem"]
-        problem = _problem(op, head_dim, dtype, stream)
+        if known and not _is_running(known.get("tester")):
+            problem = "a process ended while it tested this kernel"
+        else:
+            problem = _problem_marked(key, variant, stream)
     except Exception as error:  # whatever it is, the user's call must go on
         problem = _raised(error)
     device_cache.write("self_test", key, {"problem": problem})
     return key, problem
 
 
+def _problem_marked(
+    key: dict[str, Any], variant: tuple[str, int, mx.Dtype], stream: StreamLike
+) -> str:
+    """What is wrong with the variant; a mark is kept, as a GPU's fault may end the process."""
+    device_cache.write("self_test", key, {"tester": os.getpid()})
+    try:
+        return _problem(*variant, stream)
+    except BaseException:  # an interrupt says nothing of the kernel
+        device_cache.remove("self_test", key)
+        raise
+
+
+def _is_running(pid: Any) -> bool:
+    """Whether it is another process that runs now; pids come again, in a container at once."""
+    try:
+        if pid == os.getpid():
+            return False
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, TypeError, OverflowError):
+        return False
+    return True
+
+
 def _problem(op: str, head_dim: int, dtype: mx.Dtype, stream: StreamLike) -> str:
+    """What is wrong with the kernels of the op as they are now, their errors included."""
     try:
         return _compare(op, head_dim, dtype, stream)
     except Exception as error:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import re
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +18,7 @@ import pytest
 from metal_emulator import Emulator
 from problems import AttentionProblem, EmbeddingProblem, Problem, check_results, results
 
-from mlx_esm_kernels import _ext, dispatch, ops, self_test
+from mlx_esm_kernels import _ext, device_cache, dispatch, ops, self_test
 from mlx_esm_kernels.self_test import KernelWarning
 
 FWD, DQ, DKV = "masked_attention_fwd", "masked_attention_bwd_dq", "masked_attention_bwd_dkv"
@@ -132,6 +135,54 @@ def test_a_later_process_on_the_same_machine_tests_nothing(right: bool, device: 
         check_results(problem, results(problem, ops))
     plans = 2  # forward and backward
     assert device.launches.count("positional_embedding_places") == (plans if right else 0)
+
+
+ENDED_BY_A_KERNEL = """
+import os
+import mlx.core as mx
+from mlx_esm_kernels import _ext, ops
+_ext.emulate_metal(lambda plan: os._exit(9))
+mx.eval(ops.masked_attention(*[mx.ones((1, 1, 4, 16))] * 3))
+"""
+
+
+def test_a_kernel_that_ended_a_process_is_not_tried_again(device: Device) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", ENDED_BY_A_KERNEL],
+        env=os.environ | {"MLX_ESM_KERNELS_SELF_TEST": "auto"},
+        check=False,
+    )
+    assert ended.returncode == 9
+    problem = PROBLEMS["masked_attention"]
+    with pytest.warns(KernelWarning, match="a process ended while it tested this kernel"):
+        check_results(problem, results(problem, ops))
+    assert device.launches == []
+
+
+def test_another_process_that_tests_now_is_no_bad_sign(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_cache, "read", lambda kind, key: {"tester": os.getppid()})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        results(PROBLEMS["masked_attention"], ops)
+    assert FWD in device.launches
+
+
+def test_an_interrupted_test_is_made_again(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(self_test, "_compare", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            results(PROBLEMS["masked_attention"], ops)
+    device.restart()
+    monkeypatch.setattr(self_test, "_is_running", lambda pid: False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        results(PROBLEMS["masked_attention"], ops)
+    assert FWD in device.launches
 
 
 Change = Callable[[pytest.MonkeyPatch], None]

@@ -14,7 +14,7 @@ _FORBIDDEN = {
     *("__kernel", "wchar_t", "char16_t", "char32_t", "__int128", "__bf16", "_Float16"),
 }
 # Of Metal's library and of OpenCL's: none may be taken for the other.
-_UNKNOWN = ("atomic_", "memory_order", "texture", "sampler", "image", "event_t", "pipe", "queue_t")
+_UNKNOWN = ("atomic_", "memory_order", "texture", "sampler", "image2d_t", "event_t", "queue_t")
 _OF_THE_LIBRARY = ("__builtin_huge_valf", "__builtin_nanf")
 SPACES = {"device", "constant", "threadgroup", "thread"}
 _MATRIX_WORDS = {
