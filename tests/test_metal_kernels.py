@@ -124,6 +124,14 @@ def test_a_kernel_is_named_by_all_that_it_is_compiled_from() -> None:
     assert all(re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) for name in named)
 
 
+def test_metals_headers_meet_no_macro_of_ours(emulator: Emulator) -> None:
+    sources = [*_ext.attention_sources(64, mx.float16), *_ext.embedding_sources(mx.float16)]
+    for source in sources:
+        first, _, ours = source.partition("#define")
+        headers = "#include <metal_.*>"
+        assert set(re.findall(headers, ours)) <= set(re.findall(headers, first))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "files",
