@@ -211,13 +211,15 @@ def _attention_cases(head_dim: int) -> Iterator[Case]:
             *x[:3], segment_ids=mx.array(ids), bias_k=x[3], bias_v=x[4], **options
         )
 
-    q, k, v, do = map(mx.array, padded)
-    yield "packed", names, [q, k, v, *biases], do, packed
+    def plain(*x: mx.array, **options: Any) -> mx.array:
+        return _ext.masked_attention(*x, segment_ids=mx.array(ids), **options)
 
     def transposed(*x: mx.array, **options: Any) -> mx.array:
-        rows = [y.swapaxes(2, 3) for y in x]
-        return _ext.masked_attention(*rows, segment_ids=mx.array(ids), **options)
+        return plain(*(y.swapaxes(2, 3) for y in x), **options)
 
+    q, k, v, do = map(mx.array, padded)
+    yield "packed", names, [q, k, v, *biases], do, packed
+    yield "unbiased", names[:4], [q, k, v], do, plain
     columns = [mx.array(np.ascontiguousarray(x.swapaxes(2, 3))) for x in padded[:3]]
     yield "transposed", names[:4], columns, do, transposed
     q, k, v, do = map(mx.array, dense)
