@@ -133,6 +133,15 @@ def test_metals_headers_meet_no_macro_of_ours(emulator: Emulator) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("dim", range(8, 136, 8))
+def test_every_head_dim_that_is_served(dim: int, dtype: str, emulator: Emulator) -> None:
+    problem = AttentionProblem((1, 2, 45, dim), dtype=dtype, segments="runs", biases=True, seed=dim)
+    check_results(problem, results(problem, _ext))
+    assert "masked_attention_bwd_dkv" in emulator.counts
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "files",
     [
