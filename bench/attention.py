@@ -14,7 +14,7 @@ import click
 import mlx.core as mx
 import numpy as np
 
-from mlx_esm_kernels import _ext, ops, tiles
+from mlx_esm_kernels import _ext, ops, tile_search
 from mlx_esm_kernels.data import load_proteins
 from mlx_esm_kernels.sample import make_sample
 
@@ -116,19 +116,13 @@ def measure(
 
 def tune(shape: tuple[int, ...], dtype: mx.Dtype, repeats: int) -> dict[str, tuple[int, int]]:
     """The fastest candidate of each kernel on this shape, kept for later."""
-    dim, best = shape[3], {}
-    mlx_runs(shape, dtype, None, "ours")["forward"]()  # a first use puts kept tiles in force
-    for kernel in tiles.KERNELS:
-        times = {}
-        for pair in _ext.attention_tile_candidates(kernel, dim, dtype):
-            _ext.set_attention_tiles(kernel, dim, dtype, pair)
-            direction = "forward" if kernel == "fwd" else "forward+backward"
-            run = mlx_runs(shape, dtype, None, "ours")[direction]
-            times[pair] = medians({"ours": run}, repeats)["ours"][0]
-        best[kernel] = min(times, key=times.__getitem__)
-        _ext.set_attention_tiles(kernel, dim, dtype, best[kernel])
-    tiles.keep(dim, dtype, best)
-    return best
+
+    def seconds(kernel: str) -> float:
+        direction = "forward" if kernel == "fwd" else "forward+backward"
+        run = mlx_runs(shape, dtype, None, "ours")[direction]
+        return medians({"ours": run}, repeats)["ours"][0]
+
+    return tile_search.search(shape[3], dtype, seconds)
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:

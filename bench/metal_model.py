@@ -140,14 +140,16 @@ def registers(dim: int, dtype: mx.Dtype) -> list[int]:
 def show_targets(dims: Sequence[int], dtype: mx.Dtype, padded: list[dict[str, Any]]) -> bool:
     """Print what the targets ask for and what is found; True if all are met."""
     met = True
-    click.echo("\nregisters a lane, estimated from the arrays a kernel holds (predicted):")
+    click.echo("\nregisters a lane, estimated from the arrays a kernel holds:")
     most = 0
     for dim in range(8, 136, 8):
         counts = registers(dim, dtype)
         most = max(most, *counts)
         if dim in (16, 32, 64, 80, 96, 128):
             click.echo(
-                f"  D = {dim:3}: " + ", ".join(map("{} {}".format, roofline.KERNELS, counts))
+                f"  D = {dim:3}: "
+                + ", ".join(map("{} {}".format, roofline.KERNELS, counts))
+                + " predicted"
             )
     worst = [0.0, 0.0]
     for dim in dims:

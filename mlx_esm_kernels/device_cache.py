@@ -56,6 +56,12 @@ def write(kind: str, key: dict[str, Any], content: dict[str, Any]) -> None:
     put(kind, f"{name_of(key)}.json", json.dumps({"key": key, **content}, indent=1))
 
 
+def remove(kind: str, key: dict[str, Any]) -> None:
+    """Keep nothing under this key any more."""
+    with contextlib.suppress(OSError, DataError):
+        (cache_folder() / kind / f"{name_of(key)}.json").unlink(missing_ok=True)
+
+
 def put(kind: str, name: str, text: str) -> Path | None:
     """Write a file of the cache folder, whole or not at all; None where it cannot be written."""
     try:

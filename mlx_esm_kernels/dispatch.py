@@ -48,6 +48,15 @@ ATTENTION_RULES = (
         reason="dense and long on a chip with matrix hardware that simdgroup_matrix does not use, "
         "and the L x L arrays of MLX's backward are below 1 GB",
     ),
+    PreferMLX(
+        first_generation=13,
+        head_dims=(104, 112, 120, 128),
+        dtypes=(mx.float32, mx.float16, mx.bfloat16),
+        shortest=512,
+        most_bytes=1 << 28,
+        reason="dense, and D beyond 96, where bench/metal_model.py predicts that our backward, of "
+        "9 products where MLX has 7, is slower; the L x L arrays of MLX's are below 256 MB",
+    ),
 )
 
 

@@ -77,5 +77,5 @@ def test_tuning_keeps_the_fastest_tiles(metal: FakeMetal, monkeypatch: pytest.Mo
     monkeypatch.setattr(bench, "medians", slow_unless_second)
     assert bench.tune((1, 1, 8, 16), mx.float32, 1)["fwd"] == (16, 64)
     metal.tiles.clear()
-    bench.tiles.load(16, mx.float32)
+    bench.tile_search.tiles.load(16, mx.float32)
     assert metal.tiles["fwd"] == (16, 64)

@@ -58,6 +58,28 @@ def test_dense_long_half_precision_is_for_mlx_from_m5_on(
     assert served_by_ours(metal, shape, **{"dtype": mx.float16} | options) is ours
 
 
+WIDE = (1, 1, 512, 128)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "ours"),
+    [
+        (WIDE, {}, False),
+        (WIDE, {"dtype": mx.bfloat16}, False),
+        ((1, 1, 512, 104), {}, False),
+        ((1, 1, 512, 96), {}, True),
+        ((1, 1, 511, 128), {}, True),
+        ((1, 17, 2048, 128), {}, True),
+        (WIDE, {"segment_ids": mx.ones((1, 512), mx.int32)}, True),
+        (WIDE, {"kernels": "ours"}, True),
+    ],
+)
+def test_dense_wide_heads_are_for_mlx_where_its_arrays_are_small(
+    metal: FakeMetal, shape: tuple[int, ...], options: dict[str, Any], ours: bool
+) -> None:
+    assert served_by_ours(metal, shape, **options) is ours
+
+
 def test_the_argument_wins_over_the_environment(
     metal: FakeMetal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +111,16 @@ def test_each_decision_is_one_line_of_the_debug_log(
         "masked_attention (1, 1, 8, 12) mlx.core.float32: MLX, as no kernel of ours serves D and "
         "dtype"
     ]
+
+
+def test_the_log_gives_the_reason_of_a_rule(
+    metal: FakeMetal, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG, logger="mlx_esm_kernels"):
+        served_by_ours(metal, WIDE)
+    (record,) = caplog.records
+    assert record.message.startswith("masked_attention (1, 1, 512, 128) mlx.core.float32: MLX, as ")
+    assert record.message.endswith(dispatch.ATTENTION_RULES[1].reason)
 
 
 def test_on_the_cpu_only_the_argument_counts(

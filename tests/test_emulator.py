@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from metal_emulator import Emulator, MetalCompileError, MetalFault
 
-_HEADER = "#include <metal_stdlib>\nusing namespace metal;\n"
+_HEADER = "#include <metal_stdlib>\n#include <metal_simdgroup_matrix>\nusing namespace metal;\n"
 _ARGUMENTS = """device const float* x [[buffer(0)]], device float* y [[buffer(1)]],
     uint i [[thread_position_in_grid]], uint t [[thread_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]]"""
@@ -43,7 +43,7 @@ def run(
         "group": (64, 1, 1),
         "threadgroup_bytes": 0,
     } | changed
-    Emulator(orders=(0, 1, 7)).execute([launch])
+    Emulator().execute([launch])
     return y
 
 
@@ -155,6 +155,15 @@ FAULTS = {
         "float z = 0.0f; if (lane < 7u) { z = simd_shuffle_xor(x[i], ushort(1)); }"
         "simd_or(1u); y[i] = z;",
         "wait in different places",
+    ),
+    "an element that nothing has set": (
+        "float z[2]; z[0] = x[i]; y[i] = z[i < 64u ? 1 : 0];",
+        "or on variables that nothing has set",
+    ),
+    "a fragment that nothing has set": (
+        "simdgroup_float8x8 m; simdgroup_multiply_accumulate(m, m, m, m);"
+        "y[i] = m.thread_elements()[0];",
+        "or on variables that nothing has set",
     ),
     "a lane that has ended": (
         "if (lane == 1u) { y[i] = 0.0f; return; } y[i] = simd_shuffle_xor(x[i], ushort(1));",

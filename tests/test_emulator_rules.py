@@ -62,6 +62,11 @@ REFUSED_BODIES = {
     "a threadgroup variable in a block": ("if (n > 1) { threadgroup float s[4]; }", "outermost"),
     "a threadgroup variable with a value": ("threadgroup float s = 1.0f;", "initialised"),
     "the emulator's own names": ("y[i] = emu_builtin(0, 0);", "no `emu_builtin`"),
+    "a fence": (
+        "atomic_thread_fence(mem_flags::mem_device, memory_order_seq_cst);",
+        "not know `atomic",
+    ),
+    "an atomic": ("device atomic_int* z = (device atomic_int*)y;", "does not know `atomic"),
     "as_type of another size": ("y[i] = as_type<float>(half(1.0h));", "one size"),
 }
 

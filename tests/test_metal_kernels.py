@@ -12,6 +12,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
+from far_rows import FarRows
 from metal_emulator import Emulator
 from problems import AttentionProblem, EmbeddingProblem, Problem, check_results, results
 
@@ -85,15 +86,21 @@ def test_every_tile_of_the_search_gives_the_right_numbers(generation: int) -> No
         _ext.emulate_metal(None)
 
 
-def test_what_variables_hold_before_they_are_set_does_not_matter() -> None:
-    problem = AttentionProblem((1, 2, 45, 104), segments="runs", biases=True)
-    found = []
-    for fill in ("pattern", "zero"):
-        _ext.emulate_metal(Emulator(orders=(0,), fill=fill).execute)
-        found.append({name: np.array(x) for name, x in results(problem, _ext).items()})
-        _ext.emulate_metal(None)
-    for name, x in found[0].items():
-        np.testing.assert_array_equal(x, found[1][name])
+FAR = {
+    **{f"attention, {axis}": (AttentionProblem((2, 2, 3, 8)), axis) for axis in "bhld"},
+    "attention in packed proteins": (AttentionProblem((2, 2, 3, 8), segments="holes"), "l"),
+    "attention in half precision": (AttentionProblem((2, 2, 3, 8), dtype="float16"), "b"),
+    **{f"embedding, {axis}": (EmbeddingProblem((2, 3, 8)), axis) for axis in "blc"},
+}
+
+
+@pytest.mark.parametrize("name", FAR)
+def test_offsets_have_64_bits(name: str, emulator: Emulator) -> None:
+    problem, axis = FAR[name]
+    far = FarRows(axis, emulator.execute)
+    _ext.emulate_metal(far.execute)
+    check_results(problem, results(problem, _ext))
+    assert far.moved
 
 
 def test_a_kernel_is_named_by_all_that_it_is_compiled_from() -> None:
@@ -115,6 +122,23 @@ def test_a_kernel_is_named_by_all_that_it_is_compiled_from() -> None:
     assert all(len(made_from) == 1 for made_from in named.values())
     assert len(set.union(*named.values())) == len(named)
     assert all(re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) for name in named)
+
+
+def test_metals_headers_meet_no_macro_of_ours(emulator: Emulator) -> None:
+    sources = [*_ext.attention_sources(64, mx.float16), *_ext.embedding_sources(mx.float16)]
+    for source in sources:
+        first, _, ours = source.partition("#define")
+        headers = "#include <metal_.*>"
+        assert set(re.findall(headers, ours)) <= set(re.findall(headers, first))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("dim", range(8, 136, 8))
+def test_every_head_dim_that_is_served(dim: int, dtype: str, emulator: Emulator) -> None:
+    problem = AttentionProblem((1, 2, 45, dim), dtype=dtype, segments="runs", biases=True, seed=dim)
+    check_results(problem, results(problem, _ext))
+    assert "masked_attention_bwd_dkv" in emulator.counts
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     subprocess.run(
         [
             *(cmake, "-G", "Ninja", "-S", str(ROOT), "-B", str(build)),
-            "-DCMAKE_BUILD_TYPE=RelWithDebInfo",
+            *("-DCMAKE_BUILD_TYPE=RelWithDebInfo", "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON"),
             *("-DMLX_ESM_KERNELS_EXTENSION=OFF", "-DMLX_ESM_KERNELS_TESTS=ON"),
             f"-DMLX_ESM_KERNELS_SANITIZE={request.param}",
             f"-DPython_EXECUTABLE={sys.executable}",

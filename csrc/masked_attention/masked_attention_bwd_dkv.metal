@@ -1,5 +1,5 @@
-// Backward, dk and dv: a threadgroup owns ROWS keys of one head, a simdgroup eight of them; tiles of
-// queries and of dout pass by. Scores are computed transposed, keys in the rows. Maths:
+// Backward, dk and dv: a threadgroup owns ROWS keys of one head, a simdgroup eight of them; tiles
+// of queries and of dout pass by. Scores are computed transposed, keys in the rows. Maths:
 // masked_attention.md. The host defines HELD: 1 where a simdgroup's keys and values fit its
 // registers beside their gradients, 0 where they lie in threadgroup memory.
 #include "masked_attention/masked_attention_common.metal"
@@ -75,7 +75,7 @@ inline void add_tile(thread Keys& x, threadgroup const ELEMENT* keys,
     const float2 lse = float2(tile.lse[query], tile.lse[query + 1]);
     const float2 delta = float2(tile.delta[query], tile.delta[query + 1]);
     const float2 exponent = s * (scale * LOG2E) - lse;
-    float2 weight = float2(exp2(exponent.x), exp2(exponent.y));
+    float2 weight = float2(fast::exp2(exponent.x), fast::exp2(exponent.y));
     if (partial) {
       weight = select_same(weight, tile.ids, query, x.id);
     }
@@ -106,9 +106,8 @@ inline void stage_rows(threadgroup float* tile_lse, threadgroup float* tile_delt
     device const ELEMENT* v [[buffer(2)]], device const float* lse [[buffer(3)]],
     device const float* delta [[buffer(4)]], device const ELEMENT* dout [[buffer(5)]],
     device ELEMENT* dk [[buffer(6)]], device ELEMENT* dv [[buffer(7)]],
-    constant AttentionBackwardParams& p [[buffer(8)]],
-    device const long* segment_ids [[buffer(9)]], device const uint* map [[buffer(10)]],
-    uint3 group [[threadgroup_position_in_grid]],
+    constant AttentionBackwardParams& p [[buffer(8)]], device const long* segment_ids [[buffer(9)]],
+    device const uint* map [[buffer(10)]], uint3 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]],
     uint simdgroup_index [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]]) {

@@ -1,6 +1,6 @@
-// Backward, dq: a threadgroup owns ROWS queries of one head, a simdgroup eight of them; tiles of keys
-// and values pass by. Also delta, which the dk and dv kernel reads, and each simdgroup's part of the
-// bias gradients. Maths: masked_attention.md.
+// Backward, dq: a threadgroup owns ROWS queries of one head, a simdgroup eight of them; tiles of
+// keys and values pass by. Also delta, which the dk and dv kernel reads, and each simdgroup's part
+// of the bias gradients. Maths: masked_attention.md.
 #include "masked_attention/masked_attention_common.metal"
 
 // A lane's share of its simdgroup's eight queries: one row, two columns of each fragment.
@@ -42,7 +42,7 @@ inline void add_bias(thread Queries& x, device const float* bias_k, device const
   // Collectives stand outside conditions: lanes of padding rows take part as well.
   score = row_sum(score);
   dweight = row_sum(dweight);
-  const float weight = x.id != 0l ? exp2(score - x.lse) : 0.0f;
+  const float weight = x.id != 0l ? fast::exp2(score - x.lse) : 0.0f;
   const float dscore = weight * (dweight - x.delta);
 #pragma unroll
   for (int f = 0; f < FRAGMENTS; ++f) {
@@ -74,7 +74,7 @@ inline void add_tile(thread Queries& x, threadgroup const ELEMENT* keys,
       multiply_accumulate(s, x.q[f], load_transposed(keys + at, STAGED, row, column));
       multiply_accumulate(dweight, x.dout[f], load_transposed(values + at, STAGED, row, column));
     }
-    float2 weight = float2(exp2(s.x - x.lse), exp2(s.y - x.lse));
+    float2 weight = float2(fast::exp2(s.x - x.lse), fast::exp2(s.y - x.lse));
     if (partial) {
       weight = select_same(weight, ids, j * 8 + column, x.id);
     }
@@ -94,11 +94,11 @@ inline void add_tile(thread Queries& x, threadgroup const ELEMENT* keys,
     device const ELEMENT* v [[buffer(2)]], device const ELEMENT* o [[buffer(3)]],
     device const float* lse [[buffer(4)]], device const ELEMENT* dout [[buffer(5)]],
     device ELEMENT* dq [[buffer(6)]], device float* delta [[buffer(7)]],
-    constant AttentionBackwardParams& p [[buffer(8)]],
-    device const long* segment_ids [[buffer(9)]], device const uint* map [[buffer(10)]],
-    device const float* bias_k [[buffer(11)]], device const float* bias_v [[buffer(12)]],
-    device float* dbias_parts [[buffer(13)]], uint3 group [[threadgroup_position_in_grid]],
-    uint3 groups [[threadgroups_per_grid]], uint thread_index [[thread_index_in_threadgroup]],
+    constant AttentionBackwardParams& p [[buffer(8)]], device const long* segment_ids [[buffer(9)]],
+    device const uint* map [[buffer(10)]], device const float* bias_k [[buffer(11)]],
+    device const float* bias_v [[buffer(12)]], device float* dbias_parts [[buffer(13)]],
+    uint3 group [[threadgroup_position_in_grid]], uint3 groups [[threadgroups_per_grid]],
+    uint thread_index [[thread_index_in_threadgroup]],
     uint simdgroup_index [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]]) {
   threadgroup Element4 keys[TILE * STAGED / 4];

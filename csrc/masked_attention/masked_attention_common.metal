@@ -19,6 +19,8 @@ constant constexpr int THREADS = ROWS * 4;
 static_assert(TILE <= THREADS, "a tile's ids are staged in one pass");
 // 16 bytes more than a row keep the rows of a column in different banks.
 constant constexpr int STAGED = HEAD_DIM + 16 / int(sizeof(ELEMENT));
+// Exponentials are fast::exp2, one instruction, as in MLX's own attention: MLX compiles in its safe
+// math mode, where plain exp2 is the slower one that keeps denormals.
 constant constexpr float LOG2E = 1.4426950408889634f;
 constant constexpr float LN2 = 0.6931471805599453f;
 
@@ -28,8 +30,8 @@ struct Blocks {
   uint full;  // is of one segment with all rows
 };
 
-// Without segments: all blocks; one that reaches beyond L is not full. Rows beyond L hold zeros, and
-// nothing of them is kept.
+// Without segments: all blocks; one that reaches beyond L is not full. Rows beyond L hold zeros,
+// and nothing of them is kept.
 inline Blocks blocks_in_range(int word, int L) {
   const int whole = L / BLOCK - word * 32;
   const int started = (L + BLOCK - 1) / BLOCK - word * 32;

@@ -1,5 +1,5 @@
-// Forward. A threadgroup owns ROWS queries of one head, a simdgroup eight of them; tiles of keys and
-// then of values pass through one buffer of threadgroup memory. Maths: masked_attention.md.
+// Forward. A threadgroup owns ROWS queries of one head, a simdgroup eight of them; tiles of keys
+// and then of values pass through one buffer of threadgroup memory. Maths: masked_attention.md.
 #include "masked_attention/masked_attention_common.metal"
 
 // A lane's share of its simdgroup's eight queries: one row, two columns of each fragment.
@@ -63,7 +63,7 @@ inline float score(thread const Queries& x, thread float2* scores, threadgroup c
 // Weights in the place of scores; what was summed before is rescaled to the new maximum.
 inline void weigh(thread Queries& x, thread float2* scores, float largest,
                   threadgroup const long* ids, bool partial, int column) {
-  const float rescale = exp2(x.largest - largest);
+  const float rescale = fast::exp2(x.largest - largest);
   x.largest = largest;
   x.total *= rescale;
 #pragma unroll
@@ -72,7 +72,7 @@ inline void weigh(thread Queries& x, thread float2* scores, float largest,
   }
 #pragma unroll
   for (int j = 0; j < TILE / 8; ++j) {
-    float2 weights = float2(exp2(scores[j].x - largest), exp2(scores[j].y - largest));
+    float2 weights = float2(fast::exp2(scores[j].x - largest), fast::exp2(scores[j].y - largest));
     if (partial) {
       weights = select_same(weights, ids, j * 8 + column, x.id);
     }
@@ -100,8 +100,7 @@ inline void add_values(thread Queries& x, thread const float2* weights,
     device float* lse [[buffer(4)]], constant AttentionForwardParams& p [[buffer(5)]],
     device const long* segment_ids [[buffer(6)]], device const uint* map [[buffer(7)]],
     device const float* bias_k [[buffer(8)]], device const float* bias_v [[buffer(9)]],
-    uint3 group [[threadgroup_position_in_grid]],
-    uint thread_index [[thread_index_in_threadgroup]],
+    uint3 group [[threadgroup_position_in_grid]], uint thread_index [[thread_index_in_threadgroup]],
     uint simdgroup_index [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]]) {
   threadgroup Element4 tile[TILE * STAGED / 4];

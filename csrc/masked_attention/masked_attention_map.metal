@@ -8,8 +8,8 @@ constant constexpr int BLOCK = 32;
 // One simdgroup fills one word: 32 blocks of columns, a lane each. Grid: (words, blocks, B).
 [[kernel, max_total_threads_per_threadgroup(32)]] void masked_attention_map(
     device const long* segment_ids [[buffer(0)]], device uint* map [[buffer(1)]],
-    constant AttentionMapParams& p [[buffer(2)]],
-    uint3 group [[threadgroup_position_in_grid]], uint lane [[thread_index_in_simdgroup]]) {
+    constant AttentionMapParams& p [[buffer(2)]], uint3 group [[threadgroup_position_in_grid]],
+    uint lane [[thread_index_in_simdgroup]]) {
   threadgroup long row_ids[BLOCK];
   device const long* ids = segment_ids + int64_t(group.z) * p.L;
   const int row = int(group.y) * BLOCK + int(lane);
@@ -31,7 +31,8 @@ constant constexpr int BLOCK = 32;
   const uint full_word = simd_or(full ? 1u << lane : 0u);
   if (lane == 0u) {
     const int blocks = (p.L + BLOCK - 1) / BLOCK;
-    const int64_t at = ((int64_t(group.z) * blocks + int64_t(group.y)) * p.words + int64_t(group.x)) * 2;
+    const int64_t at =
+        ((int64_t(group.z) * blocks + int64_t(group.y)) * p.words + int64_t(group.x)) * 2;
     map[at] = any_word;
     map[at + 1] = full_word;
   }

@@ -60,7 +60,9 @@ std::string expanded_source(const std::string& name) {
 
 Source source_of(const std::string& file,
                  const std::vector<std::pair<std::string, std::string>>& defines) {
-  std::string text;
+  // Metal's own headers come first: none of them may meet a macro of ours.
+  std::string text =
+      "#include <metal_simdgroup>\n#include <metal_simdgroup_matrix>\n#include <metal_stdlib>\n";
   for (const auto& [name, value] : defines) {
     text += "#define " + name + " " + value + "\n";
   }

@@ -19,8 +19,8 @@ extern const int kSourceFileCount;
 // std::logic_error for a name that is not embedded.
 std::string expanded_source(const std::string& name);
 
-// What a kernel is compiled from: a #define per constant, then the expanded file. `library` ends in
-// a hash of the text: MLX keeps libraries by their names alone.
+// What a kernel is compiled from: Metal's headers, a #define per constant, the expanded file.
+// `library` ends in a hash of the text: MLX keeps libraries by their names alone.
 struct Source {
   std::string library, text;
 };

@@ -9,18 +9,17 @@ inline int64_t dout_row(constant EmbeddingBackwardParams& p, int64_t row) {
   return row / p.L * p.dout_b + row % p.L * p.dout_l;
 }
 
-// ---- Token table: a product with the one-hot matrix of the tokens ---------------------------------
+// ---- Token table: a product with the one-hot matrix of the tokens -------------------------------
 
 constant constexpr int VOCAB_FRAGMENTS = 5;  // 40 rows: all of a protein alphabet
 constant constexpr int STAGED_ROWS = 128;    // sources in threadgroup memory
 
-// parts: (chunks, vocab, C). Grid: (tiles of 32 columns, tiles of 40 tokens, chunks of rows); each of
-// four simdgroups owns eight columns.
+// parts: (chunks, vocab, C). Grid: (tiles of 32 columns, tiles of 40 tokens, chunks of rows); each
+// of four simdgroups owns eight columns.
 [[kernel, max_total_threads_per_threadgroup(STAGED_ROWS)]] void positional_embedding_bwd_tokens(
     device const EmbeddingSource* sources [[buffer(0)]], device const ELEMENT* dout [[buffer(1)]],
     device float* parts [[buffer(2)]], constant EmbeddingBackwardParams& p [[buffer(3)]],
-    uint3 group [[threadgroup_position_in_grid]],
-    uint thread_index [[thread_index_in_threadgroup]],
+    uint3 group [[threadgroup_position_in_grid]], uint thread_index [[thread_index_in_threadgroup]],
     uint simdgroup_index [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]]) {
   threadgroup int staged_tokens[STAGED_ROWS];  // -1 where the row adds nothing
@@ -83,8 +82,7 @@ constant constexpr int STAGED_ROWS = 128;    // sources in threadgroup memory
 // Grid: (tiles of 256 elements of (vocab, C), 1, 1).
 [[kernel, max_total_threads_per_threadgroup(256)]] void positional_embedding_bwd_sum(
     device const float* parts [[buffer(0)]], device ELEMENT* dtoken_table [[buffer(1)]],
-    constant EmbeddingBackwardParams& p [[buffer(2)]],
-    uint3 group [[threadgroup_position_in_grid]],
+    constant EmbeddingBackwardParams& p [[buffer(2)]], uint3 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]]) {
   const int64_t size = int64_t(p.vocab) * p.C;
   const int64_t at = int64_t(group.x) * 256 + thread_index;
@@ -98,9 +96,9 @@ constant constexpr int STAGED_ROWS = 128;    // sources in threadgroup memory
   dtoken_table[at] = ELEMENT(sum);
 }
 
-// ---- Position table -------------------------------------------------------------------------------
+// ---- Position table -----------------------------------------------------------------------------
 
-constant constexpr int POSITIONS = 8;          // of a threadgroup, one a simdgroup
+constant constexpr int POSITIONS = 8;            // of a threadgroup, one a simdgroup
 constant constexpr int PLACES = POSITIONS * 32;  // rows whose places are staged at a time
 
 inline float4 load_four(device const ELEMENT* row, int64_t stride, int c, int C) {
@@ -130,8 +128,7 @@ inline void store_four(device ELEMENT* row, int c, int C, float4 x) {
 [[kernel, max_total_threads_per_threadgroup(PLACES)]] void positional_embedding_bwd_positions(
     device const EmbeddingSource* sources [[buffer(0)]], device const ELEMENT* dout [[buffer(1)]],
     device ELEMENT* dposition_table [[buffer(2)]],
-    constant EmbeddingBackwardParams& p [[buffer(3)]],
-    uint3 group [[threadgroup_position_in_grid]],
+    constant EmbeddingBackwardParams& p [[buffer(3)]], uint3 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]],
     uint simdgroup_index [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]]) {

@@ -23,8 +23,8 @@ struct Counts {
 // Grid: (tiles of TOKENS, 1, B). Without segments their buffer is bound to the tokens, unread.
 [[kernel, max_total_threads_per_threadgroup(TOKENS)]] void positional_embedding_places(
     device const long* tokens [[buffer(0)]], device const long* segment_ids [[buffer(1)]],
-    device EmbeddingSource* sources [[buffer(2)]],
-    constant EmbeddingPlaceParams& p [[buffer(3)]], uint3 group [[threadgroup_position_in_grid]],
+    device EmbeddingSource* sources [[buffer(2)]], constant EmbeddingPlaceParams& p [[buffer(3)]],
+    uint3 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]]) {
   threadgroup long ids[TOKENS];
   threadgroup int masks[TOKENS];

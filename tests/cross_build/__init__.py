@@ -40,9 +40,10 @@ def build(macos: str, folder: Path) -> Build:
         f"-DPython_EXECUTABLE={tools / 'python'}",
         f"-DPython_INCLUDE_DIR={sysconfig.get_path('include')}",
         f"-DSKBUILD_SOABI={suffix}",
+        "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON",
     ]
-    run(configure)
-    run(["cmake", "--build", folder / "build"])
+    printed = run(configure) + run(["cmake", "--build", folder / "build"])
+    (folder / "build.log").write_text(printed)
     return Build(macos, folder / "build", folder / "build" / f"_ext.{suffix}.so", mlx)
 
 
@@ -82,8 +83,10 @@ def write_tools(macos: str, mlx: Path, folder: Path) -> Path:
     return folder
 
 
-def run(command: list[str | Path], failure: str = "The build for macOS failed.") -> None:
+def run(command: list[str | Path], failure: str = "The build for macOS failed.") -> str:
+    """What the command printed. Raises RuntimeError where it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         words = " ".join(map(str, command))
         raise RuntimeError(f"{failure}\n+ {words}\n{(done.stdout + done.stderr)[-6000:]}")
+    return done.stdout

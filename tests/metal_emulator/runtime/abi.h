@@ -18,7 +18,6 @@ typedef uint64_t emu_u64;
 #endif
 
 // ---- Called by kernels, defined by the runtime. Each returns or acts for the running GPU thread.
-// --
 
 // Builtins of a thread; `axis` 0..2 for those that are vectors.
 enum emu_builtin_id {
@@ -59,8 +58,7 @@ EMU_EXTERN void emu_multiply_accumulate(float* d, const float* a, const float* b
 // A fault that only the kernel's side can see (an uninitialised fragment, say).
 EMU_EXTERN void emu_fault(EMU_TEXT sentence, emu_u32 line);
 
-// ---- Exported by every translated library, for each kernel NAME and function constant INDEX
-// ---------
+// ---- Exported by every translated library, for each kernel NAME and function constant INDEX -----
 //   void emu_entry_NAME()                 runs the calling GPU thread
 //   emu_u32 emu_threadgroup_bytes_NAME()  of all threadgroup arrays that it declares
 //   emu_u32 emu_max_threads_NAME()        [[max_total_threads_per_threadgroup]]; 0: not given

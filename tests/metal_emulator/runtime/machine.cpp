@@ -296,8 +296,7 @@ extern "C" float __truncsfbf2(float x) {
   return out;
 }
 
-// ---- What kernels call
-// ----------------------------------------------------------------------------
+// ---- What kernels call --------------------------------------------------------------------------
 
 extern "C" emu_u32 emu_builtin(emu_u32 id, emu_u32 axis) {
   const emu::Thread& self = *machine.running;

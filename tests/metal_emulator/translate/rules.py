@@ -13,6 +13,8 @@ _FORBIDDEN = {
     *("global", "local", "__global", "__local", "__private", "__constant", "__generic"),
     *("__kernel", "wchar_t", "char16_t", "char32_t", "__int128", "__bf16", "_Float16"),
 }
+# Of Metal's library and of OpenCL's: none may be taken for the other.
+_UNKNOWN = ("atomic_", "memory_order", "texture", "sampler", "image2d_t", "event_t", "queue_t")
 _OF_THE_LIBRARY = ("__builtin_huge_valf", "__builtin_nanf")
 SPACES = {"device", "constant", "threadgroup", "thread"}
 _MATRIX_WORDS = {
@@ -39,6 +41,8 @@ def check_words(tokens: Sequence[Token], libraries: set[str]) -> None:
         reserved = token.text.startswith(("__builtin", "emu_", "__opencl"))
         if (token.text in _FORBIDDEN or reserved) and token.text not in _OF_THE_LIBRARY:
             raise refuse(token, f"Metal has no `{token.text}`.")
+        if token.text.startswith(_UNKNOWN):
+            raise refuse(token, f"the emulator does not know `{token.text}`.")
         if token.text == "long" and before == "long":
             raise refuse(token, "Metal has no `long long`; long has 64 bits.")
         if token.text in _MATRIX_WORDS and "metal_simdgroup_matrix" not in libraries:
