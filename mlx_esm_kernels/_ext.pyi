@@ -34,6 +34,20 @@ def linear(
     activation: str | None = None,
     stream: mx.Stream | mx.Device | None = None,
 ) -> mx.array: ...
+def adamw(
+    weights: list[mx.array],
+    gradients: list[mx.array],
+    m: list[mx.array],
+    v: list[mx.array],
+    rates: mx.array,
+    *,
+    beta_1: float,
+    beta_2: float,
+    weight_decay: float,
+    clip_norm: float,
+    composed: bool = False,
+    stream: mx.Stream | mx.Device | None = None,
+) -> tuple[list[mx.array], list[mx.array], list[mx.array], mx.array]: ...
 def masked_attention_composed(
     q: mx.array,
     k: mx.array,

@@ -2,8 +2,11 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/variant.h>
+#include <nanobind/stl/vector.h>
 
+#include "adamw/adamw.h"
 #include "bind_metal.h"
 #include "cpu/target.h"
 #include "cpu/threads.h"
@@ -102,6 +105,52 @@ void bind_linear(nb::module_& m) {
       )");
 }
 
+using State = std::tuple<ek::Arrays, ek::Arrays, ek::Arrays, ek::mx::array>;
+
+State as_tuple(const ek::AdamWResult& result) {
+  return {result.state.weights, result.state.m, result.state.v, result.norm};
+}
+
+void bind_adamw(nb::module_& m) {
+  m.def(
+      "adamw",
+      [](const ek::Arrays& weights, const ek::Arrays& gradients, const ek::Arrays& moments_1,
+         const ek::Arrays& moments_2, const ek::mx::array& rates, float beta_1, float beta_2,
+         float weight_decay, float clip_norm, bool composed, ek::mx::StreamOrDevice stream) {
+        const ek::AdamWState old{weights, moments_1, moments_2};
+        const ek::AdamWOptions options{beta_1, beta_2, weight_decay, clip_norm};
+        return as_tuple(
+            composed ? ek::adamw_composed(old, gradients, rates, options, ek::mx::to_stream(stream))
+                     : ek::adamw(old, gradients, rates, options, stream));
+      },
+      "weights"_a, "gradients"_a, "m"_a, "v"_a, "rates"_a, nb::kw_only(), "beta_1"_a, "beta_2"_a,
+      "weight_decay"_a, "clip_norm"_a, "composed"_a = false, "stream"_a = nb::none(),
+      R"(
+        A step of AdamW (Loshchilov and Hutter 2019, algorithm 2) on all parameters at once.
+
+        Gradients whose global norm (L2 over all of them) is above ``clip_norm`` are scaled down to
+        it first. Parameters of two or more axes decay, the others do not. Deterministic.
+
+        Args:
+            weights, gradients, m, v (list of arrays): one each per parameter, of its shape; the
+              moments begin at 0. Float32 is served in two passes on the CPU.
+            rates (array): ``(3,)``: the learning rate, the learning rate times
+              ``sqrt(1 - beta_2**t) / (1 - beta_1**t)``, and epsilon times ``sqrt(1 - beta_2**t)``,
+              where t counts the steps from 1.
+            beta_1, beta_2 (float): shares of the moments that are kept, in [0, 1).
+            weight_decay (float): share of a weight that decays, times the learning rate.
+            clip_norm (float): the highest norm, above 0.
+            composed (bool): True makes it from MLX's own ops, on any device.
+            stream (Stream or Device, optional): where to run.
+
+        Returns:
+            tuple: the new weights, m and v, and the norm before clipping, a float32 scalar.
+
+        Raises:
+            ValueError: where the arrays do not fit together or an option is out of range.
+      )");
+}
+
 // The ops as a GPU without kernels of ours runs them, for tests.
 void bind_composed(nb::module_& m) {
   m.def(
@@ -141,6 +190,7 @@ NB_MODULE(_ext, m) {
   bind_masked_attention(m);
   bind_positional_embedding(m);
   bind_linear(m);
+  bind_adamw(m);
   bind_composed(m);
   bind_metal(m);
   m.def(

@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "adamw/adamw_compute.h"
 #include "linear/linear_compute.h"
 #include "masked_attention/masked_attention_compute.h"
 #include "positional_embedding/positional_embedding_compute.h"
@@ -275,6 +276,29 @@ void embedding_case(int B, int L, int C, std::mt19937& rng) {
   expect_close("embedding dposition_table", dpositions, dpositions_true);
 }
 
+// ---- adamw --------------------------------------------------------------------------------------
+
+void adamw_case(int64_t size, std::mt19937& rng) {
+  const Floats w = random_floats(size, rng), g = random_floats(size, rng),
+               m = random_floats(size, rng), v(size, 0.5f), rates = {0.1f, 0.2f, 0.01f};
+  Floats next_w(size), next_m(size), next_v(size), norm(1);
+  const AdamWParameter parameter{size,     true,          w.data(),      g.data(),     m.data(),
+                                 v.data(), next_w.data(), next_m.data(), next_v.data()};
+  adamw_step({0.8f, 0.98f, 0.3f, 1.0f, rates.data(), norm.data(), {parameter}});
+  const double true_norm = std::sqrt(dot(g.data(), g.data(), static_cast<int>(size)));
+  std::vector<double> w_true(size), m_true(size), v_true(size);
+  for (int64_t i = 0; i < size; ++i) {
+    const double clipped = g[i] / std::fmax(true_norm, 1);
+    m_true[i] = 0.8 * m[i] + 0.2 * clipped;
+    v_true[i] = 0.98 * v[i] + 0.02 * clipped * clipped;
+    w_true[i] = (1 - 0.1 * 0.3) * w[i] - 0.2 * m_true[i] / (std::sqrt(v_true[i]) + 0.01);
+  }
+  expect_close("adamw norm", norm, {true_norm});
+  expect_close("adamw w", next_w, w_true);
+  expect_close("adamw m", next_m, m_true);
+  expect_close("adamw v", next_v, v_true);
+}
+
 void all_cases(unsigned seed) {
   std::mt19937 rng(seed);
   for (int L : {1, 7, 8, 24, 25, 97, 130, 300}) {
@@ -292,6 +316,9 @@ void all_cases(unsigned seed) {
     linear_case(M, 1, 8, M % 2 == 1, rng);
   }
   linear_case(3, 600, 300, true, rng);
+  for (int size : {1, 100, 200000}) {
+    adamw_case(size, rng);
+  }
   for (int C : {1, 16, 37}) {
     embedding_case(3, 50, C, rng);
   }
