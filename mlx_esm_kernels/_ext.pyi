@@ -34,6 +34,23 @@ def linear(
     activation: str | None = None,
     stream: mx.Stream | mx.Device | None = None,
 ) -> mx.array: ...
+def layer_norm(
+    x: mx.array,
+    weight: mx.array,
+    bias: mx.array,
+    *,
+    eps: float = 1e-5,
+    stream: mx.Stream | mx.Device | None = None,
+) -> mx.array: ...
+def add_layer_norm(
+    x: mx.array,
+    delta: mx.array | None,
+    weight: mx.array,
+    bias: mx.array,
+    *,
+    eps: float = 1e-5,
+    stream: mx.Stream | mx.Device | None = None,
+) -> tuple[mx.array, mx.array]: ...
 def adamw(
     weights: list[mx.array],
     gradients: list[mx.array],
@@ -68,7 +85,9 @@ def positional_embedding_composed(
 def linear_composed(
     x: mx.array, weight: mx.array, bias: mx.array | None = None, gelu: bool = False
 ) -> mx.array: ...
+def layer_norm_composed(x: mx.array, weight: mx.array, bias: mx.array, eps: float) -> mx.array: ...
 def cpu_target() -> str: ...
+def keep_freed_memory() -> None: ...
 def num_threads() -> int: ...
 def attention_served(D: int, dtype: mx.Dtype) -> bool: ...
 def attention_tiles(kernel: str, D: int, dtype: mx.Dtype) -> tuple[int, int]: ...

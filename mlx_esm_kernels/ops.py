@@ -1,4 +1,4 @@
-"""The compiled ops: masked attention, positional embedding, linear and a step of AdamW.
+"""The compiled ops: attention, embedding, linear, layer norm and a step of AdamW.
 
 Importing this module checks that the MLX at hand is the one the extension was built for, and makes
 the libraries that the extension links to known to the loader.
@@ -41,7 +41,14 @@ import mlx.core as mx  # noqa: E402
 _load_blas()
 
 from mlx_esm_kernels import _ext, dispatch  # noqa: E402
-from mlx_esm_kernels._ext import adamw, cpu_target, linear, num_threads  # noqa: E402
+from mlx_esm_kernels._ext import (  # noqa: E402
+    adamw,
+    add_layer_norm,
+    cpu_target,
+    layer_norm,
+    linear,
+    num_threads,
+)
 
 # A bad value of an environment variable is better known now than in the middle of a computation.
 num_threads()
@@ -148,4 +155,12 @@ def positional_embedding(
     )
 
 
-__all__ = ["MLX_VERSION", "adamw", "linear", "masked_attention", "positional_embedding"]
+__all__ = [
+    "MLX_VERSION",
+    "adamw",
+    "add_layer_norm",
+    "layer_norm",
+    "linear",
+    "masked_attention",
+    "positional_embedding",
+]

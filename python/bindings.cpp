@@ -1,6 +1,7 @@
 // The Python names of the ops. All that they do is in csrc/.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/variant.h>
@@ -8,8 +9,10 @@
 
 #include "adamw/adamw.h"
 #include "bind_metal.h"
+#include "cpu/memory.h"
 #include "cpu/target.h"
 #include "cpu/threads.h"
+#include "layer_norm/layer_norm.h"
 #include "linear/linear.h"
 #include "masked_attention/masked_attention.h"
 #include "positional_embedding/positional_embedding.h"
@@ -105,6 +108,46 @@ void bind_linear(nb::module_& m) {
       )");
 }
 
+void bind_layer_norm(nb::module_& m) {
+  m.def("layer_norm", &ek::layer_norm, "x"_a, "weight"_a, "bias"_a, nb::kw_only(), "eps"_a = 1e-5f,
+        "stream"_a = nb::none(),
+        R"(
+        ``(x - mean) / sqrt(variance + eps) * weight + bias`` over the last axis, in float32.
+
+        Differentiable; deterministic; on the CPU on all threads in both directions.
+
+        Args:
+            x (array): ``(..., C)`` float32, float16 or bfloat16; any strides.
+            weight, bias (array): ``(C,)``.
+            eps (float): above 0.
+            stream (Stream or Device, optional): where to run.
+
+        Returns:
+            array: ``(..., C)`` in the dtype of ``x``.
+
+        Raises:
+            ValueError: where shapes or dtypes do not fit together, or eps is not above 0.
+      )");
+  m.def("add_layer_norm", &ek::add_layer_norm, "x"_a, "delta"_a.none(), "weight"_a, "bias"_a,
+        nb::kw_only(), "eps"_a = 1e-5f, "stream"_a = nb::none(),
+        R"(
+        A residual connection and the layer norm after it: ``x + delta`` and its ``layer_norm``.
+
+        The gradients that reach the sum from both are added up in one pass.
+
+        Args:
+            x (array): ``(..., C)`` float32, float16 or bfloat16; any strides.
+            delta (array, optional): as x. None: nothing is added, and x itself comes back.
+            weight, bias, eps, stream: as in ``layer_norm``.
+
+        Returns:
+            tuple: two arrays ``(..., C)``.
+
+        Raises:
+            ValueError: where shapes or dtypes do not fit together, or eps is not above 0.
+      )");
+}
+
 using State = std::tuple<ek::Arrays, ek::Arrays, ek::Arrays, ek::mx::array>;
 
 State as_tuple(const ek::AdamWResult& result) {
@@ -181,6 +224,13 @@ void bind_composed(nb::module_& m) {
          const std::optional<ek::mx::array>& bias,
          bool gelu) { return ek::linear_composed(x, weight, bias, gelu, ek::mx::to_stream({})); },
       "x"_a, "weight"_a, "bias"_a = nb::none(), "gelu"_a = false);
+  m.def(
+      "layer_norm_composed",
+      [](const ek::mx::array& x, const ek::mx::array& weight, const ek::mx::array& bias,
+         float eps) {
+        return ek::layer_norm_composed(x, weight, bias, eps, ek::mx::to_stream({}));
+      },
+      "x"_a, "weight"_a, "bias"_a, "eps"_a);
 }
 
 }  // namespace
@@ -190,11 +240,14 @@ NB_MODULE(_ext, m) {
   bind_masked_attention(m);
   bind_positional_embedding(m);
   bind_linear(m);
+  bind_layer_norm(m);
   bind_adamw(m);
   bind_composed(m);
   bind_metal(m);
   m.def(
       "cpu_target", [] { return ek::cpu::target_name(ek::cpu::target()); },
       "The instruction set that the CPU kernels use.");
+  m.def("keep_freed_memory", &ek::cpu::keep_freed_memory,
+        "Has malloc keep freed memory for the next call; for the whole process, for good.");
   m.def("num_threads", &ek::cpu::num_threads, "How many threads the CPU kernels use.");
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import SimpleNamespace
 from typing import Any, Protocol, TypeVar
 
 import mlx.core as mx
@@ -62,6 +63,24 @@ def lazy_results(problem: Problem, module: Any, **options: Any) -> dict[str, mx.
     return dict(zip(problem.names, [*outputs, *gradients], strict=True))
 
 
+def _layer_norm(x: mx.array, weight: mx.array, bias: mx.array, *, eps: float, **_: Any) -> mx.array:
+    wide = [a.astype(mx.float32) for a in (x, weight, bias)]
+    return mx.fast.layer_norm(*wide, eps).astype(x.dtype)
+
+
+def _add_layer_norm(
+    x: mx.array, delta: mx.array | None, *parameters: mx.array, eps: float
+) -> tuple[mx.array, mx.array]:
+    s = x if delta is None else x + delta
+    return s, _layer_norm(s, *parameters, eps=eps)
+
+
+# reference.py has no layer norm of its own: MLX's is plain MLX.
+REFERENCE = SimpleNamespace(
+    **vars(reference), layer_norm=_layer_norm, add_layer_norm=_add_layer_norm
+)
+
+
 def results(problem: Problem, module: Any, **options: Any) -> dict[str, mx.array]:
     """The output and all gradients, evaluated, keyed by the problem's names."""
     found = lazy_results(problem, module, **options)
@@ -87,7 +106,7 @@ def _is_composed(problem: AttentionProblem) -> bool:
 def check_results(problem: Problem, actual: dict[str, mx.array]) -> None:
     """Some results of a problem, by name, against the reference and float64 numpy."""
     __tracebackhide__ = True
-    expected = results(problem.clean(), reference)
+    expected = results(problem.clean(), REFERENCE)
     true, unit = problem.answers()
     assert_all_close(
         actual,
@@ -97,10 +116,10 @@ def check_results(problem: Problem, actual: dict[str, mx.array]) -> None:
     )
 
 
-_Problem = TypeVar("_Problem", bound="_Arrays")
+_Problem = TypeVar("_Problem", bound="ArraysByName")
 
 
-class _Arrays:
+class ArraysByName:
     """Arrays by name, made on first use by _make, with some possibly put in their place."""
 
     @cached_property
@@ -118,7 +137,7 @@ class _Arrays:
 
 
 @dataclass(frozen=True)
-class AttentionProblem(_Arrays):
+class AttentionProblem(ArraysByName):
     """masked_attention on (B, H, L, D) normal q, k, v, do; scores of about score_size."""
 
     shape: tuple[int, int, int, int]
@@ -203,7 +222,7 @@ def _arranged_ids(ids: NDArray[Any], layout: str) -> mx.array:
 
 
 @dataclass(frozen=True)
-class EmbeddingProblem(_Arrays):
+class EmbeddingProblem(ArraysByName):
     """positional_embedding of (B, L) tokens from (V, C) and (P, C) tables.
 
     P is positions, or where None the smallest that serves the longest segment.
@@ -295,7 +314,7 @@ class EmbeddingProblem(_Arrays):
 
 
 @dataclass(frozen=True)
-class LinearProblem(_Arrays):
+class LinearProblem(ArraysByName):
     """linear of (..., I) by (O, I); pre-activations of about size."""
 
     rows: tuple[int, ...]

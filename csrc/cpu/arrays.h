@@ -3,6 +3,7 @@
 
 #include <stdexcept>
 
+#include "cpu/memory.h"
 #include "cpu/target.h"
 #include "mlx/mlx.h"
 
@@ -23,6 +24,7 @@ inline Dtype to_dtype(mlx::core::Dtype dtype) {
 
 inline void allocate(mlx::core::array& out) {
   out.set_data(mlx::core::allocator::malloc(out.nbytes()));
+  advise_huge_pages(out.data<char>(), out.nbytes());
 }
 
 inline void* bytes(const mlx::core::array& x) {

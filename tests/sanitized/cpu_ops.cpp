@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "adamw/adamw_compute.h"
+#include "layer_norm/layer_norm_compute.h"
 #include "linear/linear_compute.h"
 #include "masked_attention/masked_attention_compute.h"
 #include "positional_embedding/positional_embedding_compute.h"
@@ -276,6 +277,50 @@ void embedding_case(int B, int L, int C, std::mt19937& rng) {
   expect_close("embedding dposition_table", dpositions, dpositions_true);
 }
 
+// ---- layer norm ---------------------------------------------------------------------------------
+
+void layer_norm_case(int M, int C, std::mt19937& rng) {
+  const size_t size = static_cast<size_t>(M) * C;
+  const Floats x = random_floats(size, rng), delta = random_floats(size, rng),
+               w = random_floats(C, rng), b = random_floats(C, rng), dy = random_floats(size, rng);
+  Floats s(size), y(size), dx(size), dw(C), db(C);
+  std::vector<double> y_true(size), dx_true(size), dw_true(C), db_true(C);
+  for (int m = 0; m < M; ++m) {
+    const auto sum = [&](int c) { return double(x[m * C + c]) + delta[m * C + c]; };
+    double mean = 0, variance = 0, g_mean = 0, gn_mean = 0;
+    for (int c = 0; c < C; ++c) {
+      mean += sum(c) / C;
+    }
+    for (int c = 0; c < C; ++c) {
+      variance += (sum(c) - mean) * (sum(c) - mean) / C;
+    }
+    const double r = 1 / std::sqrt(variance + 1e-5);
+    const auto n = [&](int c) { return (sum(c) - mean) * r; };
+    for (int c = 0; c < C; ++c) {
+      const double d = dy[m * C + c];
+      y_true[m * C + c] = n(c) * w[c] + b[c];
+      dw_true[c] += d * n(c);
+      db_true[c] += d;
+      g_mean += d * w[c] / C;
+      gn_mean += d * w[c] * n(c) / C;
+    }
+    for (int c = 0; c < C; ++c) {
+      const int i = m * C + c;
+      dx_true[i] = delta[i] + r * (double(dy[i]) * w[c] - g_mean - n(c) * gn_mean);
+    }
+  }
+  const LayerNormInputs in{Dtype::float32, M, C, 1e-5f, {x.data(), C, 1}, w.data()};
+  layer_norm_forward({in, {delta.data(), C, 1}, b.data(), s.data(), y.data()});
+  LayerNormInputs of_sum = in;
+  of_sum.x.data = s.data();
+  layer_norm_backward(
+      {of_sum, {dy.data(), C, 1}, {delta.data(), C, 1}, dx.data(), dw.data(), db.data()});
+  expect_close("layer_norm y", y, y_true);
+  expect_close("layer_norm dx", dx, dx_true);
+  expect_close("layer_norm dweight", dw, dw_true);
+  expect_close("layer_norm dbias", db, db_true);
+}
+
 // ---- adamw --------------------------------------------------------------------------------------
 
 void adamw_case(int64_t size, std::mt19937& rng) {
@@ -316,6 +361,9 @@ void all_cases(unsigned seed) {
     linear_case(M, 1, 8, M % 2 == 1, rng);
   }
   linear_case(3, 600, 300, true, rng);
+  for (int C : {16, 37, 700}) {
+    layer_norm_case(300, C, rng);
+  }
   for (int size : {1, 100, 200000}) {
     adamw_case(size, rng);
   }
