@@ -32,8 +32,16 @@ def linear(
     bias: mx.array | None = None,
     *,
     activation: str | None = None,
+    residual: mx.array | None = None,
     stream: mx.Stream | mx.Device | None = None,
 ) -> mx.array: ...
+def linears(
+    x: mx.array,
+    weights: list[mx.array],
+    biases: list[mx.array] = ...,
+    *,
+    stream: mx.Stream | mx.Device | None = None,
+) -> list[mx.array]: ...
 def layer_norm(
     x: mx.array,
     weight: mx.array,

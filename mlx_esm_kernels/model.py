@@ -12,7 +12,14 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .config import PRESETS, ESM1Config
-from .ops import add_layer_norm, layer_norm, linear, masked_attention, positional_embedding
+from .ops import (
+    add_layer_norm,
+    layer_norm,
+    linear,
+    linears,
+    masked_attention,
+    positional_embedding,
+)
 
 __all__ = ["ESM1", "PRESETS", "ESM1Config"]
 
@@ -132,7 +139,7 @@ class TransformerLayer(nn.Module):
         x, h = _add_norm(self.self_attn_layer_norm, x, None)
         x, h = _add_norm(self.final_layer_norm, x, self.self_attn(h, segment_ids))
         h = linear(h, self.fc1.weight, self.fc1.bias, activation="gelu")  # (B, L, FFN)
-        return x + linear(h, self.fc2.weight, self.fc2.bias)
+        return linear(h, self.fc2.weight, self.fc2.bias, residual=x)
 
 
 class SelfAttention(nn.Module):
@@ -149,9 +156,9 @@ class SelfAttention(nn.Module):
 
     def __call__(self, x: mx.array, segment_ids: mx.array) -> mx.array:
         """x (B, L, C), segment_ids (B, L) -> (B, L, C)."""
-        q = self._heads(linear(x, self.q_proj.weight, self.q_proj.bias))
-        k = self._heads(linear(x, self.k_proj.weight, self.k_proj.bias))
-        v = self._heads(linear(x, self.v_proj.weight, self.v_proj.bias))
+        layers = (self.q_proj, self.k_proj, self.v_proj)
+        projected = linears(x, [p.weight for p in layers], [p.bias for p in layers])
+        q, k, v = (self._heads(y) for y in projected)
         o = masked_attention(q, k, v, segment_ids=segment_ids)
         o = o.swapaxes(1, 2).reshape(x.shape)
         return linear(o, self.out_proj.weight, self.out_proj.bias)

@@ -45,8 +45,10 @@ from mlx_esm_kernels._ext import (  # noqa: E402
     adamw,
     add_layer_norm,
     cpu_target,
+    keep_freed_memory,
     layer_norm,
     linear,
+    linears,
     num_threads,
 )
 
@@ -159,8 +161,10 @@ __all__ = [
     "MLX_VERSION",
     "adamw",
     "add_layer_norm",
+    "keep_freed_memory",
     "layer_norm",
     "linear",
+    "linears",
     "masked_attention",
     "positional_embedding",
 ]

@@ -10,7 +10,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from .model import ESM1
 from .objective import masked_loss
-from .ops import adamw
+from .ops import adamw, keep_freed_memory
 
 # Shorter memories than Adam's 0.9 and 0.999, for runs of some hundred or thousand steps: on the
 # sample 0.8 saves a quarter of the steps that 0.9 needs. 0.98 is fairseq's for RoBERTa.
@@ -37,6 +37,8 @@ class TrainStep:
     def __init__(
         self, model: ESM1, *, weight_decay: float, clip_norm: float, compiled: bool | None = None
     ) -> None:
+        # A step frees nearly all that the next one needs again.
+        keep_freed_memory()
         self.model, self.weight_decay, self.clip_norm = model, weight_decay, clip_norm
         self.steps = 0
         parameters = dict(tree_flatten(model.trainable_parameters()))

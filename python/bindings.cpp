@@ -89,15 +89,16 @@ void bind_positional_embedding(nb::module_& m) {
 
 void bind_linear(nb::module_& m) {
   m.def("linear", &ek::linear, "x"_a, "weight"_a, "bias"_a = nb::none(), nb::kw_only(),
-        "activation"_a = nb::none(), "stream"_a = nb::none(),
+        "activation"_a = nb::none(), "residual"_a = nb::none(), "stream"_a = nb::none(),
         R"(
-        ``activation(x @ weight.T + bias)`` on a real BLAS on the CPU, on MLX's own ops on a GPU.
+        ``activation(x @ weight.T + bias) + residual``, on the CPU on a real BLAS.
 
         Args:
             x (array): ``(..., I)`` float32, float16 or bfloat16.
             weight (array): ``(O, I)``, the same dtype.
             bias (array, optional): ``(O,)``.
             activation (str, optional): None or ``"gelu"``, the exact one with erf.
+            residual (array, optional): ``(..., O)``, the same dtype.
             stream (Stream or Device, optional): where to run.
 
         Returns:
@@ -105,6 +106,25 @@ void bind_linear(nb::module_& m) {
 
         Raises:
             ValueError: where shapes or dtypes do not fit together, or the activation is unknown.
+      )");
+  m.def("linears", &ek::linears, "x"_a, "weights"_a, "biases"_a = ek::Arrays{}, nb::kw_only(),
+        "stream"_a = nb::none(),
+        R"(
+        Several linear layers of one x, as one: ``x @ weight.T + bias`` for each.
+
+        The gradient of ``x`` is added up over the layers as it is made.
+
+        Args:
+            x (array): ``(..., I)`` float32, float16 or bfloat16.
+            weights (list of arrays): ``(O, I)`` each, the same dtype; O may differ.
+            biases (list of arrays): ``(O,)`` each; or none at all.
+            stream (Stream or Device, optional): where to run.
+
+        Returns:
+            list of arrays: ``(..., O)`` each, in the dtype of ``x``.
+
+        Raises:
+            ValueError: where numbers, shapes or dtypes do not fit together.
       )");
 }
 

@@ -322,6 +322,7 @@ class LinearProblem(ArraysByName):
     dtype: str = "float32"
     bias: bool = True
     activation: str | None = None
+    residual: bool = False
     size: float = 1.0
     layouts: tuple[str, ...] = ("contiguous",) * 3  # of x, weight, dy
     seed: int = 0
@@ -339,32 +340,49 @@ class LinearProblem(ArraysByName):
             for name, layout in zip(values, self.layouts, strict=True)
         }
         bias = rng.standard_normal(width_out) * self.size
-        return arrays | {"bias": arrange(bias, "contiguous", self.dtype)}
+        arrays["bias"] = arrange(bias, "contiguous", self.dtype)
+        residual = rng.standard_normal((*self.rows, width_out))
+        layout = self.layouts[0]
+        arrays["residual"] = arrange(residual, layout, self.dtype) if self.residual else None
+        return arrays
 
     @property
     def names(self) -> tuple[str, ...]:
-        return ("y", "dx", "dweight") + (("dbias",) if self.bias else ())
+        return ("y", *(f"d{name}" for name in self._inputs))
+
+    @property
+    def _inputs(self) -> tuple[str, ...]:
+        bias, residual = ("bias",) * self.bias, ("residual",) * self.residual
+        return ("x", "weight", *bias, *residual)
 
     @property
     def differentiable(self) -> tuple[mx.array, ...]:
-        inputs = ("x", "weight") + (("bias",) if self.bias else ())
-        return tuple(self.arrays[name] for name in inputs)
+        return tuple(self.arrays[name] for name in self._inputs)
 
     @property
     def cotangent(self) -> mx.array:
         return self.arrays["dy"]
 
     def call(self, module: Any, *differentiable: mx.array, **options: Any) -> mx.array:
-        y: mx.array = module.linear(*differentiable, activation=self.activation, **options)
-        return y
+        inputs, residual = differentiable, None
+        if self.residual:
+            *inputs, residual = differentiable
+        if module is ops and self.residual:
+            options |= {"residual": residual}
+        y: mx.array = module.linear(*inputs, activation=self.activation, **options)
+        return y if module is ops or residual is None else y + residual
 
     def clean(self) -> LinearProblem:
         return self
 
     def answers(self) -> tuple[dict[str, Array], dict[str, Array]]:
-        inputs = [as_numpy(x) for x in self.differentiable]
+        inputs = [as_numpy(self.arrays[name]) for name in self._inputs if name != "residual"]
         dy = as_numpy(self.cotangent)
         true = {"y": truth.linear(*inputs, activation=self.activation)}
         true |= truth.linear_gradients(dy, *inputs, activation=self.activation)
         unit = rounding.linear(dy, *inputs, dtype=self.dtype, activation=self.activation)
+        if self.residual:
+            residual, eps = as_numpy(self.arrays["residual"]), rounding.EPS[self.dtype]
+            true |= {"y": true["y"] + residual, "dresidual": dy}
+            unit |= {"y": unit["y"] + eps * np.abs(residual), "dresidual": eps * np.abs(dy)}
         return true, unit

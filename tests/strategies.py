@@ -79,6 +79,7 @@ def linear_problems(draw: st.DrawFn) -> LinearProblem:
         dtype=draw(_dtypes),
         bias=draw(st.booleans()),
         activation=draw(st.sampled_from((None, "gelu"))),
+        residual=draw(st.booleans()),
         size=draw(st.sampled_from((1.0, 0.01, 30.0))),
         layouts=(draw(_layouts), draw(_layouts), draw(_cotangent_layouts)),
         seed=draw(_seeds),

@@ -162,6 +162,12 @@ BAD_LINEAR = {
     "integer bias": ({"bias": integers(5)}, "bias", "int32"),
     "an unknown activation": ({"activation": "relu"}, "activation", "relu"),
     "an empty activation": ({"activation": ""}, "activation", '""'),
+    "residual that would broadcast": ({"residual": mx.ones((1, 5))}, "residual", "(1, 5)"),
+    "residual of another dtype": (
+        {"residual": mx.ones((2, 5), mx.float16)},
+        "residual",
+        "float16",
+    ),
     "GELU in capitals": ({"activation": "GELU"}, "activation", "GELU"),
 }
 

@@ -32,6 +32,7 @@ PROBLEMS: dict[str, AnyProblem] = {
     "linear": LinearProblem((2, 5), (7, 9)),
     "linear_gelu": LinearProblem((2, 5), (7, 9), activation="gelu"),
     "linear_half": LinearProblem((2, 5), (7, 9), activation="gelu", dtype="bfloat16"),
+    "linear_residual": LinearProblem((2, 5), (7, 9), activation="gelu", residual=True),
     "linear_no_bias": LinearProblem((2, 5), (7, 9), bias=False, activation="gelu"),
 }
 every_op = pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)

@@ -28,7 +28,7 @@ ATTENTION_DENSE = AttentionProblem((2, 2, 9, 4))
 EMBEDDING = EmbeddingProblem((2, 9, 4), segments="runs", mask_idx=32, positions=11)
 EMBEDDING_DENSE = EmbeddingProblem((2, 9, 4), positions=11, dtype="float16")
 LINEAR = LinearProblem((2, 3), (5, 6))
-LINEAR_GELU = LinearProblem((3,), (5, 6), activation="gelu")
+LINEAR_GELU = LinearProblem((3,), (5, 6), activation="gelu", residual=True)
 LAYER_NORM = LayerNormProblem((2, 3), 5)
 LAYER_NORM_ADDED = LayerNormProblem((3,), 5, residual="added")
 PROBLEMS = (

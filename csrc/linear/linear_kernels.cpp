@@ -32,6 +32,7 @@ void finish_tile(const LinearForward& f, const LinearKernels::Tile& t) {
     const int64_t at = (t.row + i) * N + t.column;
     T* y = static_cast<T*>(f.y) + at;
     T* pre = f.gelu ? static_cast<T*>(f.pre) + at : nullptr;
+    const T* residual = f.residual == nullptr ? nullptr : static_cast<const T*>(f.residual) + at;
     for_each_vector(t.columns, [&](int64_t j, int count) {
       vfloat h = load_some(product + j, count);
       if (f.bias != nullptr) {
@@ -40,6 +41,9 @@ void finish_tile(const LinearForward& f, const LinearKernels::Tile& t) {
       if (pre != nullptr) {
         store_some(pre + j, h, count);
         h = h * normal(h).cdf;
+      }
+      if (residual != nullptr) {
+        h += load_some(residual + j, count);
       }
       store_some(y + j, h, count);
     });

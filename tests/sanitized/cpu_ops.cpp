@@ -220,6 +220,7 @@ void out_of_memory_case() {
 
 // ---- linear and positional embedding ------------------------------------------------------------
 
+// Two layers of one x with the same weights, the first with a residual.
 void linear_case(int M, int N, int K, bool gelu, std::mt19937& rng) {
   Floats x = random_floats(static_cast<size_t>(M) * K, rng);
   Floats w = random_floats(static_cast<size_t>(N) * K, rng);
@@ -230,23 +231,31 @@ void linear_case(int M, int N, int K, bool gelu, std::mt19937& rng) {
       const double h = dot(&x[m * K], &w[n * K], K) + bias[n];
       const double cdf = 0.5 * std::erfc(-h / std::sqrt(2.0));
       const double pdf = std::exp(-h * h / 2) / std::sqrt(2 * M_PI);
-      y_true[m * N + n] = gelu ? h * cdf : h;
+      y_true[m * N + n] = (gelu ? h * cdf : h) + dy[m * N + n];
       const double dh = dy[m * N + n] * (gelu ? cdf + h * pdf : 1);
       db_true[n] += dh;
       for (int k = 0; k < K; ++k) {
-        dx_true[m * K + k] += dh * w[n * K + k];
+        dx_true[m * K + k] += 2 * dh * w[n * K + k];
         dw_true[n * K + k] += dh * x[m * K + k];
       }
     }
   }
   const LinearInputs in{Dtype::float32, {x.data(), M, K, K, 1}, {w.data(), N, K, K, 1}, gelu};
-  Floats y(dy.size(), NAN), pre = y, dx(x.size(), NAN), dw(w.size(), NAN), db(N, NAN);
-  linear_forward({in, bias.data(), y.data(), gelu ? pre.data() : nullptr});
-  linear_backward(
-      {in, {dy.data(), M, N, N, 1}, gelu ? pre.data() : nullptr, dx.data(), dw.data(), db.data()});
+  Floats y(dy.size(), NAN), pre = y, y2 = y, pre2 = y, dx(x.size(), NAN), dw(w.size(), NAN),
+                            dw2 = dw, db(N, NAN), db2 = db;
+  const LinearForward forward[] = {
+      {in, bias.data(), dy.data(), y.data(), gelu ? pre.data() : nullptr},
+      {in, bias.data(), nullptr, y2.data(), gelu ? pre2.data() : nullptr}};
+  linear_forward(forward, 2);
+  const Matrix cotangent{dy.data(), M, N, N, 1};
+  const LinearBackward backward[] = {
+      {in, cotangent, gelu ? pre.data() : nullptr, dx.data(), dw.data(), db.data()},
+      {in, cotangent, gelu ? pre2.data() : nullptr, dx.data(), dw2.data(), db2.data()}};
+  linear_backward(backward, 2);
   expect_close("linear y", y, y_true);
   expect_close("linear dx", dx, dx_true);
   expect_close("linear dweight", dw, dw_true);
+  expect_close("linear dweight of another layer", dw2, dw_true);
   expect_close("linear dbias", db, db_true);
 }
 
