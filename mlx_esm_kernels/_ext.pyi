@@ -32,8 +32,47 @@ def linear(
     bias: mx.array | None = None,
     *,
     activation: str | None = None,
+    residual: mx.array | None = None,
     stream: mx.Stream | mx.Device | None = None,
 ) -> mx.array: ...
+def linears(
+    x: mx.array,
+    weights: list[mx.array],
+    biases: list[mx.array] = ...,
+    *,
+    stream: mx.Stream | mx.Device | None = None,
+) -> list[mx.array]: ...
+def layer_norm(
+    x: mx.array,
+    weight: mx.array,
+    bias: mx.array,
+    *,
+    eps: float = 1e-5,
+    stream: mx.Stream | mx.Device | None = None,
+) -> mx.array: ...
+def add_layer_norm(
+    x: mx.array,
+    delta: mx.array | None,
+    weight: mx.array,
+    bias: mx.array,
+    *,
+    eps: float = 1e-5,
+    stream: mx.Stream | mx.Device | None = None,
+) -> tuple[mx.array, mx.array]: ...
+def adamw(
+    weights: list[mx.array],
+    gradients: list[mx.array],
+    m: list[mx.array],
+    v: list[mx.array],
+    rates: mx.array,
+    *,
+    beta_1: float,
+    beta_2: float,
+    weight_decay: float,
+    clip_norm: float,
+    composed: bool = False,
+    stream: mx.Stream | mx.Device | None = None,
+) -> tuple[list[mx.array], list[mx.array], list[mx.array], mx.array]: ...
 def masked_attention_composed(
     q: mx.array,
     k: mx.array,
@@ -54,7 +93,9 @@ def positional_embedding_composed(
 def linear_composed(
     x: mx.array, weight: mx.array, bias: mx.array | None = None, gelu: bool = False
 ) -> mx.array: ...
+def layer_norm_composed(x: mx.array, weight: mx.array, bias: mx.array, eps: float) -> mx.array: ...
 def cpu_target() -> str: ...
+def keep_freed_memory() -> None: ...
 def num_threads() -> int: ...
 def attention_served(D: int, dtype: mx.Dtype) -> bool: ...
 def attention_tiles(kernel: str, D: int, dtype: mx.Dtype) -> tuple[int, int]: ...

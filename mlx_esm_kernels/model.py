@@ -12,7 +12,14 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .config import PRESETS, ESM1Config
-from .ops import linear, masked_attention, positional_embedding
+from .ops import (
+    add_layer_norm,
+    layer_norm,
+    linear,
+    linears,
+    masked_attention,
+    positional_embedding,
+)
 
 __all__ = ["ESM1", "PRESETS", "ESM1Config"]
 
@@ -91,13 +98,13 @@ class ESM1(nn.Module):
         )
         if config.emb_layer_norm_before:
             # fair-esm clears padding once more here. Nothing sees padding, so that changes nothing.
-            x = self.emb_layer_norm_before(x)
+            x = _norm(self.emb_layer_norm_before, x)
 
         representations = {0: x} if 0 in repr_layers else {}
         for number, layer in enumerate(self.layers, start=1):
             x = layer(x, segment_ids)
             if number == config.num_layers:
-                x = self.emb_layer_norm_after(x)
+                x = _norm(self.emb_layer_norm_after, x)
             if number in repr_layers:
                 representations[number] = x
         return x, representations
@@ -129,10 +136,10 @@ class TransformerLayer(nn.Module):
 
     def __call__(self, x: mx.array, segment_ids: mx.array) -> mx.array:
         """x (B, L, C), segment_ids (B, L) -> (B, L, C)."""
-        x = x + self.self_attn(self.self_attn_layer_norm(x), segment_ids)
-        h = self.final_layer_norm(x)
+        x, h = _add_norm(self.self_attn_layer_norm, x, None)
+        x, h = _add_norm(self.final_layer_norm, x, self.self_attn(h, segment_ids))
         h = linear(h, self.fc1.weight, self.fc1.bias, activation="gelu")  # (B, L, FFN)
-        return x + linear(h, self.fc2.weight, self.fc2.bias)
+        return linear(h, self.fc2.weight, self.fc2.bias, residual=x)
 
 
 class SelfAttention(nn.Module):
@@ -149,9 +156,9 @@ class SelfAttention(nn.Module):
 
     def __call__(self, x: mx.array, segment_ids: mx.array) -> mx.array:
         """x (B, L, C), segment_ids (B, L) -> (B, L, C)."""
-        q = self._heads(linear(x, self.q_proj.weight, self.q_proj.bias))
-        k = self._heads(linear(x, self.k_proj.weight, self.k_proj.bias))
-        v = self._heads(linear(x, self.v_proj.weight, self.v_proj.bias))
+        layers = (self.q_proj, self.k_proj, self.v_proj)
+        projected = linears(x, [p.weight for p in layers], [p.bias for p in layers])
+        q, k, v = (self._heads(y) for y in projected)
         o = masked_attention(q, k, v, segment_ids=segment_ids)
         o = o.swapaxes(1, 2).reshape(x.shape)
         return linear(o, self.out_proj.weight, self.out_proj.bias)
@@ -174,7 +181,19 @@ class LMHead(nn.Module):
     def __call__(self, x: mx.array, token_table: mx.array) -> mx.array:
         """x (..., C), token_table (V, C) -> logits (..., V)."""
         x = linear(x, self.dense.weight, self.dense.bias, activation="gelu")
-        return linear(self.layer_norm(x), token_table, self.bias)
+        return linear(_norm(self.layer_norm, x), token_table, self.bias)
+
+
+def _norm(parameters: nn.LayerNorm, x: mx.array) -> mx.array:
+    """The layer norm of x (..., C) with these parameters."""
+    return layer_norm(x, parameters.weight, parameters.bias, eps=parameters.eps)
+
+
+def _add_norm(
+    parameters: nn.LayerNorm, x: mx.array, delta: mx.array | None
+) -> tuple[mx.array, mx.array]:
+    """x + delta and its layer norm; the gradients of both uses are added up in one pass."""
+    return add_layer_norm(x, delta, parameters.weight, parameters.bias, eps=parameters.eps)
 
 
 def _embedding(rows: int, width: int, padding_idx: int) -> nn.Embedding:

@@ -1,4 +1,4 @@
-"""The compiled ops: masked attention, positional embedding and linear.
+"""The compiled ops: attention, embedding, linear, layer norm and a step of AdamW.
 
 Importing this module checks that the MLX at hand is the one the extension was built for, and makes
 the libraries that the extension links to known to the loader.
@@ -41,7 +41,16 @@ import mlx.core as mx  # noqa: E402
 _load_blas()
 
 from mlx_esm_kernels import _ext, dispatch  # noqa: E402
-from mlx_esm_kernels._ext import cpu_target, linear, num_threads  # noqa: E402
+from mlx_esm_kernels._ext import (  # noqa: E402
+    adamw,
+    add_layer_norm,
+    cpu_target,
+    keep_freed_memory,
+    layer_norm,
+    linear,
+    linears,
+    num_threads,
+)
 
 # A bad value of an environment variable is better known now than in the middle of a computation.
 num_threads()
@@ -148,4 +157,14 @@ def positional_embedding(
     )
 
 
-__all__ = ["MLX_VERSION", "linear", "masked_attention", "positional_embedding"]
+__all__ = [
+    "MLX_VERSION",
+    "adamw",
+    "add_layer_norm",
+    "keep_freed_memory",
+    "layer_norm",
+    "linear",
+    "linears",
+    "masked_attention",
+    "positional_embedding",
+]

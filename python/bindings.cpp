@@ -1,12 +1,18 @@
 // The Python names of the ops. All that they do is in csrc/.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/variant.h>
+#include <nanobind/stl/vector.h>
 
+#include "adamw/adamw.h"
 #include "bind_metal.h"
+#include "cpu/memory.h"
 #include "cpu/target.h"
 #include "cpu/threads.h"
+#include "layer_norm/layer_norm.h"
 #include "linear/linear.h"
 #include "masked_attention/masked_attention.h"
 #include "positional_embedding/positional_embedding.h"
@@ -83,15 +89,16 @@ void bind_positional_embedding(nb::module_& m) {
 
 void bind_linear(nb::module_& m) {
   m.def("linear", &ek::linear, "x"_a, "weight"_a, "bias"_a = nb::none(), nb::kw_only(),
-        "activation"_a = nb::none(), "stream"_a = nb::none(),
+        "activation"_a = nb::none(), "residual"_a = nb::none(), "stream"_a = nb::none(),
         R"(
-        ``activation(x @ weight.T + bias)`` on a real BLAS on the CPU, on MLX's own ops on a GPU.
+        ``activation(x @ weight.T + bias) + residual``, on the CPU on a real BLAS.
 
         Args:
             x (array): ``(..., I)`` float32, float16 or bfloat16.
             weight (array): ``(O, I)``, the same dtype.
             bias (array, optional): ``(O,)``.
             activation (str, optional): None or ``"gelu"``, the exact one with erf.
+            residual (array, optional): ``(..., O)``, the same dtype.
             stream (Stream or Device, optional): where to run.
 
         Returns:
@@ -99,6 +106,111 @@ void bind_linear(nb::module_& m) {
 
         Raises:
             ValueError: where shapes or dtypes do not fit together, or the activation is unknown.
+      )");
+  m.def("linears", &ek::linears, "x"_a, "weights"_a, "biases"_a = ek::Arrays{}, nb::kw_only(),
+        "stream"_a = nb::none(),
+        R"(
+        Several linear layers of one x, as one: ``x @ weight.T + bias`` for each.
+
+        The gradient of ``x`` is added up over the layers as it is made.
+
+        Args:
+            x (array): ``(..., I)`` float32, float16 or bfloat16.
+            weights (list of arrays): ``(O, I)`` each, the same dtype; O may differ.
+            biases (list of arrays): ``(O,)`` each; or none at all.
+            stream (Stream or Device, optional): where to run.
+
+        Returns:
+            list of arrays: ``(..., O)`` each, in the dtype of ``x``.
+
+        Raises:
+            ValueError: where numbers, shapes or dtypes do not fit together.
+      )");
+}
+
+void bind_layer_norm(nb::module_& m) {
+  m.def("layer_norm", &ek::layer_norm, "x"_a, "weight"_a, "bias"_a, nb::kw_only(), "eps"_a = 1e-5f,
+        "stream"_a = nb::none(),
+        R"(
+        ``(x - mean) / sqrt(variance + eps) * weight + bias`` over the last axis, in float32.
+
+        Differentiable; deterministic; on the CPU on all threads in both directions.
+
+        Args:
+            x (array): ``(..., C)`` float32, float16 or bfloat16; any strides.
+            weight, bias (array): ``(C,)``.
+            eps (float): above 0.
+            stream (Stream or Device, optional): where to run.
+
+        Returns:
+            array: ``(..., C)`` in the dtype of ``x``.
+
+        Raises:
+            ValueError: where shapes or dtypes do not fit together, or eps is not above 0.
+      )");
+  m.def("add_layer_norm", &ek::add_layer_norm, "x"_a, "delta"_a.none(), "weight"_a, "bias"_a,
+        nb::kw_only(), "eps"_a = 1e-5f, "stream"_a = nb::none(),
+        R"(
+        A residual connection and the layer norm after it: ``x + delta`` and its ``layer_norm``.
+
+        The gradients that reach the sum from both are added up in one pass.
+
+        Args:
+            x (array): ``(..., C)`` float32, float16 or bfloat16; any strides.
+            delta (array, optional): as x. None: nothing is added, and x itself comes back.
+            weight, bias, eps, stream: as in ``layer_norm``.
+
+        Returns:
+            tuple: two arrays ``(..., C)``.
+
+        Raises:
+            ValueError: where shapes or dtypes do not fit together, or eps is not above 0.
+      )");
+}
+
+using State = std::tuple<ek::Arrays, ek::Arrays, ek::Arrays, ek::mx::array>;
+
+State as_tuple(const ek::AdamWResult& result) {
+  return {result.state.weights, result.state.m, result.state.v, result.norm};
+}
+
+void bind_adamw(nb::module_& m) {
+  m.def(
+      "adamw",
+      [](const ek::Arrays& weights, const ek::Arrays& gradients, const ek::Arrays& moments_1,
+         const ek::Arrays& moments_2, const ek::mx::array& rates, float beta_1, float beta_2,
+         float weight_decay, float clip_norm, bool composed, ek::mx::StreamOrDevice stream) {
+        const ek::AdamWState old{weights, moments_1, moments_2};
+        const ek::AdamWOptions options{beta_1, beta_2, weight_decay, clip_norm};
+        return as_tuple(
+            composed ? ek::adamw_composed(old, gradients, rates, options, ek::mx::to_stream(stream))
+                     : ek::adamw(old, gradients, rates, options, stream));
+      },
+      "weights"_a, "gradients"_a, "m"_a, "v"_a, "rates"_a, nb::kw_only(), "beta_1"_a, "beta_2"_a,
+      "weight_decay"_a, "clip_norm"_a, "composed"_a = false, "stream"_a = nb::none(),
+      R"(
+        A step of AdamW (Loshchilov and Hutter 2019, algorithm 2) on all parameters at once.
+
+        Gradients whose global norm (L2 over all of them) is above ``clip_norm`` are scaled down to
+        it first. Parameters of two or more axes decay, the others do not. Deterministic.
+
+        Args:
+            weights, gradients, m, v (list of arrays): one each per parameter, of its shape; the
+              moments begin at 0. Float32 is served in two passes on the CPU.
+            rates (array): ``(3,)``: the learning rate, the learning rate times
+              ``sqrt(1 - beta_2**t) / (1 - beta_1**t)``, and epsilon times ``sqrt(1 - beta_2**t)``,
+              where t counts the steps from 1.
+            beta_1, beta_2 (float): shares of the moments that are kept, in [0, 1).
+            weight_decay (float): share of a weight that decays, times the learning rate.
+            clip_norm (float): the highest norm, above 0.
+            composed (bool): True makes it from MLX's own ops, on any device.
+            stream (Stream or Device, optional): where to run.
+
+        Returns:
+            tuple: the new weights, m and v, and the norm before clipping, a float32 scalar.
+
+        Raises:
+            ValueError: where the arrays do not fit together or an option is out of range.
       )");
 }
 
@@ -132,6 +244,13 @@ void bind_composed(nb::module_& m) {
          const std::optional<ek::mx::array>& bias,
          bool gelu) { return ek::linear_composed(x, weight, bias, gelu, ek::mx::to_stream({})); },
       "x"_a, "weight"_a, "bias"_a = nb::none(), "gelu"_a = false);
+  m.def(
+      "layer_norm_composed",
+      [](const ek::mx::array& x, const ek::mx::array& weight, const ek::mx::array& bias,
+         float eps) {
+        return ek::layer_norm_composed(x, weight, bias, eps, ek::mx::to_stream({}));
+      },
+      "x"_a, "weight"_a, "bias"_a, "eps"_a);
 }
 
 }  // namespace
@@ -141,10 +260,14 @@ NB_MODULE(_ext, m) {
   bind_masked_attention(m);
   bind_positional_embedding(m);
   bind_linear(m);
+  bind_layer_norm(m);
+  bind_adamw(m);
   bind_composed(m);
   bind_metal(m);
   m.def(
       "cpu_target", [] { return ek::cpu::target_name(ek::cpu::target()); },
       "The instruction set that the CPU kernels use.");
+  m.def("keep_freed_memory", &ek::cpu::keep_freed_memory,
+        "Has malloc keep freed memory for the next call; for the whole process, for good.");
   m.def("num_threads", &ek::cpu::num_threads, "How many threads the CPU kernels use.");
 }

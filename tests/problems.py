@@ -9,6 +9,7 @@ from __future__ import annotations
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import SimpleNamespace
 from typing import Any, Protocol, TypeVar
 
 import mlx.core as mx
@@ -62,6 +63,24 @@ def lazy_results(problem: Problem, module: Any, **options: Any) -> dict[str, mx.
     return dict(zip(problem.names, [*outputs, *gradients], strict=True))
 
 
+def _layer_norm(x: mx.array, weight: mx.array, bias: mx.array, *, eps: float, **_: Any) -> mx.array:
+    wide = [a.astype(mx.float32) for a in (x, weight, bias)]
+    return mx.fast.layer_norm(*wide, eps).astype(x.dtype)
+
+
+def _add_layer_norm(
+    x: mx.array, delta: mx.array | None, *parameters: mx.array, eps: float
+) -> tuple[mx.array, mx.array]:
+    s = x if delta is None else x + delta
+    return s, _layer_norm(s, *parameters, eps=eps)
+
+
+# reference.py has no layer norm of its own: MLX's is plain MLX.
+REFERENCE = SimpleNamespace(
+    **vars(reference), layer_norm=_layer_norm, add_layer_norm=_add_layer_norm
+)
+
+
 def results(problem: Problem, module: Any, **options: Any) -> dict[str, mx.array]:
     """The output and all gradients, evaluated, keyed by the problem's names."""
     found = lazy_results(problem, module, **options)
@@ -87,7 +106,7 @@ def _is_composed(problem: AttentionProblem) -> bool:
 def check_results(problem: Problem, actual: dict[str, mx.array]) -> None:
     """Some results of a problem, by name, against the reference and float64 numpy."""
     __tracebackhide__ = True
-    expected = results(problem.clean(), reference)
+    expected = results(problem.clean(), REFERENCE)
     true, unit = problem.answers()
     assert_all_close(
         actual,
@@ -97,10 +116,10 @@ def check_results(problem: Problem, actual: dict[str, mx.array]) -> None:
     )
 
 
-_Problem = TypeVar("_Problem", bound="_Arrays")
+_Problem = TypeVar("_Problem", bound="ArraysByName")
 
 
-class _Arrays:
+class ArraysByName:
     """Arrays by name, made on first use by _make, with some possibly put in their place."""
 
     @cached_property
@@ -118,7 +137,7 @@ class _Arrays:
 
 
 @dataclass(frozen=True)
-class AttentionProblem(_Arrays):
+class AttentionProblem(ArraysByName):
     """masked_attention on (B, H, L, D) normal q, k, v, do; scores of about score_size."""
 
     shape: tuple[int, int, int, int]
@@ -203,7 +222,7 @@ def _arranged_ids(ids: NDArray[Any], layout: str) -> mx.array:
 
 
 @dataclass(frozen=True)
-class EmbeddingProblem(_Arrays):
+class EmbeddingProblem(ArraysByName):
     """positional_embedding of (B, L) tokens from (V, C) and (P, C) tables.
 
     P is positions, or where None the smallest that serves the longest segment.
@@ -295,7 +314,7 @@ class EmbeddingProblem(_Arrays):
 
 
 @dataclass(frozen=True)
-class LinearProblem(_Arrays):
+class LinearProblem(ArraysByName):
     """linear of (..., I) by (O, I); pre-activations of about size."""
 
     rows: tuple[int, ...]
@@ -303,6 +322,7 @@ class LinearProblem(_Arrays):
     dtype: str = "float32"
     bias: bool = True
     activation: str | None = None
+    residual: bool = False
     size: float = 1.0
     layouts: tuple[str, ...] = ("contiguous",) * 3  # of x, weight, dy
     seed: int = 0
@@ -320,32 +340,49 @@ class LinearProblem(_Arrays):
             for name, layout in zip(values, self.layouts, strict=True)
         }
         bias = rng.standard_normal(width_out) * self.size
-        return arrays | {"bias": arrange(bias, "contiguous", self.dtype)}
+        arrays["bias"] = arrange(bias, "contiguous", self.dtype)
+        residual = rng.standard_normal((*self.rows, width_out))
+        layout = self.layouts[0]
+        arrays["residual"] = arrange(residual, layout, self.dtype) if self.residual else None
+        return arrays
 
     @property
     def names(self) -> tuple[str, ...]:
-        return ("y", "dx", "dweight") + (("dbias",) if self.bias else ())
+        return ("y", *(f"d{name}" for name in self._inputs))
+
+    @property
+    def _inputs(self) -> tuple[str, ...]:
+        bias, residual = ("bias",) * self.bias, ("residual",) * self.residual
+        return ("x", "weight", *bias, *residual)
 
     @property
     def differentiable(self) -> tuple[mx.array, ...]:
-        inputs = ("x", "weight") + (("bias",) if self.bias else ())
-        return tuple(self.arrays[name] for name in inputs)
+        return tuple(self.arrays[name] for name in self._inputs)
 
     @property
     def cotangent(self) -> mx.array:
         return self.arrays["dy"]
 
     def call(self, module: Any, *differentiable: mx.array, **options: Any) -> mx.array:
-        y: mx.array = module.linear(*differentiable, activation=self.activation, **options)
-        return y
+        inputs, residual = differentiable, None
+        if self.residual:
+            *inputs, residual = differentiable
+        if module is ops and self.residual:
+            options |= {"residual": residual}
+        y: mx.array = module.linear(*inputs, activation=self.activation, **options)
+        return y if module is ops or residual is None else y + residual
 
     def clean(self) -> LinearProblem:
         return self
 
     def answers(self) -> tuple[dict[str, Array], dict[str, Array]]:
-        inputs = [as_numpy(x) for x in self.differentiable]
+        inputs = [as_numpy(self.arrays[name]) for name in self._inputs if name != "residual"]
         dy = as_numpy(self.cotangent)
         true = {"y": truth.linear(*inputs, activation=self.activation)}
         true |= truth.linear_gradients(dy, *inputs, activation=self.activation)
         unit = rounding.linear(dy, *inputs, dtype=self.dtype, activation=self.activation)
+        if self.residual:
+            residual, eps = as_numpy(self.arrays["residual"]), rounding.EPS[self.dtype]
+            true |= {"y": true["y"] + residual, "dresidual": dy}
+            unit |= {"y": unit["y"] + eps * np.abs(residual), "dresidual": eps * np.abs(dy)}
         return true, unit

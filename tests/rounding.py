@@ -136,3 +136,34 @@ def linear(
     units = truth.linear_gradients(dz_unit, np.abs(x), np.abs(weight), bias)
     units = {name: unit + eps * np.abs(exact[name]) for name, unit in units.items()}
     return units | {"y": eps * np.abs(y) + y_unit}
+
+
+def layer_norm(
+    dy: Array, s: Array, weight: Array, bias: Array, *, dtype: str, eps: float, rounds_s: bool
+) -> Gradients:
+    """Units of y, ds, dweight and dbias; rounds_s: s itself is rounded to the storage type."""
+    unit_eps = EPS[dtype]
+
+    def mean(x: Array) -> Array:
+        return np.asarray(x.mean(axis=-1, keepdims=True))
+
+    ones = np.ones(weight.shape)
+    n = truth.layer_norm(s, ones, 0 * ones, eps=eps)
+    r = 1 / np.sqrt(s.var(axis=-1, keepdims=True) + eps)
+    # An error of s moves n by itself, by the mean and by the variance.
+    s_unit = (unit_eps if rounds_s else _EPS32) * np.abs(s)
+    spread = r * mean(np.abs(n) * (s_unit + _EPS32 * mean(np.abs(s))))
+    n_unit = r * (s_unit + mean(s_unit)) + np.abs(n) * (spread + _EPS32)
+    y = n * weight + bias
+    units = {"y": unit_eps * np.abs(y) + n_unit * np.abs(weight) + _EPS32 * np.abs(bias)}
+
+    g = np.abs(dy * weight)
+    size = r * (g + mean(g) + np.abs(n) * mean(g * np.abs(n)))
+    by_n = r * (n_unit * mean(g * np.abs(n)) + np.abs(n) * mean(g * n_unit))
+    exact = truth.layer_norm_gradients(dy, s, weight, eps=eps)
+    units["ds"] = (_EPS32 + spread) * size + by_n
+    rows = tuple(range(s.ndim - 1))
+    dy = np.abs(dy)
+    units["dweight"] = (dy * (n_unit + _EPS32 * np.abs(n))).sum(axis=rows)
+    units["dbias"] = _EPS32 * dy.sum(axis=rows)
+    return units | {name: units[name] + unit_eps * np.abs(exact[name]) for name in exact}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from arrays import DTYPES, ID_DTYPES, LAYOUTS, SEGMENT_PATTERNS
 from hypothesis import strategies as st
+from layer_norm_problem import LayerNormProblem
 from problems import AttentionProblem, EmbeddingProblem, LinearProblem
 
 # Around the vector widths, register tiles and key blocks of the kernels.
@@ -78,7 +79,22 @@ def linear_problems(draw: st.DrawFn) -> LinearProblem:
         dtype=draw(_dtypes),
         bias=draw(st.booleans()),
         activation=draw(st.sampled_from((None, "gelu"))),
+        residual=draw(st.booleans()),
         size=draw(st.sampled_from((1.0, 0.01, 30.0))),
+        layouts=(draw(_layouts), draw(_layouts), draw(_cotangent_layouts)),
+        seed=draw(_seeds),
+    )
+
+
+@st.composite
+def layer_norm_problems(draw: st.DrawFn) -> LayerNormProblem:
+    return LayerNormProblem(
+        rows=tuple(draw(st.lists(_sizes((1, 2, 3, 8, 17), 20), max_size=3))),
+        width=draw(_sizes(WIDTHS, 130)),
+        dtype=draw(_dtypes),
+        residual=draw(st.sampled_from(("none", "through", "added"))),
+        offset=draw(st.sampled_from((0.0, 0.5, 30.0))),
+        eps=draw(st.sampled_from((1e-5, 1e-12, 0.1))),
         layouts=(draw(_layouts), draw(_layouts), draw(_cotangent_layouts)),
         seed=draw(_seeds),
     )

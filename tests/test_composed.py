@@ -11,7 +11,14 @@ import pytest
 from arrays import DTYPES, SEGMENT_PATTERNS
 from closeness import as_numpy
 from hypothesis import given, settings
-from problems import AttentionProblem, EmbeddingProblem, LinearProblem, check_results, results
+from layer_norm_problem import LayerNormProblem
+from problems import (
+    AttentionProblem,
+    EmbeddingProblem,
+    LinearProblem,
+    check_results,
+    results,
+)
 from strategies import attention_problems, embedding_problems
 
 from mlx_esm_kernels import _ext
@@ -31,6 +38,7 @@ composed = SimpleNamespace(
     masked_attention=_masked_attention,
     positional_embedding=_ext.positional_embedding_composed,
     linear=_linear,
+    layer_norm=_ext.layer_norm_composed,
 )
 
 
@@ -80,4 +88,10 @@ def test_embedding_whatever_the_input(problem: EmbeddingProblem) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_linear_in_every_dtype(dtype: str, activation: str | None) -> None:
     problem = LinearProblem((2, 9), (17, 12), dtype=dtype, activation=activation)
+    check_results(problem, results(problem, composed))
+
+
+def test_layer_norm() -> None:
+    """In float32: in half precision MLX rounds between the steps on a CPU."""
+    problem = LayerNormProblem((2, 9), 17)
     check_results(problem, results(problem, composed))

@@ -13,7 +13,15 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from closeness import as_numpy
-from problems import AttentionProblem, EmbeddingProblem, LinearProblem, Problem, check, results
+from layer_norm_problem import LayerNormProblem
+from problems import (
+    AttentionProblem,
+    EmbeddingProblem,
+    LinearProblem,
+    Problem,
+    check,
+    results,
+)
 
 from mlx_esm_kernels import ops
 
@@ -23,6 +31,8 @@ PROBLEMS: dict[str, Problem] = {
     "attention_half": AttentionProblem((2, 4, 100, 64), dtype="bfloat16", segments="holes"),
     "embedding": EmbeddingProblem((8, 200, 100), segments="runs", mask_idx=32),
     "embedding_half": EmbeddingProblem((4, 200, 64), dtype="float16", vocabulary=5),
+    "layer_norm": LayerNormProblem((8, 65), 321, residual="added"),
+    "layer_norm_half": LayerNormProblem((3, 700), 64, dtype="bfloat16"),
     "linear": LinearProblem((8, 65), (96, 130)),
     "linear_gelu": LinearProblem((2, 300), (64, 256), activation="gelu"),
     "linear_half": LinearProblem((2, 300), (64, 100), activation="gelu", dtype="float16"),

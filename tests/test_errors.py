@@ -39,6 +39,12 @@ def linear(**changed: Any) -> None:
     mx.eval(ops.linear(**(options | changed)))
 
 
+def layer_norm(**changed: Any) -> None:
+    options = {"x": mx.ones((2, 3)), "weight": mx.ones((3,)), "bias": mx.ones((3,))} | changed
+    op = ops.add_layer_norm if "delta" in options else ops.layer_norm
+    mx.eval(op(**options))
+
+
 def integers(*shape: int, dtype: mx.Dtype = mx.int32) -> mx.array:
     return mx.ones(shape).astype(dtype)
 
@@ -156,7 +162,28 @@ BAD_LINEAR = {
     "integer bias": ({"bias": integers(5)}, "bias", "int32"),
     "an unknown activation": ({"activation": "relu"}, "activation", "relu"),
     "an empty activation": ({"activation": ""}, "activation", '""'),
+    "residual that would broadcast": ({"residual": mx.ones((1, 5))}, "residual", "(1, 5)"),
+    "residual of another dtype": (
+        {"residual": mx.ones((2, 5), mx.float16)},
+        "residual",
+        "float16",
+    ),
     "GELU in capitals": ({"activation": "GELU"}, "activation", "GELU"),
+}
+
+
+BAD_LAYER_NORM = {
+    "x of no axes": ({"x": mx.array(1.0)}, "x", "()"),
+    "x of no width": ({"x": mx.ones((2, 0))}, "x", "(2, 0)"),
+    "integer x": ({"x": integers(2, 3)}, "x", "int32"),
+    "weight of another width": ({"weight": mx.ones((4,))}, "weight", "(4,)"),
+    "integer weight": ({"weight": integers(3)}, "weight", "int32"),
+    "bias of two axes": ({"bias": mx.ones((1, 3))}, "bias", "(1, 3)"),
+    "integer bias": ({"bias": integers(3)}, "bias", "int32"),
+    "eps of 0": ({"eps": 0.0}, "eps", "0.0"),
+    "eps that is NaN": ({"eps": float("nan")}, "eps", "nan"),
+    "delta that would broadcast": ({"delta": mx.ones((1, 3))}, "delta", "(1, 3)"),
+    "delta of another dtype": ({"delta": mx.ones((2, 3), mx.float16)}, "delta", "float16"),
 }
 
 
@@ -175,6 +202,11 @@ def test_linear_refuses(changed: dict[str, Any], names: str, got: str) -> None:
     assert_refused(linear, "linear", changed, names, got)
 
 
+@pytest.mark.parametrize(("changed", "names", "got"), BAD_LAYER_NORM.values(), ids=BAD_LAYER_NORM)
+def test_layer_norm_refuses(changed: dict[str, Any], names: str, got: str) -> None:
+    assert_refused(layer_norm, "layer_norm", changed, names, got)
+
+
 def test_what_the_bad_calls_were_changed_from_is_accepted() -> None:
     attention()
     attention(bias_k=mx.ones((H, D)), bias_v=mx.ones((H, D)), segment_ids=integers(B, L))
@@ -183,6 +215,8 @@ def test_what_the_bad_calls_were_changed_from_is_accepted() -> None:
     embedding(tokens=mx.full((1, P - PADDING - 1), 5))
     linear()
     linear(activation="gelu", bias=None)
+    layer_norm()
+    layer_norm(delta=None)
 
 
 def test_tokens_where_the_segment_is_padding_may_be_anything() -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import pytest
 from arrays import DTYPES, LAYOUTS
+from closeness import as_numpy
 from hypothesis import given
-from problems import LinearProblem, check, results
+from problems import LinearProblem, check, check_results, results
 from strategies import WIDTHS, linear_problems
 
 from mlx_esm_kernels import ops
@@ -91,3 +93,50 @@ def test_a_row_with_nan_spoils_itself_alone() -> None:
     assert np.isnan(found[2]).all()
     others = [0, 1, 3, 4]
     np.testing.assert_array_equal(found[others], y[others])
+
+
+# ---- several layers of one x ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_several_layers_of_one_x_are_those_layers(dtype: str, bias: bool) -> None:
+    own = [
+        LinearProblem((2, 35), (20, width), dtype=dtype, bias=bias, seed=seed)
+        for seed, width in enumerate((20, 7, 40))
+    ]
+    x = own[0].arrays["x"]
+    weights = [p.arrays["weight"] for p in own]
+    biases = [p.arrays["bias"] for p in own] if bias else []
+
+    def together(x: mx.array, weights: list[mx.array], biases: list[mx.array]) -> list[mx.array]:
+        return ops.linears(x, weights, biases)
+
+    def weighed(*inputs: Any) -> mx.array:
+        pairs = zip(together(*inputs), own, strict=True)
+        return sum(((y * p.cotangent).astype(mx.float32).sum() for y, p in pairs), mx.array(0.0))
+
+    outputs = together(x, weights, biases)
+    dx, dweights, *dbiases = mx.grad(weighed, argnums=(0, 1, 2) if bias else (0, 1))(
+        x, weights, biases
+    )
+    dx_of_each = mx.zeros(x.shape)
+    for i, problem in enumerate(own):
+        problem = problem.with_arrays(x=x)
+        found = {"y": outputs[i], "dweight": dweights[i]} | (
+            {"dbias": dbiases[0][i]} if bias else {}
+        )
+        check_results(problem, found)
+        dx_of_each = dx_of_each + results(problem, ops)["dx"].astype(mx.float32)
+    tolerance = 1e-5 if dtype == "float32" else 0.05
+    np.testing.assert_allclose(as_numpy(dx), as_numpy(dx_of_each), rtol=tolerance, atol=tolerance)
+
+
+def test_as_many_biases_as_weights_or_none() -> None:
+    x, weight, bias = LinearProblem((3,), (4, 5)).differentiable
+    with pytest.raises(ValueError, match=r"^\[linear\] weights must be one or more.*got 2 and 1\."):
+        ops.linears(x, [weight, weight], [bias])
+    with pytest.raises(ValueError, match=r"^\[linear\] weights must be one or more.*got 0 and 0\."):
+        ops.linears(x, [])
+    with pytest.raises(ValueError, match=r"^\[linear\] x must have shape .*got \(3, 4\)\."):
+        ops.linears(x, [weight, mx.ones((5, 3))])

@@ -7,11 +7,18 @@ from collections.abc import Callable
 
 import mlx.core as mx
 import pytest
-from problems import AttentionProblem, EmbeddingProblem, LinearProblem, Problem, check_results
+from layer_norm_problem import LayerNormProblem
+from problems import (
+    AttentionProblem,
+    EmbeddingProblem,
+    LinearProblem,
+    Problem,
+    check_results,
+)
 
 from mlx_esm_kernels import ops
 
-AnyProblem = AttentionProblem | EmbeddingProblem | LinearProblem
+AnyProblem = AttentionProblem | EmbeddingProblem | LayerNormProblem | LinearProblem
 
 PROBLEMS: dict[str, AnyProblem] = {
     "attention": AttentionProblem((2, 2, 20, 8), segments="holes", biases=True, poisoned=True),
@@ -19,9 +26,13 @@ PROBLEMS: dict[str, AnyProblem] = {
     "attention_half": AttentionProblem((2, 2, 20, 8), dtype="float16", segments="runs"),
     "embedding": EmbeddingProblem((2, 20, 8), segments="runs", mask_idx=32),
     "embedding_dense": EmbeddingProblem((2, 20, 8)),
+    "layer_norm": LayerNormProblem((2, 5), 19),
+    "layer_norm_through": LayerNormProblem((2, 5), 19, residual="through"),
+    "layer_norm_added": LayerNormProblem((2, 5), 19, residual="added", dtype="float16"),
     "linear": LinearProblem((2, 5), (7, 9)),
     "linear_gelu": LinearProblem((2, 5), (7, 9), activation="gelu"),
     "linear_half": LinearProblem((2, 5), (7, 9), activation="gelu", dtype="bfloat16"),
+    "linear_residual": LinearProblem((2, 5), (7, 9), activation="gelu", residual=True),
     "linear_no_bias": LinearProblem((2, 5), (7, 9), bias=False, activation="gelu"),
 }
 every_op = pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
@@ -137,7 +148,8 @@ def test_checkpoint(problem: AnyProblem) -> None:
 @every_op
 def test_jvp_says_plainly_that_it_is_not_there(problem: AnyProblem) -> None:
     inputs = list(problem.differentiable)
-    op = {"o": "masked_attention", "x": "positional_embedding", "y": "linear"}[problem.names[0]]
+    ops_by_output = {"o": "masked_attention", "x": "positional_embedding", "y": "linear"}
+    op = ops_by_output.get(problem.names[0], "layer_norm")
     with pytest.raises(ValueError, match=rf"^\[{op}\] .*jvp.*\.$"):
         mx.eval(mx.jvp(lambda *x: problem.call(ops, *x), inputs, inputs))
 

@@ -9,6 +9,7 @@ import mlx.core as mx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from layer_norm_problem import LayerNormProblem
 from problems import (
     AttentionProblem,
     EmbeddingProblem,
@@ -19,7 +20,7 @@ from problems import (
 
 from mlx_esm_kernels import ops
 
-AnyProblem = AttentionProblem | EmbeddingProblem | LinearProblem
+AnyProblem = AttentionProblem | EmbeddingProblem | LayerNormProblem | LinearProblem
 Axes = dict[str, int | None]
 
 ATTENTION = AttentionProblem((2, 2, 9, 4), segments="holes", biases=True)
@@ -27,8 +28,13 @@ ATTENTION_DENSE = AttentionProblem((2, 2, 9, 4))
 EMBEDDING = EmbeddingProblem((2, 9, 4), segments="runs", mask_idx=32, positions=11)
 EMBEDDING_DENSE = EmbeddingProblem((2, 9, 4), positions=11, dtype="float16")
 LINEAR = LinearProblem((2, 3), (5, 6))
-LINEAR_GELU = LinearProblem((3,), (5, 6), activation="gelu")
-PROBLEMS = (ATTENTION, ATTENTION_DENSE, EMBEDDING, EMBEDDING_DENSE, LINEAR, LINEAR_GELU)
+LINEAR_GELU = LinearProblem((3,), (5, 6), activation="gelu", residual=True)
+LAYER_NORM = LayerNormProblem((2, 3), 5)
+LAYER_NORM_ADDED = LayerNormProblem((3,), 5, residual="added")
+PROBLEMS = (
+    *(ATTENTION, ATTENTION_DENSE, EMBEDDING, EMBEDDING_DENSE, LINEAR, LINEAR_GELU),
+    *(LAYER_NORM, LAYER_NORM_ADDED),
+)
 
 every_op = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: type(p).__name__)
 

@@ -1,4 +1,4 @@
-"""The three ops in float64 numpy, forward and hand-derived gradients, with nothing of MLX.
+"""The ops in float64 numpy, forward and hand-derived gradients, with nothing of MLX.
 
 Written as the definitions read, one array per formula, to be checked by eye and by
 test_truth.py (loops, complex step, finite differences). All inputs are numpy arrays; the forward
@@ -239,3 +239,29 @@ def linear_gradients(
     rows_dz, rows_x = dz.reshape(-1, dz.shape[-1]), x.reshape(-1, x.shape[-1])
     gradients = {"dx": dz @ weight, "dweight": rows_dz.T @ rows_x}
     return gradients if bias is None else gradients | {"dbias": rows_dz.sum(axis=0)}
+
+
+def _normalised(s: Array, eps: float) -> tuple[Array, Array]:
+    """(s - mean) * r over the last axis, and r = 1 / sqrt(variance + eps)."""
+    centred = s - s.mean(axis=-1, keepdims=True)
+    r = 1 / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + eps)
+    return centred * r, r
+
+
+def layer_norm(s: Array, weight: Array, bias: Array, *, eps: float) -> Array:
+    """(..., C): weight n + bias, with n of mean 0 and variance 1 in each row."""
+    y: Array = _normalised(s, eps)[0] * weight + bias
+    return y
+
+
+def layer_norm_gradients(dy: Array, s: Array, weight: Array, *, eps: float) -> Gradients:
+    """ds, dweight and dbias: n depends on s by itself, by the mean and by the variance."""
+    n, r = _normalised(s, eps)
+    g = dy * weight
+    mean_g, mean_gn = g.mean(axis=-1, keepdims=True), (g * n).mean(axis=-1, keepdims=True)
+    rows = tuple(range(s.ndim - 1))
+    return {
+        "ds": r * (g - mean_g - n * mean_gn),
+        "dweight": (dy * n).sum(axis=rows),
+        "dbias": dy.sum(axis=rows),
+    }

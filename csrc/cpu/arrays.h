@@ -1,13 +1,10 @@
 // From MLX arrays to the plain memory that the CPU code works on.
 #pragma once
 
-#include <cstdint>
 #include <stdexcept>
+#include <vector>
 
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
-
+#include "cpu/memory.h"
 #include "cpu/target.h"
 #include "mlx/mlx.h"
 
@@ -26,24 +23,16 @@ inline Dtype to_dtype(mlx::core::Dtype dtype) {
   throw std::invalid_argument("[cpu] a floating point array was expected.");
 }
 
-// Asks the system for large pages under an array that nothing was written to yet: each page costs a
-// fault, and rows of one head lie about a page apart. A wish, which may be refused.
-inline void prefer_large_pages([[maybe_unused]] const mlx::core::array& x) {
-#ifdef __linux__
-  constexpr uintptr_t kPage = 4096, kLarge = uintptr_t{1} << 21;
-  if (x.nbytes() < 2 * kLarge) {
-    return;
+// New arrays that nothing was written to yet.
+inline void advise_huge_pages(const std::vector<mlx::core::array>& arrays) {
+  for (const mlx::core::array& x : arrays) {
+    advise_huge_pages(const_cast<char*>(x.data<char>()), x.nbytes());
   }
-  const auto begin = reinterpret_cast<uintptr_t>(x.data<char>());
-  const uintptr_t first = (begin + kPage - 1) / kPage * kPage;
-  const uintptr_t end = (begin + x.nbytes()) / kPage * kPage;
-  madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
-#endif
 }
 
 inline void allocate(mlx::core::array& out) {
   out.set_data(mlx::core::allocator::malloc(out.nbytes()));
-  prefer_large_pages(out);
+  advise_huge_pages(out.data<char>(), out.nbytes());
 }
 
 inline void* bytes(const mlx::core::array& x) {

@@ -5,6 +5,32 @@
 
 namespace mlx_esm_kernels::cpu::CPU_TARGET {
 
+// Calls body(at, count) for whole vectors of a row, then for the rest of it.
+template <class Body>
+inline void for_each_vector(int64_t n, const Body& body) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    body(i, kLanes);
+  }
+  if (i < n) {
+    body(i, static_cast<int>(n - i));
+  }
+}
+
+template <class T>
+inline vfloat load_some(const T* p, int count) {
+  return count == kLanes ? load(p) : load_partial(p, count);
+}
+
+template <class T>
+inline void store_some(T* p, vfloat v, int count) {
+  if (count == kLanes) {
+    store(p, v);
+  } else {
+    store_partial(p, v, count);
+  }
+}
+
 // n elements, `stride` apart, as float32.
 template <class T>
 inline void read_row(const T* from, int64_t stride, int64_t n, float* to) {
@@ -50,6 +76,14 @@ inline void clear_row(T* row, int64_t n) {
   __builtin_memset(row, 0, static_cast<size_t>(n) * sizeof(T));
 }
 
+inline float sum_of_lanes(vfloat v) {
+  float total = 0;
+  for (int lane = 0; lane < kLanes; ++lane) {
+    total += v[lane];
+  }
+  return total;
+}
+
 // A fixed order of summation: lanes first, then lane by lane.
 inline float dot(const float* a, const float* b, int64_t n) {
   vfloat sum = {};
@@ -61,11 +95,7 @@ inline float dot(const float* a, const float* b, int64_t n) {
     const int rest = static_cast<int>(n - i);
     sum += load_partial(a + i, rest) * load_partial(b + i, rest);
   }
-  float total = 0;
-  for (int lane = 0; lane < kLanes; ++lane) {
-    total += sum[lane];
-  }
-  return total;
+  return sum_of_lanes(sum);
 }
 
 }  // namespace mlx_esm_kernels::cpu::CPU_TARGET

@@ -42,25 +42,78 @@ bool is_gelu(const std::optional<std::string>& activation) {
   return activation.has_value();
 }
 
+mx::array as_rows(const mx::array& x, mx::Stream s) {
+  const int width = x.shape(-1);
+  return mx::reshape(x, {static_cast<int>(x.size() / width), width}, s);
+}
+
 }  // namespace
 
 mx::array linear(const mx::array& x, const mx::array& weight, const std::optional<mx::array>& bias,
-                 const std::optional<std::string>& activation, mx::StreamOrDevice s) {
+                 const std::optional<std::string>& activation,
+                 const std::optional<mx::array>& residual, mx::StreamOrDevice s) {
   check(x, weight, bias);
   const bool gelu = is_gelu(activation);
   const mx::Stream stream = mx::to_stream(s);
   mx::Shape shape = x.shape();
   shape.back() = weight.shape(0);
-  if (stream.device != mx::Device::cpu) {
-    return linear_composed(x, weight, bias, gelu, stream);
+  if (residual) {
+    expect_shape(kOp, "residual", *residual, shape, "(..., O)");
+    if (residual->dtype() != x.dtype()) {
+      fail(kOp, "x and residual must have one dtype; got " + text(x.dtype()) + " and " +
+                    text(residual->dtype()) + ".");
+    }
   }
-  const int I = weight.shape(1);
-  Arrays inputs = {mx::reshape(x, {static_cast<int>(x.size() / I), I}, stream), weight};
+  if (stream.device != mx::Device::cpu) {
+    const mx::array y = linear_composed(x, weight, bias, gelu, stream);
+    return residual ? mx::add(y, *residual, stream) : y;
+  }
+  Arrays inputs = {as_rows(x, stream)};
+  if (residual) {
+    inputs.push_back(mx::contiguous(as_rows(*residual, stream), false, stream));
+  }
+  inputs.push_back(weight);
   if (bias) {
     inputs.push_back(contiguous_as(*bias, mx::float32, stream));
   }
-  const auto primitive = std::make_shared<Linear>(stream, LinearOptions{bias.has_value(), gelu});
-  return mx::reshape(outputs_of(primitive, inputs).front(), shape, stream);
+  const LinearOptions options{1, bias.has_value(), gelu, residual.has_value()};
+  const Arrays outputs = outputs_of(std::make_shared<Linear>(stream, options), inputs);
+  return mx::reshape(outputs.front(), shape, stream);
+}
+
+Arrays linears(const mx::array& x, const Arrays& weights, const Arrays& biases,
+               mx::StreamOrDevice s) {
+  if (weights.empty() || (!biases.empty() && biases.size() != weights.size())) {
+    fail(kOp, "weights must be one or more, and biases as many or none; got " +
+                  std::to_string(weights.size()) + " and " + std::to_string(biases.size()) + ".");
+  }
+  const mx::Stream stream = mx::to_stream(s);
+  const auto bias = [&](size_t i) {
+    return biases.empty() ? std::nullopt : std::optional(biases[i]);
+  };
+  for (size_t i = 0; i < weights.size(); ++i) {
+    check(x, weights[i], bias(i));
+  }
+  Arrays outputs;
+  if (stream.device != mx::Device::cpu) {
+    for (size_t i = 0; i < weights.size(); ++i) {
+      outputs.push_back(linear_composed(x, weights[i], bias(i), false, stream));
+    }
+    return outputs;
+  }
+  Arrays inputs = {as_rows(x, stream)};
+  inputs.insert(inputs.end(), weights.begin(), weights.end());
+  for (const mx::array& b : biases) {
+    inputs.push_back(contiguous_as(b, mx::float32, stream));
+  }
+  const LinearOptions options{static_cast<int>(weights.size()), !biases.empty(), false, false};
+  outputs = outputs_of(std::make_shared<Linear>(stream, options), inputs);
+  for (size_t i = 0; i < weights.size(); ++i) {
+    mx::Shape shape = x.shape();
+    shape.back() = weights[i].shape(0);
+    outputs[i] = mx::reshape(outputs[i], shape, stream);
+  }
+  return outputs;
 }
 
 mx::array linear_composed(const mx::array& x, const mx::array& weight,
@@ -82,20 +135,37 @@ mx::array linear_composed(const mx::array& x, const mx::array& weight,
 
 Arrays Linear::vjp(const Arrays& primals, const Arrays& cotangents, const std::vector<int>& argnums,
                    const Arrays& outputs) {
-  const auto wants = [&](int i) {
-    return std::find(argnums.begin(), argnums.end(), i) != argnums.end();
+  // Of the inputs: x, [residual], weights, [biases].
+  const int layers = options_.layers, weights = options_.has_residual ? 2 : 1;
+  const int biases = weights + layers;
+  const auto wants = [&](int begin, int end) {
+    return std::any_of(argnums.begin(), argnums.end(),
+                       [&](int i) { return i >= begin && i < end; });
   };
-  Arrays inputs = {primals[0], primals[1], cotangents[0]};
-  if (options_.gelu) {
-    inputs.push_back(outputs[1]);
+  const LinearGradients wanted{layers, wants(0, 1), wants(weights, biases),
+                               wants(biases, biases + layers), options_.gelu};
+  Arrays gradients;
+  if (wanted.x || wanted.weights || wanted.biases) {
+    Arrays inputs = {primals[0]};
+    inputs.insert(inputs.end(), primals.begin() + weights, primals.begin() + biases);
+    inputs.insert(inputs.end(), cotangents.begin(), cotangents.begin() + layers);
+    if (options_.gelu) {
+      inputs.insert(inputs.end(), outputs.begin() + layers, outputs.end());
+    }
+    gradients = outputs_of(std::make_shared<LinearVJP>(stream(), wanted), inputs);
   }
-  const LinearGradients wanted{wants(0), wants(1), wants(2), options_.gelu};
-  const Arrays gradients = outputs_of(std::make_shared<LinearVJP>(stream(), wanted), inputs);
-  // The gradients come in the order x, weight, bias; argnums may have any order.
+  // The gradients come in the order x, weights, biases; argnums may have any order.
   Arrays ordered;
   for (int i : argnums) {
-    const int before = (i > 0 && wanted.x) + (i > 1 && wanted.weight);
-    ordered.push_back(gradients[before]);
+    if (options_.has_residual && i == 1) {
+      ordered.push_back(cotangents[0]);
+    } else if (i == 0) {
+      ordered.push_back(gradients[0]);
+    } else if (i < biases) {
+      ordered.push_back(gradients[wanted.x + i - weights]);
+    } else {
+      ordered.push_back(gradients[wanted.x + (wanted.weights ? layers : 0) + i - biases]);
+    }
   }
   return ordered;
 }
@@ -104,17 +174,22 @@ Vectorised Linear::vmap(const Arrays& inputs, const std::vector<int>& axes) {
   const Builder build = [&](const Arrays& x) {
     return outputs_of(std::make_shared<Linear>(stream(), options_), x);
   };
-  return any_mapped(axes, 1) ? vmap_by_loop(inputs, axes, build, stream())
-                             : vmap_by_folding(inputs, axes, 1, build, stream());
+  const size_t rows = options_.has_residual ? 2 : 1;
+  return any_mapped(axes, rows) ? vmap_by_loop(inputs, axes, build, stream())
+                                : vmap_by_folding(inputs, axes, rows, build, stream());
 }
 
 std::vector<mx::Shape> Linear::output_shapes(const Arrays& inputs) {
-  const mx::Shape y = {inputs[0].shape(0), inputs[1].shape(0)};
-  return options_.gelu ? std::vector<mx::Shape>{y, y} : std::vector<mx::Shape>{y};
+  std::vector<mx::Shape> shapes;
+  for (int i = 0; i < (options_.gelu ? 2 : 1) * options_.layers; ++i) {
+    const mx::array& weight = inputs[(options_.has_residual ? 2 : 1) + i % options_.layers];
+    shapes.push_back({inputs[0].shape(0), weight.shape(0)});
+  }
+  return shapes;
 }
 
 std::vector<mx::Dtype> Linear::output_dtypes(const Arrays& inputs) const {
-  return std::vector<mx::Dtype>(options_.gelu ? 2 : 1, inputs[0].dtype());
+  return std::vector<mx::Dtype>((options_.gelu ? 2 : 1) * options_.layers, inputs[0].dtype());
 }
 
 // ---- LinearVJP ----------------------------------------------------------------------------------
@@ -131,20 +206,19 @@ std::vector<mx::Shape> LinearVJP::output_shapes(const Arrays& inputs) {
   if (options_.x) {
     shapes.push_back(inputs[0].shape());
   }
-  if (options_.weight) {
-    shapes.push_back(inputs[1].shape());
+  for (int i = 1; options_.weights && i <= options_.layers; ++i) {
+    shapes.push_back(inputs[i].shape());
   }
-  if (options_.bias) {
-    shapes.push_back({inputs[1].shape(0)});
+  for (int i = 1; options_.biases && i <= options_.layers; ++i) {
+    shapes.push_back({inputs[i].shape(0)});
   }
   return shapes;
 }
 
 std::vector<mx::Dtype> LinearVJP::output_dtypes(const Arrays& inputs) const {
-  std::vector<mx::Dtype> dtypes(options_.x + options_.weight, inputs[0].dtype());
-  if (options_.bias) {
-    dtypes.push_back(mx::float32);
-  }
+  const int layers = options_.layers;
+  std::vector<mx::Dtype> dtypes(options_.x + (options_.weights ? layers : 0), inputs[0].dtype());
+  dtypes.resize(dtypes.size() + (options_.biases ? layers : 0), mx::float32);
   return dtypes;
 }
 

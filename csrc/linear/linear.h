@@ -8,26 +8,34 @@
 
 namespace mlx_esm_kernels {
 
-// activation(x weight^T + bias): x (..., I), weight (O, I), bias (O) or absent; (..., O) comes
-// back. activation: absent or "gelu", the exact one with erf. Throws std::invalid_argument on
-// operands that do not fit together.
+// activation(x weight^T + bias) + residual: x (..., I), weight (O, I), bias (O) or absent; (..., O)
+// comes back, the shape of residual. activation: absent or "gelu", the exact one with erf. Throws
+// std::invalid_argument on operands that do not fit together.
 mx::array linear(const mx::array& x, const mx::array& weight,
                  const std::optional<mx::array>& bias = std::nullopt,
                  const std::optional<std::string>& activation = std::nullopt,
+                 const std::optional<mx::array>& residual = std::nullopt,
                  mx::StreamOrDevice s = {});
+
+// Several linear layers of one x, as one: x weight^T + bias for each, and one pass over what makes
+// the gradient of x. There are as many biases as weights, or none.
+Arrays linears(const mx::array& x, const Arrays& weights, const Arrays& biases = {},
+               mx::StreamOrDevice s = {});
 
 // The same maths from MLX's own ops. Operands are checked already.
 mx::array linear_composed(const mx::array& x, const mx::array& weight,
                           const std::optional<mx::array>& bias, bool gelu, mx::Stream s);
 
+// A residual comes with a single layer.
 struct LinearOptions {
-  bool has_bias, gelu;
+  int layers;
+  bool has_bias, gelu, has_residual;
 
   bool operator==(const LinearOptions&) const = default;
 };
 
-// Inputs: x (M, I), weight, [bias float32, contiguous]. Outputs: y (M, O), and with GELU the values
-// before it, for backward.
+// Inputs: x (M, I), [residual (M, O), contiguous], the weights, [the biases, float32, contiguous].
+// Outputs: the y (M, O), and with GELU the values before it, for backward.
 class Linear : public OpPrimitiveWith<LinearOptions> {
  public:
   using OpPrimitiveWith::OpPrimitiveWith;
@@ -47,13 +55,14 @@ class Linear : public OpPrimitiveWith<LinearOptions> {
 
 // Which gradients are wanted, and whether there was GELU.
 struct LinearGradients {
-  bool x, weight, bias, gelu;
+  int layers;
+  bool x, weights, biases, gelu;
 
   bool operator==(const LinearGradients&) const = default;
 };
 
-// Inputs: x, weight, dy, [values before GELU, contiguous]. Outputs: the wanted ones of dx, dweight,
-// dbias (float32).
+// Inputs: x, the weights, the dy, [the values before GELU, contiguous]. Outputs: the wanted ones of
+// dx, the dweight, the dbias (float32).
 class LinearVJP : public OpPrimitiveWith<LinearGradients> {
  public:
   using OpPrimitiveWith::OpPrimitiveWith;

@@ -1,9 +1,11 @@
 #include "linear/linear_compute.h"
 
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "cpu/blas.h"
+#include "cpu/memory.h"
 #include "cpu/threads.h"
 #include "linear/linear_kernels.h"
 
@@ -11,29 +13,61 @@ namespace mlx_esm_kernels::cpu {
 
 namespace {
 
-constexpr int64_t kRows = 256;     // rows of x that one task multiplies
-constexpr int64_t kColumns = 512;  // and columns of its result
-constexpr int64_t kWeight = 256;   // side of a tile of the weight's gradient
-constexpr int64_t kDepth = 1024;   // rows that one partial sum of that gradient takes in
+// BLAS copies the operands of a tile: the larger the tile, the less it copies for each product.
+constexpr int64_t kRows = 512;      // rows of x that one task multiplies
+constexpr int64_t kColumns = 1024;  // and columns of its result
+constexpr int64_t kWeight = 768;    // side of a tile of the weight's gradient
+constexpr int64_t kDepth = 512;     // rows that one partial sum of that gradient takes in at least
+constexpr int64_t kTasks = 4;       // that are enough for that gradient
+constexpr int64_t kPassRows = 64;   // rows of a task that multiplies nothing
 
 const LinearKernels& kernels() {
   return MLX_ESM_KERNELS_IN_USE(linear_kernels);
 }
 
-// Calls body(row, rows, column, columns) for every tile of an m x n matrix.
-template <class Body>
-void for_each_tile(int64_t m, int64_t n, int64_t rows, int64_t columns, const Body& body) {
-  const int64_t across = pieces(n, columns);
-  parallel_for(pieces(m, rows) * across, [&](int64_t i) {
-    const int64_t row = i / across * rows;
-    const int64_t column = i % across * columns;
-    body(row, std::min(rows, m - row), column, std::min(columns, n - column));
-  });
+struct Tile {
+  int64_t layer, row, rows, column, columns;
+};
+
+// Cuts one m x n matrix for each n; tiles of the same rows follow one another.
+std::vector<Tile> tiles_of(int64_t m, const std::vector<int64_t>& widths) {
+  std::vector<Tile> tiles;
+  for (int64_t row = 0; row < m; row += kRows) {
+    for (size_t layer = 0; layer < widths.size(); ++layer) {
+      const int64_t n = widths[layer];
+      for (int64_t column = 0; column < n; column += kColumns) {
+        tiles.push_back({static_cast<int64_t>(layer), row, std::min(kRows, m - row), column,
+                         std::min(kColumns, n - column)});
+      }
+    }
+  }
+  return tiles;
 }
+
+template <class Body>
+void for_each(const std::vector<Tile>& tiles, const Body& body) {
+  parallel_for(static_cast<int64_t>(tiles.size()), [&](int64_t i) { body(tiles[i]); });
+}
+
+// Scratch that no one clears first.
+class Floats {
+ public:
+  void resize(int64_t n) {
+    data_.reset(new float[n]);
+    advise_huge_pages(data_.get(), n * sizeof(float));
+  }
+
+  float* data() const {
+    return data_.get();
+  }
+
+ private:
+  std::unique_ptr<float[]> data_;
+};
 
 // What BLAS can read: the matrix itself where it is float32 with one contiguous axis, otherwise a
 // float32 copy in `buffer`.
-Operand as_operand(const Matrix& x, Dtype dtype, std::vector<float>& buffer) {
+Operand as_operand(const Matrix& x, Dtype dtype, Floats& buffer) {
   const auto* data = static_cast<const float*>(x.data);
   if (dtype == Dtype::float32) {
     if (x.column_stride == 1 && x.row_stride >= std::max<int64_t>(x.columns, 1)) {
@@ -44,9 +78,9 @@ Operand as_operand(const Matrix& x, Dtype dtype, std::vector<float>& buffer) {
     }
   }
   buffer.resize(x.rows * x.columns);
-  parallel_for(pieces(x.rows, kRows), [&](int64_t i) {
-    const int64_t begin = i * kRows;
-    const int64_t end = std::min(begin + kRows, x.rows);
+  parallel_for(pieces(x.rows, kPassRows), [&](int64_t i) {
+    const int64_t begin = i * kPassRows;
+    const int64_t end = std::min(begin + kPassRows, x.rows);
     kernels().read(x, dtype, begin, end, buffer.data() + begin * x.columns);
   });
   return {buffer.data(), std::max<int64_t>(x.columns, 1), false};
@@ -63,21 +97,23 @@ Operand from(Operand a, int64_t row, int64_t column) {
   return a;
 }
 
-// out (m x n, contiguous, in the dtype) = a b.
-void multiply_into(int64_t m, int64_t n, int64_t k, Operand a, Operand b, Dtype dtype, void* out) {
-  for_each_tile(m, n, kRows, kColumns,
-                [&](int64_t row, int64_t rows, int64_t column, int64_t columns) {
-                  if (dtype == Dtype::float32) {
-                    float* c = static_cast<float*>(out) + row * n + column;
-                    sgemm(rows, columns, k, from(a, row, 0), from(b, 0, column), c, n, false);
-                    return;
-                  }
-                  float* c = thread_scratch(rows * columns);
-                  sgemm(rows, columns, k, from(a, row, 0), from(b, 0, column), c, columns, false);
-                  for (int64_t i = 0; i < rows; ++i) {
-                    kernels().write(c + i * columns, dtype, columns, out, (row + i) * n + column);
-                  }
-                });
+// dx = the sum over the layers of dh weight.
+void input_gradient(const LinearBackward& a, const std::vector<Operand>& dh,
+                    const std::vector<Operand>& weights, const std::vector<int64_t>& depths) {
+  const int64_t K = a.x.columns;
+  for_each(tiles_of(a.x.rows, {K}), [&](const Tile& t) {
+    const bool direct = a.dtype == Dtype::float32;
+    float* c = direct ? static_cast<float*>(a.dx) + t.row * K + t.column
+                      : thread_scratch(t.rows * t.columns);
+    const int64_t ld = direct ? K : t.columns;
+    for (size_t i = 0; i < dh.size(); ++i) {
+      sgemm(t.rows, t.columns, depths[i], from(dh[i], t.row, 0), from(weights[i], 0, t.column), c,
+            ld, i > 0);
+    }
+    for (int64_t i = 0; i < t.rows && !direct; ++i) {
+      kernels().write(c + i * ld, a.dtype, t.columns, a.dx, (t.row + i) * K + t.column);
+    }
+  });
 }
 
 // dweight = dh^T x. Where it is too small to occupy the threads, the rows are cut into pieces whose
@@ -91,10 +127,13 @@ void weight_gradient(const LinearBackward& a, Operand dh, Operand x) {
     kernels().write(zeros.data(), a.dtype, N * K, a.dweight, 0);
     return;
   }
-  const int64_t splits = tiles >= 8 ? 1 : std::clamp<int64_t>(M / kDepth, 1, 8);
+  const int64_t splits = std::clamp<int64_t>(M / kDepth, 1, pieces(kTasks, tiles));
   const int64_t depth = pieces(M, splits);
   const bool direct = splits == 1 && a.dtype == Dtype::float32;
-  std::vector<float> partial(direct ? 0 : splits * N * K);
+  Floats partial;
+  if (!direct) {
+    partial.resize(splits * N * K);
+  }
   float* sums = direct ? static_cast<float*>(a.dweight) : partial.data();
   parallel_for(splits * tiles, [&](int64_t i) {
     const int64_t split = i / tiles, tile = i % tiles;
@@ -120,19 +159,19 @@ void weight_gradient(const LinearBackward& a, Operand dh, Operand x) {
 }
 
 // The gradient before the activation as an operand, and the bias gradient from the same pass.
-Operand start_backward(const LinearBackward& a, std::vector<float>& dh) {
+Operand start_backward(const LinearBackward& a, Floats& dh) {
   const int64_t M = a.x.rows, N = a.weight.rows;
   const bool as_it_is = !a.gelu && a.dtype == Dtype::float32;
   if (as_it_is && a.dbias == nullptr) {
     return as_operand(a.dy, a.dtype, dh);
   }
-  const int64_t blocks = pieces(M, kRows);
+  const int64_t blocks = pieces(M, kPassRows);
   std::vector<float> partial(a.dbias == nullptr ? 0 : blocks * N, 0.0f);
   if (!as_it_is) {
     dh.resize(M * N);
   }
   parallel_for(blocks, [&](int64_t i) {
-    const int64_t begin = i * kRows, end = std::min(begin + kRows, M);
+    const int64_t begin = i * kPassRows, end = std::min(begin + kPassRows, M);
     kernels().start_backward(a, begin, end, as_it_is ? nullptr : dh.data(),
                              a.dbias == nullptr ? nullptr : partial.data() + i * N,
                              thread_scratch(N));
@@ -153,37 +192,55 @@ Operand start_backward(const LinearBackward& a, std::vector<float>& dh) {
 
 }  // namespace
 
-void linear_forward(const LinearForward& f) {
-  const int64_t M = f.x.rows, N = f.weight.rows, K = f.weight.columns;
-  std::vector<float> x_copy, weight_copy;
-  const Operand x = as_operand(f.x, f.dtype, x_copy);
-  const Operand weight_t = transpose(as_operand(f.weight, f.dtype, weight_copy));
-  for_each_tile(M, N, kRows, kColumns,
-                [&](int64_t row, int64_t rows, int64_t column, int64_t columns) {
-                  LinearKernels::Tile tile{nullptr, columns, row, column, rows, columns};
-                  if (f.dtype == Dtype::float32) {
-                    tile.data = static_cast<float*>(f.gelu ? f.pre : f.y) + row * N + column;
-                    tile.ld = N;
-                  } else {
-                    tile.data = thread_scratch(rows * columns);
-                  }
-                  sgemm(rows, columns, K, from(x, row, 0), from(weight_t, 0, column), tile.data,
-                        tile.ld, false);
-                  if (f.dtype != Dtype::float32 || f.gelu || f.bias != nullptr) {
-                    kernels().finish(f, tile);
-                  }
-                });
+void linear_forward(const LinearForward* layers, int count) {
+  Floats x_copy;
+  std::vector<Floats> weight_copies(count);
+  const Operand x = as_operand(layers[0].x, layers[0].dtype, x_copy);
+  std::vector<Operand> weights;
+  std::vector<int64_t> widths;
+  for (int i = 0; i < count; ++i) {
+    weights.push_back(transpose(as_operand(layers[i].weight, layers[i].dtype, weight_copies[i])));
+    widths.push_back(layers[i].weight.rows);
+  }
+  for_each(tiles_of(layers[0].x.rows, widths), [&](const Tile& t) {
+    const LinearForward& f = layers[t.layer];
+    const int64_t N = f.weight.rows;
+    LinearKernels::Tile tile{nullptr, t.columns, t.row, t.column, t.rows, t.columns};
+    if (f.dtype == Dtype::float32) {
+      tile.data = static_cast<float*>(f.gelu ? f.pre : f.y) + t.row * N + t.column;
+      tile.ld = N;
+    } else {
+      tile.data = thread_scratch(t.rows * t.columns);
+    }
+    sgemm(t.rows, t.columns, f.x.columns, from(x, t.row, 0), from(weights[t.layer], 0, t.column),
+          tile.data, tile.ld, false);
+    if (f.dtype != Dtype::float32 || f.gelu || f.bias != nullptr || f.residual != nullptr) {
+      kernels().finish(f, tile);
+    }
+  });
 }
 
-void linear_backward(const LinearBackward& a) {
-  const int64_t M = a.x.rows, N = a.weight.rows, K = a.weight.columns;
-  std::vector<float> dh_copy, x_copy, weight_copy;
-  const Operand dh = start_backward(a, dh_copy);
-  if (a.dx != nullptr) {
-    multiply_into(M, K, N, dh, as_operand(a.weight, a.dtype, weight_copy), a.dtype, a.dx);
+void linear_backward(const LinearBackward* layers, int count) {
+  const LinearBackward& first = layers[0];
+  Floats x_copy;
+  std::vector<Floats> dh_copies(count), weight_copies(count);
+  std::vector<Operand> dh, weights;
+  std::vector<int64_t> depths;
+  for (int i = 0; i < count; ++i) {
+    dh.push_back(start_backward(layers[i], dh_copies[i]));
+    depths.push_back(layers[i].weight.rows);
   }
-  if (a.dweight != nullptr) {
-    weight_gradient(a, dh, as_operand(a.x, a.dtype, x_copy));
+  if (first.dx != nullptr) {
+    for (int i = 0; i < count; ++i) {
+      weights.push_back(as_operand(layers[i].weight, first.dtype, weight_copies[i]));
+    }
+    input_gradient(first, dh, weights, depths);
+  }
+  if (first.dweight != nullptr) {
+    const Operand x = as_operand(first.x, first.dtype, x_copy);
+    for (int i = 0; i < count; ++i) {
+      weight_gradient(layers[i], dh[i], x);
+    }
   }
 }
 

@@ -24,8 +24,9 @@ struct LinearInputs {
 
 struct LinearForward : LinearInputs {
   const float* bias;
-  void* y;    // (M, N)
-  void* pre;  // (M, N): y before GELU; nullptr without it
+  const void* residual;  // (M, N), contiguous, or nullptr: added after the activation
+  void* y;               // (M, N)
+  void* pre;             // (M, N): the values before GELU; nullptr without it
 };
 
 // Gradients that are not wanted are nullptr.
@@ -37,9 +38,11 @@ struct LinearBackward : LinearInputs {
   float* dbias;     // (N)
 };
 
-void linear_forward(const LinearForward& args);
+// Layers of one x; a call works on all of them at once.
+void linear_forward(const LinearForward* layers, int count);
 
-// Deterministic: the order of every sum depends on the shapes alone.
-void linear_backward(const LinearBackward& args);
+// All layers' dx is one array, which takes in the gradients through all of them. Deterministic: the
+// order of every sum depends on the shapes alone.
+void linear_backward(const LinearBackward* layers, int count);
 
 }  // namespace mlx_esm_kernels::cpu

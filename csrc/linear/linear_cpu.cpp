@@ -1,3 +1,5 @@
+#include <vector>
+
 #include "cpu/arrays.h"
 #include "linear/linear.h"
 #include "linear/linear_compute.h"
@@ -11,8 +13,8 @@ cpu::Matrix matrix(const mx::array& x) {
   return {cpu::bytes(x), x.shape(0), x.shape(1), x.strides()[0], x.strides()[1]};
 }
 
-cpu::LinearInputs common(const Arrays& inputs, bool gelu) {
-  return {cpu::to_dtype(inputs[0].dtype()), matrix(inputs[0]), matrix(inputs[1]), gelu};
+cpu::LinearInputs common(const mx::array& x, const mx::array& weight, bool gelu) {
+  return {cpu::to_dtype(x.dtype()), matrix(x), matrix(weight), gelu};
 }
 
 }  // namespace
@@ -21,29 +23,36 @@ void Linear::eval_cpu(const Arrays& inputs, Arrays& outputs) {
   for (mx::array& out : outputs) {
     cpu::allocate(out);
   }
-  cpu::LinearForward args{common(inputs, options_.gelu),
-                          options_.has_bias ? inputs[2].data<float>() : nullptr,
-                          cpu::bytes(outputs[0]), options_.gelu ? cpu::bytes(outputs[1]) : nullptr};
-  mx::cpu::get_command_encoder(stream()).dispatch([args] { cpu::linear_forward(args); });
+  const int weights = options_.has_residual ? 2 : 1;
+  std::vector<cpu::LinearForward> layers;
+  for (int i = 0; i < options_.layers; ++i) {
+    layers.push_back(
+        {common(inputs[0], inputs[weights + i], options_.gelu),
+         options_.has_bias ? inputs[weights + options_.layers + i].data<float>() : nullptr,
+         options_.has_residual ? cpu::bytes(inputs[1]) : nullptr, cpu::bytes(outputs[i]),
+         options_.gelu ? cpu::bytes(outputs[options_.layers + i]) : nullptr});
+  }
+  mx::cpu::get_command_encoder(stream()).dispatch(
+      [layers] { cpu::linear_forward(layers.data(), static_cast<int>(layers.size())); });
 }
 
 void LinearVJP::eval_cpu(const Arrays& inputs, Arrays& outputs) {
-  size_t next = 0;
-  const auto allocate = [&](bool wanted) -> void* {
-    if (!wanted) {
-      return nullptr;
-    }
-    cpu::allocate(outputs[next]);
-    return cpu::bytes(outputs[next++]);
-  };
-  cpu::LinearBackward args{};
-  static_cast<cpu::LinearInputs&>(args) = common(inputs, options_.gelu);
-  args.dy = matrix(inputs[2]);
-  args.pre = options_.gelu ? cpu::bytes(inputs[3]) : nullptr;
-  args.dx = allocate(options_.x);
-  args.dweight = allocate(options_.weight);
-  args.dbias = static_cast<float*>(allocate(options_.bias));
-  mx::cpu::get_command_encoder(stream()).dispatch([args] { cpu::linear_backward(args); });
+  for (mx::array& out : outputs) {
+    cpu::allocate(out);
+  }
+  const int count = options_.layers, weights = options_.x ? 1 : 0;
+  const int biases = weights + (options_.weights ? count : 0);
+  std::vector<cpu::LinearBackward> layers;
+  for (int i = 0; i < count; ++i) {
+    layers.push_back({common(inputs[0], inputs[1 + i], options_.gelu),
+                      matrix(inputs[1 + count + i]),
+                      options_.gelu ? cpu::bytes(inputs[1 + 2 * count + i]) : nullptr,
+                      options_.x ? cpu::bytes(outputs[0]) : nullptr,
+                      options_.weights ? cpu::bytes(outputs[weights + i]) : nullptr,
+                      options_.biases ? outputs[biases + i].data<float>() : nullptr});
+  }
+  mx::cpu::get_command_encoder(stream()).dispatch(
+      [layers] { cpu::linear_backward(layers.data(), static_cast<int>(layers.size())); });
 }
 
 }  // namespace mlx_esm_kernels

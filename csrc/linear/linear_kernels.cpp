@@ -24,32 +24,6 @@ void write(const float* from, Dtype dtype, int64_t n, void* to, int64_t at) {
   with_type(dtype, [&]<class T>(T) { write_row(from, n, static_cast<T*>(to) + at); });
 }
 
-// Calls body(at, count) for whole vectors of a row, then for the rest of it.
-template <class Body>
-inline void for_each_vector(int64_t n, const Body& body) {
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    body(i, kLanes);
-  }
-  if (i < n) {
-    body(i, static_cast<int>(n - i));
-  }
-}
-
-template <class T>
-inline vfloat load_some(const T* p, int count) {
-  return count == kLanes ? load(p) : load_partial(p, count);
-}
-
-template <class T>
-inline void store_some(T* p, vfloat v, int count) {
-  if (count == kLanes) {
-    store(p, v);
-  } else {
-    store_partial(p, v, count);
-  }
-}
-
 template <class T>
 void finish_tile(const LinearForward& f, const LinearKernels::Tile& t) {
   const int64_t N = f.weight.rows;
@@ -58,6 +32,7 @@ void finish_tile(const LinearForward& f, const LinearKernels::Tile& t) {
     const int64_t at = (t.row + i) * N + t.column;
     T* y = static_cast<T*>(f.y) + at;
     T* pre = f.gelu ? static_cast<T*>(f.pre) + at : nullptr;
+    const T* residual = f.residual == nullptr ? nullptr : static_cast<const T*>(f.residual) + at;
     for_each_vector(t.columns, [&](int64_t j, int count) {
       vfloat h = load_some(product + j, count);
       if (f.bias != nullptr) {
@@ -66,6 +41,9 @@ void finish_tile(const LinearForward& f, const LinearKernels::Tile& t) {
       if (pre != nullptr) {
         store_some(pre + j, h, count);
         h = h * normal(h).cdf;
+      }
+      if (residual != nullptr) {
+        h += load_some(residual + j, count);
       }
       store_some(y + j, h, count);
     });

@@ -12,8 +12,9 @@ struct LinearKernels {
   // n float32 values rounded to the dtype.
   void (*write)(const float* from, Dtype, int64_t n, void* to, int64_t at);
 
-  // Adds the bias to a tile of the product (rows x columns at pitch ld) and writes y, and pre where
-  // there is GELU, at [row, column] of their (M, N). The tile may be the very memory of its target.
+  // Adds the bias to a tile of the product (rows x columns at pitch ld), and the residual after the
+  // activation, and writes y, and pre where there is GELU, at [row, column] of their (M, N). The
+  // tile may be the very memory of its target.
   struct Tile {
     float* data;
     int64_t ld, row, column, rows, columns;

@@ -45,9 +45,7 @@ void MaskedAttention::eval_cpu(const Arrays& inputs, Arrays& outputs) {
     return;
   }
   allocate(outputs);
-  for (const mx::array& out : outputs) {
-    cpu::prefer_large_pages(out);
-  }
+  cpu::advise_huge_pages(outputs);
   cpu::AttentionForward args{common(inputs, options_, 3), view(outputs[0]),
                              outputs[1].data<float>()};
   mx::cpu::get_command_encoder(stream()).dispatch([args] { cpu::attention_forward(args); });
@@ -59,9 +57,7 @@ void MaskedAttentionVJP::eval_cpu(const Arrays& inputs, Arrays& outputs) {
     return;
   }
   allocate(outputs);
-  for (const mx::array& out : outputs) {
-    cpu::prefer_large_pages(out);
-  }
+  cpu::advise_huge_pages(outputs);
   cpu::AttentionBackward args{};
   static_cast<cpu::AttentionInputs&>(args) = common(inputs, options_, 6);
   args.out = view(inputs[3]);

@@ -35,9 +35,7 @@ void PositionalEmbedding::eval_cpu(const Arrays& inputs, Arrays& outputs) {
     return;
   }
   allocate(outputs);
-  for (const mx::array& out : outputs) {
-    cpu::prefer_large_pages(out);
-  }
+  cpu::advise_huge_pages(outputs);
   const size_t tables = options_.has_segments ? 2 : 1;
   cpu::EmbeddingForward args{common(inputs, options_), table(inputs[tables]),
                              table(inputs[tables + 1]), cpu::bytes(outputs[0])};
@@ -50,9 +48,7 @@ void PositionalEmbeddingVJP::eval_cpu(const Arrays& inputs, Arrays& outputs) {
     return;
   }
   allocate(outputs);
-  for (const mx::array& out : outputs) {
-    cpu::prefer_large_pages(out);
-  }
+  cpu::advise_huge_pages(outputs);
   const mx::array& dout = inputs.back();
   const mx::Strides& strides = dout.strides();
   cpu::EmbeddingBackward args{

@@ -10,6 +10,8 @@
 #include <thread>
 #include <vector>
 
+#include "adamw/adamw_compute.h"
+#include "layer_norm/layer_norm_compute.h"
 #include "linear/linear_compute.h"
 #include "masked_attention/masked_attention_compute.h"
 #include "positional_embedding/positional_embedding_compute.h"
@@ -218,6 +220,7 @@ void out_of_memory_case() {
 
 // ---- linear and positional embedding ------------------------------------------------------------
 
+// Two layers of one x with the same weights, the first with a residual.
 void linear_case(int M, int N, int K, bool gelu, std::mt19937& rng) {
   Floats x = random_floats(static_cast<size_t>(M) * K, rng);
   Floats w = random_floats(static_cast<size_t>(N) * K, rng);
@@ -228,23 +231,31 @@ void linear_case(int M, int N, int K, bool gelu, std::mt19937& rng) {
       const double h = dot(&x[m * K], &w[n * K], K) + bias[n];
       const double cdf = 0.5 * std::erfc(-h / std::sqrt(2.0));
       const double pdf = std::exp(-h * h / 2) / std::sqrt(2 * M_PI);
-      y_true[m * N + n] = gelu ? h * cdf : h;
+      y_true[m * N + n] = (gelu ? h * cdf : h) + dy[m * N + n];
       const double dh = dy[m * N + n] * (gelu ? cdf + h * pdf : 1);
       db_true[n] += dh;
       for (int k = 0; k < K; ++k) {
-        dx_true[m * K + k] += dh * w[n * K + k];
+        dx_true[m * K + k] += 2 * dh * w[n * K + k];
         dw_true[n * K + k] += dh * x[m * K + k];
       }
     }
   }
   const LinearInputs in{Dtype::float32, {x.data(), M, K, K, 1}, {w.data(), N, K, K, 1}, gelu};
-  Floats y(dy.size(), NAN), pre = y, dx(x.size(), NAN), dw(w.size(), NAN), db(N, NAN);
-  linear_forward({in, bias.data(), y.data(), gelu ? pre.data() : nullptr});
-  linear_backward(
-      {in, {dy.data(), M, N, N, 1}, gelu ? pre.data() : nullptr, dx.data(), dw.data(), db.data()});
+  Floats y(dy.size(), NAN), pre = y, y2 = y, pre2 = y, dx(x.size(), NAN), dw(w.size(), NAN),
+                            dw2 = dw, db(N, NAN), db2 = db;
+  const LinearForward forward[] = {
+      {in, bias.data(), dy.data(), y.data(), gelu ? pre.data() : nullptr},
+      {in, bias.data(), nullptr, y2.data(), gelu ? pre2.data() : nullptr}};
+  linear_forward(forward, 2);
+  const Matrix cotangent{dy.data(), M, N, N, 1};
+  const LinearBackward backward[] = {
+      {in, cotangent, gelu ? pre.data() : nullptr, dx.data(), dw.data(), db.data()},
+      {in, cotangent, gelu ? pre2.data() : nullptr, dx.data(), dw2.data(), db2.data()}};
+  linear_backward(backward, 2);
   expect_close("linear y", y, y_true);
   expect_close("linear dx", dx, dx_true);
   expect_close("linear dweight", dw, dw_true);
+  expect_close("linear dweight of another layer", dw2, dw_true);
   expect_close("linear dbias", db, db_true);
 }
 
@@ -275,6 +286,73 @@ void embedding_case(int B, int L, int C, std::mt19937& rng) {
   expect_close("embedding dposition_table", dpositions, dpositions_true);
 }
 
+// ---- layer norm ---------------------------------------------------------------------------------
+
+void layer_norm_case(int M, int C, std::mt19937& rng) {
+  const size_t size = static_cast<size_t>(M) * C;
+  const Floats x = random_floats(size, rng), delta = random_floats(size, rng),
+               w = random_floats(C, rng), b = random_floats(C, rng), dy = random_floats(size, rng);
+  Floats s(size), y(size), dx(size), dw(C), db(C);
+  std::vector<double> y_true(size), dx_true(size), dw_true(C), db_true(C);
+  for (int m = 0; m < M; ++m) {
+    const auto sum = [&](int c) { return double(x[m * C + c]) + delta[m * C + c]; };
+    double mean = 0, variance = 0, g_mean = 0, gn_mean = 0;
+    for (int c = 0; c < C; ++c) {
+      mean += sum(c) / C;
+    }
+    for (int c = 0; c < C; ++c) {
+      variance += (sum(c) - mean) * (sum(c) - mean) / C;
+    }
+    const double r = 1 / std::sqrt(variance + 1e-5);
+    const auto n = [&](int c) { return (sum(c) - mean) * r; };
+    for (int c = 0; c < C; ++c) {
+      const double d = dy[m * C + c];
+      y_true[m * C + c] = n(c) * w[c] + b[c];
+      dw_true[c] += d * n(c);
+      db_true[c] += d;
+      g_mean += d * w[c] / C;
+      gn_mean += d * w[c] * n(c) / C;
+    }
+    for (int c = 0; c < C; ++c) {
+      const int i = m * C + c;
+      dx_true[i] = delta[i] + r * (double(dy[i]) * w[c] - g_mean - n(c) * gn_mean);
+    }
+  }
+  const LayerNormInputs in{Dtype::float32, M, C, 1e-5f, {x.data(), C, 1}, w.data()};
+  layer_norm_forward({in, {delta.data(), C, 1}, b.data(), s.data(), y.data()});
+  LayerNormInputs of_sum = in;
+  of_sum.x.data = s.data();
+  layer_norm_backward(
+      {of_sum, {dy.data(), C, 1}, {delta.data(), C, 1}, dx.data(), dw.data(), db.data()});
+  expect_close("layer_norm y", y, y_true);
+  expect_close("layer_norm dx", dx, dx_true);
+  expect_close("layer_norm dweight", dw, dw_true);
+  expect_close("layer_norm dbias", db, db_true);
+}
+
+// ---- adamw --------------------------------------------------------------------------------------
+
+void adamw_case(int64_t size, std::mt19937& rng) {
+  const Floats w = random_floats(size, rng), g = random_floats(size, rng),
+               m = random_floats(size, rng), v(size, 0.5f), rates = {0.1f, 0.2f, 0.01f};
+  Floats next_w(size), next_m(size), next_v(size), norm(1);
+  const AdamWParameter parameter{size,     true,          w.data(),      g.data(),     m.data(),
+                                 v.data(), next_w.data(), next_m.data(), next_v.data()};
+  adamw_step({0.8f, 0.98f, 0.3f, 1.0f, rates.data(), norm.data(), {parameter}});
+  const double true_norm = std::sqrt(dot(g.data(), g.data(), static_cast<int>(size)));
+  std::vector<double> w_true(size), m_true(size), v_true(size);
+  for (int64_t i = 0; i < size; ++i) {
+    const double clipped = g[i] / std::fmax(true_norm, 1);
+    m_true[i] = 0.8 * m[i] + 0.2 * clipped;
+    v_true[i] = 0.98 * v[i] + 0.02 * clipped * clipped;
+    w_true[i] = (1 - 0.1 * 0.3) * w[i] - 0.2 * m_true[i] / (std::sqrt(v_true[i]) + 0.01);
+  }
+  expect_close("adamw norm", norm, {true_norm});
+  expect_close("adamw w", next_w, w_true);
+  expect_close("adamw m", next_m, m_true);
+  expect_close("adamw v", next_v, v_true);
+}
+
 void all_cases(unsigned seed) {
   std::mt19937 rng(seed);
   for (int L : {1, 7, 8, 24, 25, 97, 130, 300}) {
@@ -292,6 +370,12 @@ void all_cases(unsigned seed) {
     linear_case(M, 1, 8, M % 2 == 1, rng);
   }
   linear_case(3, 600, 300, true, rng);
+  for (int C : {16, 37, 700}) {
+    layer_norm_case(300, C, rng);
+  }
+  for (int size : {1, 100, 200000}) {
+    adamw_case(size, rng);
+  }
   for (int C : {1, 16, 37}) {
     embedding_case(3, 50, C, rng);
   }

@@ -1,0 +1,85 @@
+#include "adamw/adamw_compute.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "cpu/threads.h"
+
+namespace mlx_esm_kernels::cpu {
+
+namespace {
+
+constexpr int64_t kChunk = 1 << 14;        // numbers whose squares are summed at once
+constexpr int64_t kTaskNumbers = 1 << 16;  // and those that are worth a task
+
+const AdamWKernels& kernels() {
+  return MLX_ESM_KERNELS_IN_USE(adamw_kernels);
+}
+
+struct Chunk {
+  const AdamWParameter* parameter;
+  int64_t begin, end;
+};
+
+std::vector<Chunk> cut(const std::vector<AdamWParameter>& parameters) {
+  std::vector<Chunk> chunks;
+  for (const AdamWParameter& p : parameters) {
+    for (int64_t begin = 0; begin < p.size; begin += kChunk) {
+      chunks.push_back({&p, begin, std::min(begin + kChunk, p.size)});
+    }
+  }
+  return chunks;
+}
+
+// Chunks [ends[i], ends[i + 1]) make one task.
+std::vector<size_t> tasks_of(const std::vector<Chunk>& chunks) {
+  std::vector<size_t> ends = {0};
+  int64_t numbers = 0;
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    numbers += chunks[i].end - chunks[i].begin;
+    if (numbers >= kTaskNumbers || i + 1 == chunks.size()) {
+      ends.push_back(i + 1);
+      numbers = 0;
+    }
+  }
+  return ends;
+}
+
+}  // namespace
+
+void adamw_step(const AdamWStep& step) {
+  const std::vector<Chunk> chunks = cut(step.parameters);
+  const std::vector<size_t> ends = tasks_of(chunks);
+  const auto for_each_chunk = [&](const auto& body) {
+    parallel_for(static_cast<int64_t>(ends.size()) - 1, [&](int64_t task) {
+      for (size_t i = ends[task]; i < ends[task + 1]; ++i) {
+        body(i, chunks[i]);
+      }
+    });
+  };
+
+  std::vector<float> sums(chunks.size());
+  for_each_chunk([&](size_t i, const Chunk& c) {
+    sums[i] = kernels().sum_of_squares(c.parameter->g + c.begin, c.end - c.begin);
+  });
+  double total = 0;
+  for (const float sum : sums) {
+    total += sum;
+  }
+  const auto norm = static_cast<float>(std::sqrt(total));
+  *step.norm = norm;
+
+  // A norm that is NaN must spoil the step, for the caller to see: no comparison with it holds.
+  const float clip = norm <= step.clip_norm ? 1.0f : step.clip_norm / norm;
+  const AdamWFactors factors{step.beta_1,
+                             (1 - step.beta_1) * clip,
+                             step.beta_2,
+                             (1 - step.beta_2) * clip * clip,
+                             1 - step.rates[0] * step.weight_decay,
+                             step.rates[1],
+                             step.rates[2]};
+  for_each_chunk(
+      [&](size_t, const Chunk& c) { kernels().update(*c.parameter, factors, c.begin, c.end); });
+}
+
+}  // namespace mlx_esm_kernels::cpu

@@ -1,0 +1,21 @@
+// A step of AdamW on plain memory: what eval_cpu calls. Free of MLX.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "adamw/adamw_kernels.h"
+
+namespace mlx_esm_kernels::cpu {
+
+struct AdamWStep {
+  float beta_1, beta_2, weight_decay, clip_norm;
+  const float* rates;  // (3): see adamw.md
+  float* norm;         // (1): of all gradients before clipping
+  std::vector<AdamWParameter> parameters;
+};
+
+// Deterministic: chunks and the order of every sum depend on the sizes alone.
+void adamw_step(const AdamWStep& step);
+
+}  // namespace mlx_esm_kernels::cpu
