@@ -1,0 +1,171 @@
+"""Fill in the table of the CPU's targets: python bench/report.py [--fasta FILE] [--out FOLDER].
+
+Writes report.md, report.png and report.json. Minutes; --only does it in pieces, which add up in the
+folder.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from command import check_device
+from measuring import describe_machine, machine_in_words, open_proteins
+from report_parts import PARTS, Line, Part, Setting
+
+NOTES = (
+    "Each comparison ran in one process, in turns, after a warm-up of the function that is timed; "
+    "figures are medians. A function that needs more than a second and a half is timed once.",
+    "x: the other side's time over ours (for training, our residues a second over the other's). "
+    "Several shapes: each has its figure, and the worst decides.",
+    "GEMM rate: the fastest float32 product of two 1536 x 1536 matrices at hand, in the same turns "
+    "as what it is compared with. Useful work: products of pairs in one protein, seven for "
+    "forward and backward, of which one computes the scores again.",
+    "torch: contiguous float32, inference_mode in forward, a boolean mask of keys where lengths "
+    "differ, its default threads. Ours skips padded keys and queries; torch's padded queries are "
+    "worked on.",
+    "Stock MLX: mx.fast.scaled_dot_product_attention on the CPU, one to a few calls.",
+    "Training steps: masked-LM loss, clipping, AdamW (torch's fused one). Ours is the package's "
+    "TrainStep on packed rows. The torch models get the whole FASTA sorted by length, cut into "
+    "batches of as many tokens, and no mask where nothing is padded; a few batches evenly spread "
+    "over it are timed, as many as of ours.",
+    "Memory is that of a fresh process: the larger of what MLX allocates and what the process "
+    "grows by, threads' scratch included, less o, dq, dk and dv.",
+)
+
+
+def table(parts: dict[str, Part]) -> str:
+    """The lines of all parts as a Markdown table."""
+    rows = ["| work | against | target | measured | verdict |", "|---|---|---|---|---|"]
+    for part in parts.values():
+        for line in part.lines:
+            rows.append(
+                f"| {line.work} | {line.against} | {bound(line)} | {measured(line)} "
+                f"| {verdict(line)} |"
+            )
+    return "\n".join(rows)
+
+
+def figure_of(value: float, unit: str) -> str:
+    return f"{value:.0f}x" if unit == "x" and value >= 10 else f"{value:.2f}{unit}"
+
+
+def bound(line: Line) -> str:
+    return f"{'at most' if line.at_most else 'at least'} {line.target:g}{line.unit}"
+
+
+def measured(line: Line) -> str:
+    return "; ".join(f"{figure_of(v, line.unit)} {label}" for label, v in line.values.items())
+
+
+def verdict(line: Line) -> str:
+    if line.met is None:
+        return line.note
+    return "met" if line.met else f"**short**, {line.worst / line.target:.2f} of it"
+
+
+def timing_table(parts: dict[str, Part]) -> str:
+    """Every timing behind the table."""
+    rows = ["| work | way | ms | calls | GFLOP/s | of GEMM | residues/s | full |"]
+    rows.append("|---|---|---:|---|---:|---:|---:|---:|")
+    for part in parts.values():
+        for row in part.timings:
+            training = "residues_per_s" in row
+            speed = f"{row['residues_per_s']:,.0f} | {row['fill']:.0%}" if training else "|"
+            calls = "+".join(map(str, row["calls"])) if training else row["calls"]
+            rows.append(
+                f"| {row['work']} | {row['way']} | {row['seconds'] * 1e3:.2f} | {calls} "
+                f"| {row['rate']:.1f} | {row['share']:.0%} | {speed} |"
+            )
+    return "\n".join(rows)
+
+
+def write(folder: Path, about: dict[str, Any], parts: dict[str, Part], quick: bool) -> None:
+    """report.md, report.png and report.json."""
+    smoke = "**A smoke run on tiny shapes: the figures mean nothing.**\n\n" if quick else ""
+    notes = "\n".join(f"- {note}" for note in NOTES)
+    text = (
+        f"# CPU figures\n\n{smoke}{machine_in_words(about)}.\nLengths: {about['lengths']}.\n\n"
+        f"{table(parts)}\n\n## How\n\n{notes}\n\n## Timings\n\n{timing_table(parts)}\n"
+    )
+    (folder / "report.md").write_text(text, encoding="utf-8")
+    content = {"about": about, "parts": {name: part.to_dict() for name, part in parts.items()}}
+    (folder / "report.json").write_text(json.dumps(content, indent=1))
+    draw(parts, folder / "report.png", machine_in_words(about))
+
+
+def draw(parts: dict[str, Part], path: Path, caption: str) -> None:
+    """Each figure over its target, as bars; what is to stay below its target upside down."""
+    from matplotlib.figure import Figure
+
+    names, heights = [], []
+    for part in parts.values():
+        for line in part.lines:
+            for label, value in line.values.items():
+                names.append(f"{line.work.split(',')[0]} {label} / {line.against.split(',')[0]}")
+                heights.append(line.target / value if line.at_most else value / line.target)
+    figure = Figure(figsize=(10, 2 + 0.22 * len(names)), layout="constrained")
+    axes = figure.add_subplot()
+    colours = ["tab:green" if height >= 1 else "tab:orange" for height in heights]
+    places = range(len(names))
+    axes.barh(places, heights, color=colours)
+    axes.set_yticks(places, names, fontsize=7)
+    axes.axvline(1, color="black", linewidth=1)
+    axes.invert_yaxis()
+    axes.set_xlabel("measured / target (right of the line: met)")
+    figure.supxlabel(caption, fontsize=5, wrap=True)
+    figure.savefig(path, dpi=150)
+
+
+def earlier_parts(folder: Path, about: dict[str, Any]) -> dict[str, Part]:
+    """What was measured into this folder before, on this very machine."""
+    file = folder / "report.json"
+    if not file.exists():
+        return {}
+    content = json.loads(file.read_text())
+    if content["about"] != about:
+        raise click.ClickException(
+            f"{file} holds figures of another machine, other versions or other proteins; give "
+            "another --out, or delete it."
+        )
+    return {name: Part.from_dict(part) for name, part in content["parts"].items()}
+
+
+@click.command()
+@click.option(
+    "--out", "folder", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/report")
+)
+@click.option("--fasta", type=click.Path(exists=True, dir_okay=False), help="Real proteins.")
+@click.option(
+    "--only", multiple=True, type=click.Choice(list(PARTS)), help="A part; may be given again."
+)
+@click.option("--quick", is_flag=True, help="Tiny shapes, to see that everything runs.")
+def main(folder: Path, fasta: str | None, only: tuple[str, ...], quick: bool) -> None:
+    """Measure what the CPU ops must reach, and write the table and a plot."""
+    check_device("cpu")
+    proteins, where = open_proteins(fasta)
+    about = {**describe_machine("cpu"), "lengths": where, "quick": quick}
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = earlier_parts(folder, about) if only else {}
+    click.echo(machine_in_words(about))
+    setting = Setting(proteins, where, fasta, quick)
+    if quick:
+        setting = Setting(proteins, where, fasta, quick, repeats=1, budget_s=0.2)
+    for name in only or PARTS:
+        start = time.perf_counter()
+        parts[name] = PARTS[name](setting)
+        for line in parts[name].lines:
+            click.echo(
+                f"{line.work} / {line.against}: {measured(line)} ({bound(line)}: {verdict(line)})"
+            )
+        click.echo(f"  {name}: {time.perf_counter() - start:.0f} s")
+        ordered = {part: parts[part] for part in PARTS if part in parts}
+        write(folder, about, ordered, quick)
+    click.echo(f"{folder / 'report.md'} and report.png")
+
+
+if __name__ == "__main__":
+    main()
