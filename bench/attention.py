@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -30,19 +32,26 @@ def runs_of(
     if way == "torch":
         return _torch_runs(shape, dtype, ids)
     q, k, v, do = (mx.random.normal(shape, dtype, key=mx.random.key(i)) for i in range(4))
-    mask = None if ids is None else mx.array(_mask(np.array(ids)))
-    mx.eval(q, k, v, do, [] if ids is None else [ids, mask])
-
-    def forward(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
-        if way == "mx.fast":
-            scale = shape[3] ** -0.5
-            return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
-        return ops.masked_attention(q, k, v, segment_ids=ids, kernels=way)
-
+    mx.eval(q, k, v, do)
+    forward = mlx_forward(way, shape, ids)
     return {
         FORWARD: lambda: mx.eval(forward(q, k, v)),
         BOTH: lambda: mx.eval(mx.vjp(forward, [q, k, v], [do])),
     }
+
+
+def mlx_forward(
+    way: str, shape: tuple[int, ...], ids: mx.array | None
+) -> Callable[[mx.array, mx.array, mx.array], mx.array]:
+    """The way's attention of q, k, v, with its mask already made."""
+    if way == "mx.fast":
+        mask = None if ids is None else mx.array(_mask(np.array(ids)))
+        mx.eval([] if mask is None else mask)
+        return functools.partial(
+            mx.fast.scaled_dot_product_attention, scale=shape[3] ** -0.5, mask=mask
+        )
+    mx.eval([] if ids is None else ids)
+    return functools.partial(ops.masked_attention, segment_ids=ids, kernels=way)
 
 
 def _torch_runs(shape: tuple[int, ...], dtype: mx.Dtype, ids: mx.array | None) -> dict[str, Run]:

@@ -163,6 +163,11 @@ def gemm_rate(timings: dict[str, Timing]) -> tuple[str, float]:
     return best, 2 * GEMM_SIZE**3 / timings[best].seconds
 
 
+def best_gemm_rate(device: str) -> float:
+    """Operations a second of the fastest sgemm at hand, alone."""
+    return gemm_rate(alternate(gemm_runs(device)))[1]
+
+
 def blas_core() -> str:
     """The kernels that our OpenBLAS chose for this CPU, such as SkylakeX; Accelerate on a Mac."""
     if platform.system() != "Linux":

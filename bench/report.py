@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 from command import check_device
-from measuring import describe_machine, machine_in_words, open_proteins
+from measuring import best_gemm_rate, describe_machine, machine_in_words, open_proteins
 from report_parts import PARTS, Line, Part, Setting
 
 NOTES = (
@@ -151,9 +151,10 @@ def main(folder: Path, fasta: str | None, only: tuple[str, ...], quick: bool) ->
     folder.mkdir(parents=True, exist_ok=True)
     parts = earlier_parts(folder, about) if only else {}
     click.echo(machine_in_words(about))
-    setting = Setting(proteins, where, fasta, quick)
+    rate = best_gemm_rate("cpu")
+    setting = Setting(proteins, where, fasta, quick, rate)
     if quick:
-        setting = Setting(proteins, where, fasta, quick, repeats=1, budget_s=0.2)
+        setting = Setting(proteins, where, fasta, quick, rate, repeats=1, budget_s=0.2)
     for name in only or PARTS:
         start = time.perf_counter()
         parts[name] = PARTS[name](setting)

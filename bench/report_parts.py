@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import attention
+import click
 import mlx.core as mx
 import numpy as np
 import train_step
@@ -33,6 +34,9 @@ from mlx_esm_kernels.data import Proteins
 MEASURE_MEMORY = Path(__file__).parents[1] / "tests" / "measure_attention_memory.py"
 STOCK = "mx.fast"  # what a user of MLX calls; on a CPU it is MLX's own matmul and softmax
 STOCK_TARGET = 60.0
+# Where the machine's GEMM falls below this share of what it did at first, a comparison is repeated.
+UNDISTURBED = 0.8
+TRIES = 3
 Shape = tuple[int, ...]
 
 
@@ -92,6 +96,7 @@ class Setting:
     where: str
     fasta: str | None
     quick: bool
+    gemm_rate: float
     repeats: int = 7
     budget_s: float = 3.0
 
@@ -108,12 +113,21 @@ def missing(way: str) -> str:
 def compare(
     part: Part, work: str, ours: Run, others: dict[str, Run], flops: float, setting: Setting
 ) -> dict[str, float]:
-    """Time them in turns and keep the timings; each other's time over ours, and gemm: our share."""
+    """Time them in turns and keep the timings.
+
+    Returns:
+        Each other's time over ours; gemm: our share of its rate in %; cores: how many of those in
+        use were busy, in %.
+    """
     gemms = gemm_runs("cpu")
-    found = alternate(
-        {"ours": ours, **others, **gemms}, repeats=setting.repeats, budget_s=setting.budget_s
-    )
-    name, rate = gemm_rate({gemm: found[gemm] for gemm in gemms})
+    for _ in range(TRIES):
+        found = alternate(
+            {"ours": ours, **others, **gemms}, repeats=setting.repeats, budget_s=setting.budget_s
+        )
+        name, rate = gemm_rate({gemm: found[gemm] for gemm in gemms})
+        if rate > UNDISTURBED * setting.gemm_rate:
+            break
+        click.echo(f"  something else was running beside {work}: GEMM fell to {1e-9 * rate:.0f}")
     for way in ("ours", *others):
         row = {"work": work, "way": way, **asdict(found[way])}
         row |= {"rate": 1e-9 * flops / found[way].seconds, "unit": "GFLOP/s", "gemm": name}
