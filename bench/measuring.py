@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import click
 import mlx.core as mx
 import numpy as np
 
@@ -27,9 +28,12 @@ from mlx_esm_kernels.sample import make_sample
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 Run = Callable[[], Any]
+Result = TypeVar("Result")
 
 SETTLE_S = 0.03  # threads of OpenMP and OpenBLAS spin for up to this long before they sleep
 BLOCK_S = 0.04  # a function is timed again and again for this long before the next one's turn
+DISTURBED = 0.15  # cores that others may take
+TRIES = 3
 SLOW_S = 0.5  # a call that takes longer needs no second one for its memory
 GEMM_SIZE = 1536  # square; the caches of one core hold none of the three matrices
 # What changes how fast the other side's libraries run; printed where it is set.
@@ -132,6 +136,32 @@ def _take_turn(run: Run, expected_s: float, seconds: list[float], cores: list[fl
             return
 
 
+def undisturbed(measure: Callable[[], Result], what: str) -> Result:
+    """The result of `measure`, repeated where other programs took much of the cores meanwhile."""
+    for _ in range(TRIES):
+        others, start = _cpu_seconds_of_others(), time.perf_counter()
+        result = measure()
+        taken = (_cpu_seconds_of_others() - others) / (time.perf_counter() - start)
+        if taken < DISTURBED:
+            break
+        click.echo(f"  {what}: other programs took {taken:.2f} cores meanwhile")
+    return result
+
+
+def _cpu_seconds_of_others() -> float:
+    """CPU time that all but this process have had on its cores; 0 where the system does not say."""
+    statistics_file = Path("/proc/stat")
+    if not statistics_file.exists():
+        return 0.0
+    own = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+    lines = [line.split() for line in statistics_file.read_text().splitlines()]
+    # user, nice, system, (idle, iowait,) irq, softirq, steal
+    ticks = sum(
+        sum(map(int, line[1:4])) + sum(map(int, line[6:9])) for line in lines if line[0] in own
+    )
+    return ticks / os.sysconf("SC_CLK_TCK") - time.process_time()
+
+
 def installed(package: str) -> bool:
     """Whether torch, esm or the like can be imported."""
     return importlib.util.find_spec(package) is not None
@@ -161,11 +191,6 @@ def gemm_rate(timings: dict[str, Timing]) -> tuple[str, float]:
     """The best sgemm among the timings of `gemm_runs`, and its operations a second."""
     best = min(timings, key=lambda name: timings[name].seconds)
     return best, 2 * GEMM_SIZE**3 / timings[best].seconds
-
-
-def best_gemm_rate(device: str) -> float:
-    """Operations a second of the fastest sgemm at hand, alone."""
-    return gemm_rate(alternate(gemm_runs(device)))[1]
 
 
 def blas_core() -> str:

@@ -7,6 +7,7 @@ evenly over the whole, are timed; the figure is real residues a second.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ import mlx.core as mx
 import mlx.optimizers
 import numpy as np
 from command import Options, Row, begin, benchmark_options, capturing, finish
-from measuring import Run, Timing, alternate, gemm_rate, gemm_runs, open_proteins
+from measuring import Run, Timing, alternate, gemm_rate, gemm_runs, open_proteins, undisturbed
 from mlx.nn.utils import value_and_grad
 
 from mlx_esm_kernels.alphabet import ESM1B
@@ -176,7 +177,10 @@ def time_sides(
         side.steps[0]()  # allocates the moments; a slow step is timed once, and not on this one
     for i in range(max(len(side.steps) for side in sides.values())):
         runs = {way: side.steps[i] for way, side in sides.items() if i < len(side.steps)}
-        timed = alternate({**runs, **gemms}, repeats=repeats, budget_s=budget_s)
+        timed = undisturbed(
+            functools.partial(alternate, {**runs, **gemms}, repeats=repeats, budget_s=budget_s),
+            f"batch {i + 1}",
+        )
         rates.append(gemm_rate({name: timed[name] for name in gemms}))
         for way in runs:
             found[way].append(timed[way])

@@ -80,6 +80,22 @@ def test_the_budget_limits_each_function_alone(clock: Clock) -> None:
     assert found["slow"].seconds == 6.0
 
 
+def test_what_other_programs_disturb_is_repeated(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    busy = iter([0.0, 5.0, 5.0, 5.1])  # of others, before and after each try
+    monkeypatch.setattr(measuring, "_cpu_seconds_of_others", lambda: next(busy))
+    assert measuring.undisturbed(clock.function("a", 10.0), "a run") is None
+    assert clock.calls == ["a", "a"]
+    assert "a run: other programs took 0.50 cores" in capsys.readouterr().out
+
+
+def test_endless_disturbance_ends(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "_cpu_seconds_of_others", lambda: clock.now)
+    measuring.undisturbed(clock.function("a", 10.0), "a run")
+    assert clock.calls == ["a"] * measuring.TRIES
+
+
 def test_the_peak_is_what_one_call_allocates() -> None:
     held = mx.ones((1000, 1000))
     mx.eval(held)
