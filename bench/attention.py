@@ -143,7 +143,7 @@ def tune(shape: tuple[int, ...], dtype: mx.Dtype, repeats: int) -> dict[str, tup
 @click.command()
 @benchmark_options(
     shapes="4x20x256x64,8x20x256x16",
-    fields="BxHxLxD",
+    sizes="BxHxLxD",
     ways=("mlx", "mx.fast", "torch"),
     against="mlx",
 )

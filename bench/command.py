@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +45,17 @@ class Options:
         return DTYPES[self.dtype]
 
 
+_SHARED = {field.name for field in fields(Options)}
+
+
 def benchmark_options(
-    *, shapes: str, fields: str, ways: Sequence[str], against: str
+    *, shapes: str, sizes: str, ways: Sequence[str], against: str
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Flags for a command, which takes an `Options` first and then what flags of its own it has.
 
     Args:
         shapes: the default of --shapes.
-        fields: what the numbers of a shape are, such as BxHxLxD.
+        sizes: what the numbers of a shape are, such as BxHxLxD.
         ways: what it can be timed against.
         against: the default of --against.
     """
@@ -60,7 +63,7 @@ def benchmark_options(
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @click.option("--device", type=click.Choice(["cpu", "gpu"]), default="cpu")
         @click.option("--dtype", type=click.Choice(list(DTYPES)), default="float32")
-        @click.option("--shapes", default=shapes, help=f"{fields}, with commas between.")
+        @click.option("--shapes", default=shapes, help=f"{sizes}, with commas between.")
         @click.option(
             "--against",
             default=against,
@@ -79,32 +82,14 @@ def benchmark_options(
             help="Write a .gputrace of one run of ours, for Xcode; needs MTL_CAPTURE_ENABLED=1.",
         )
         @functools.wraps(command)
-        def with_options(
-            device: str,
-            dtype: str,
-            shapes: str,
-            against: str,
-            fasta: str | None,
-            repeats: int,
-            json_file: Path | None,
-            plot_file: Path | None,
-            capture_file: Path | None,
-            **own: Any,
-        ) -> None:
-            check_device(device)
-            options = Options(
-                device,
-                dtype,
-                parse_shapes(shapes, fields),
-                parse_against(against, ways, device),
-                fasta,
-                repeats,
-                json_file,
-                plot_file,
-                capture_file,
-            )
-            if capture_file:
-                check_capture(capture_file, device)
+        def with_options(**flags: Any) -> None:
+            own = {name: flags.pop(name) for name in set(flags) - _SHARED}
+            check_device(flags["device"])
+            flags["shapes"] = parse_shapes(flags["shapes"], sizes)
+            flags["against"] = parse_against(flags["against"], ways, flags["device"])
+            options = Options(**flags)
+            if options.capture_file:
+                check_capture(options.capture_file, options.device)
             command(options, **own)
 
         return with_options
@@ -112,15 +97,15 @@ def benchmark_options(
     return decorate
 
 
-def parse_shapes(text: str, fields: str) -> list[tuple[int, ...]]:
-    """`1x4x128x16,2x8x77x64` with fields BxHxLxD -> (B, H, L, D) each."""
-    count = len(fields.split("x"))
+def parse_shapes(text: str, sizes: str) -> list[tuple[int, ...]]:
+    """`1x4x128x16,2x8x77x64` with sizes BxHxLxD -> (B, H, L, D) each."""
+    count = len(sizes.split("x"))
     try:
         shapes = [tuple(int(n) for n in shape.split("x")) for shape in text.split(",")]
     except ValueError:
         shapes = []
     if not shapes or any(len(shape) != count or min(shape) < 1 for shape in shapes):
-        raise click.BadParameter(f"--shapes expects {fields}, with commas between; got {text!r}.")
+        raise click.BadParameter(f"--shapes expects {sizes}, with commas between; got {text!r}.")
     return shapes
 
 

@@ -153,7 +153,7 @@ def measure(shape: tuple[int, ...], proteins: Proteins | None, options: Options)
 
 @click.command()
 @benchmark_options(
-    shapes="4x1024x320,4x1024x1280", fields="BxLxC", ways=("mlx", "torch"), against="mlx"
+    shapes="4x1024x320,4x1024x1280", sizes="BxLxC", ways=("mlx", "torch"), against="mlx"
 )
 def main(options: Options) -> None:
     """Time the positional embedding here; every figure is of this machine."""

@@ -118,11 +118,11 @@ def torch_steps(
 
     return [
         lambda inputs=inputs, targets=targets: step(inputs, targets)
-        for inputs, targets in map(_tensors, questions)
+        for inputs, targets in map(tensors_of, questions)
     ]
 
 
-def _tensors(masked: Masked) -> tuple[torch.Tensor, torch.Tensor]:
+def tensors_of(masked: Masked) -> tuple[torch.Tensor, torch.Tensor]:
     """inputs (B, L), and targets (B * L,), NOT_ASKED where no residue is asked for."""
     targets = np.full(masked.inputs.size, NOT_ASKED, np.int64)
     asked = masked.weights > 0

@@ -222,7 +222,7 @@ def measure(
 
 
 @click.command()
-@benchmark_options(shapes=SHAPES, fields="layersxCxFFNxH", ways=WAYS, against="none")
+@benchmark_options(shapes=SHAPES, sizes="layersxCxFFNxH", ways=WAYS, against="none")
 @click.option("--tokens-per-batch", type=click.IntRange(min=64), default=2048)
 @click.option("--batches", type=click.IntRange(min=1), default=3, help="Batches of each side.")
 def main(options: Options, tokens_per_batch: int, batches: int) -> None:

@@ -14,6 +14,7 @@ from command import PACKAGES
 from mlx_esm_kernels.alphabet import ESM1B
 from mlx_esm_kernels.config import ESM1Config
 from mlx_esm_kernels.data import Proteins
+from mlx_esm_kernels.objective import mask_tokens
 from mlx_esm_kernels.sample import make_sample
 
 TINY = ESM1Config(1, 16, 32, 2, max_positions=32)
@@ -102,3 +103,17 @@ def test_useful_work_is_that_of_matrices_and_pairs() -> None:
     matrices = 4 * 16 * 16 + 2 * 16 * 32 + 0.15 * (16 * 16 + 16 * 33)
     expected = 6 * matrices * 60 + 2 * 7 * 16 * (100 + 400 + 900)
     assert side.useful_flops(TINY) == pytest.approx(expected)
+
+
+def test_torch_is_asked_the_same_questions() -> None:
+    pytest.importorskip("torch")
+    from torch_training import NOT_ASKED, tensors_of
+
+    rng = np.random.default_rng(0)
+    (batch,) = bench.length_sorted_batches(make_sample(num_proteins=40).proteins, TINY, 256, 1)
+    masked = mask_tokens(batch.tokens, batch.segment_ids, ESM1B, rng)
+    inputs, targets = (np.array(x) for x in tensors_of(masked))
+    assert np.array_equal(inputs, masked.inputs)
+    asked = targets.reshape(batch.tokens.shape) != NOT_ASKED
+    assert np.array_equal(asked, masked.asked)
+    assert np.array_equal(targets[targets != NOT_ASKED], batch.tokens[asked])
