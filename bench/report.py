@@ -52,7 +52,7 @@ def table(parts: dict[str, Part]) -> str:
 
 
 def figure_of(value: float, unit: str) -> str:
-    return f"{value:.0f}x" if unit == "x" and value >= 10 else f"{value:.2f}{unit}"
+    return f"{value:.2f}{unit}" if value < 10 else f"{value:.0f}{unit}"
 
 
 def bound(line: Line) -> str:
@@ -104,26 +104,36 @@ def write(folder: Path, about: dict[str, Any], parts: dict[str, Part], quick: bo
 
 
 def draw(parts: dict[str, Part], path: Path, caption: str) -> None:
-    """Each figure over its target, as bars; what is to stay below its target upside down."""
+    """Each figure over its target, as bars from 1; what is to stay below its target upside down."""
     from matplotlib.figure import Figure
 
-    names, heights = [], []
-    for part in parts.values():
-        for line in part.lines:
-            for label, value in line.values.items():
-                names.append(f"{line.work.split(',')[0]} {label} / {line.against.split(',')[0]}")
-                heights.append(line.target / value if line.at_most else value / line.target)
-    figure = Figure(figsize=(10, 2 + 0.22 * len(names)), layout="constrained")
+    bars = [
+        (line, label) for part in parts.values() for line in part.lines for label in line.values
+    ]
+    figure = Figure(figsize=(10, 1.5 + 0.17 * len(bars)), layout="constrained")
     axes = figure.add_subplot()
-    colours = ["tab:green" if height >= 1 else "tab:orange" for height in heights]
-    places = range(len(names))
-    axes.barh(places, heights, color=colours)
-    axes.set_yticks(places, names, fontsize=7)
+    for place, (line, label) in enumerate(bars):
+        value = line.values[label]
+        over = line.target / value if line.at_most else value / line.target
+        axes.barh(place, over - 1, left=1, color="tab:green" if over >= 1 else "tab:orange")
+        shown = f" {figure_of(value, line.unit)} "
+        axes.text(over, place, shown, ha="left" if over >= 1 else "right", va="center", fontsize=6)
+    axes.set_yticks(range(len(bars)), [name_of_bar(*bar) for bar in bars], fontsize=6)
     axes.axvline(1, color="black", linewidth=1)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.margins(x=0.1, y=0.01)
     axes.invert_yaxis()
-    axes.set_xlabel("measured / target (right of the line: met)")
+    axes.set_xlabel("measured / target (right of 1: met)", fontsize=8)
     figure.supxlabel(caption, fontsize=5, wrap=True)
     figure.savefig(path, dpi=150)
+
+
+def name_of_bar(line: Line, label: str) -> str:
+    """What is compared, in a few words."""
+    work = ",".join(line.work.split(":")[0].split(",")[:2])
+    against = line.against.split(",")[0].split(" on the same")[0].split(" with that")[0]
+    return f"{work} {label} / {against}"
 
 
 def earlier_parts(folder: Path, about: dict[str, Any]) -> dict[str, Part]:

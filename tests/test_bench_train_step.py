@@ -112,7 +112,7 @@ def test_torch_is_asked_the_same_questions() -> None:
     rng = np.random.default_rng(0)
     (batch,) = bench.length_sorted_batches(make_sample(num_proteins=40).proteins, TINY, 256, 1)
     masked = mask_tokens(batch.tokens, batch.segment_ids, ESM1B, rng)
-    inputs, targets = (np.array(x) for x in tensors_of(masked))
+    inputs, targets = (x.numpy() for x in tensors_of(masked))
     assert np.array_equal(inputs, masked.inputs)
     asked = targets.reshape(batch.tokens.shape) != NOT_ASKED
     assert np.array_equal(asked, masked.asked)
