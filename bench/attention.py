@@ -10,7 +10,7 @@ import click
 import mlx.core as mx
 import numpy as np
 from command import Options, Row, begin, benchmark_options, capturing, finish
-from measuring import Run, alternate, gemm_rate, gemm_runs, open_proteins, padded_ids
+from measuring import Run, alternate, gemm_rate, gemm_runs, padded_ids
 
 from mlx_esm_kernels import _ext, ops, tiles
 
@@ -115,6 +115,7 @@ def measure(
         name, rate = gemm_rate({name: found[name] for name in gemms})
         for way in ways:
             row: Row = {"shape": shape, "lengths": "dense" if ids is None else "real", "way": way}
+            row["fill"] = 1.0 if ids is None else float(np.mean(np.array(ids) != 0))
             row |= {"direction": direction, "seconds": found[way].seconds, "unit": "GFLOP/s"}
             flops = useful_flops(shape, ids, direction) / found[way].seconds
             row |= {"rate": 1e-9 * flops, "share": flops / rate}
@@ -152,8 +153,7 @@ def main(options: Options, tuning: bool) -> None:
     """Time masked attention here; every figure is of this machine."""
     if tuning and (options.device != "gpu" or not _ext.runs_on_metal(mx.gpu)):
         raise click.ClickException("--tune needs a Metal GPU and --device gpu.")
-    proteins, where = open_proteins(options.fasta)
-    about = begin(options, where)
+    proteins, about = begin(options)
     rows, dtype = [], options.mlx_dtype
     for shape in options.shapes:
         if tuning:

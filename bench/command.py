@@ -13,7 +13,16 @@ from typing import Any
 
 import click
 import mlx.core as mx
-from measuring import DTYPES, describe_machine, installed, machine_in_words
+from measuring import (
+    DTYPES,
+    describe_machine,
+    installed,
+    lengths_in_words,
+    machine_in_words,
+    open_proteins,
+)
+
+from mlx_esm_kernels.data import Proteins
 
 Row = dict[str, Any]
 # What can be timed against, and the packages that it needs.
@@ -159,26 +168,27 @@ def capturing(path: Path) -> Iterator[None]:
         click.echo(f"GPU trace written to {path}")
 
 
-def begin(options: Options, lengths: str) -> dict[str, Any]:
-    """Print and return what the figures stand under."""
-    about = {**describe_machine(options.device), "dtype": options.dtype, "lengths": lengths}
+def begin(options: Options) -> tuple[Proteins, dict[str, Any]]:
+    """The proteins whose lengths are used, and what the figures stand under, which is printed."""
+    proteins, where = open_proteins(options.fasta)
+    about = describe_machine(options.device)
+    about |= {"dtype": options.dtype, "lengths": lengths_in_words(proteins, where)}
     click.echo(machine_in_words(about))
-    click.echo(
-        f"{options.dtype}, medians of {options.repeats} turns or more calls; real: {lengths}"
-    )
-    return about
+    click.echo(f"{options.dtype}, medians of {options.repeats} turns; real: {about['lengths']}")
+    return proteins, about
 
 
 def finish(options: Options, about: dict[str, Any], rows: list[Row]) -> None:
     """Print the rows, and write the files that were asked for.
 
-    Each row has shape, lengths, direction, way, seconds, rate, unit, share (of the machine's own
-    rate `yardstick`), and peak_bytes or None.
+    Each row has shape, lengths, fill (the share of tokens that are not padding), direction, way,
+    seconds, rate, unit, share (of the machine's own rate, `yardstick`), and peak_bytes or None.
     """
     for row in rows:
         peak = "" if row["peak_bytes"] is None else f"  peak {row['peak_bytes'] / 1e6:8.1f} MB"
         click.echo(
-            f"{row['shape']!s:20} {row['lengths']:6} {row['direction']:16} {row['way']:20}"
+            f"{row['shape']!s:20} {row['lengths']:5} {row['fill']:4.0%} full "
+            f"{row['direction']:16} {row['way']:20}"
             f"{row['seconds'] * 1e3:10.2f} ms {row['rate']:9.2f} {row['unit']}"
             f" {row['share']:5.0%}{peak}"
         )

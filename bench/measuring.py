@@ -259,6 +259,15 @@ def open_proteins(fasta: str | None) -> tuple[Proteins, str]:
     return make_sample().proteins, "the sample's synthetic proteins"
 
 
+def lengths_in_words(proteins: Proteins, where: str) -> str:
+    """Where the proteins are from, and how long they are."""
+    low, first, median, third, high = np.percentile(proteins.lengths, [0, 25, 50, 75, 100])
+    return (
+        f"{where}, {len(proteins):,} proteins of {low:.0f} to {high:.0f} residues, half of them "
+        f"between {first:.0f} and {third:.0f}, median {median:.0f}"
+    )
+
+
 def padded_ids(tokens: np.ndarray, batch: int, length: int) -> mx.array:
     """(B, L) segment ids of one protein a row, drawn from lengths in tokens, each cut to L."""
     drawn = np.random.default_rng(0).choice(tokens, batch)

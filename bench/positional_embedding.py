@@ -8,7 +8,7 @@ import click
 import mlx.core as mx
 import numpy as np
 from command import Options, Row, begin, benchmark_options, capturing, finish
-from measuring import Run, alternate, installed, open_proteins, packed_batch
+from measuring import Run, alternate, installed, packed_batch
 
 from mlx_esm_kernels import ops
 from mlx_esm_kernels.alphabet import ESM1B
@@ -142,6 +142,7 @@ def measure(shape: tuple[int, ...], proteins: Proteins | None, options: Options)
         rate = 2 * COPY_BYTES / found[copy].seconds
         for way in ways:
             row: Row = {"shape": shape, "lengths": "dense" if proteins is None else "real"}
+            row["fill"] = float((tokens_of(shape, proteins)[0] != PADDING).mean())
             row |= {"way": way, "direction": direction, "seconds": found[way].seconds}
             moved = useful_bytes(shape, dtype, direction) / found[way].seconds
             row |= {"rate": 1e-9 * moved, "unit": "GB/s", "share": moved / rate}
@@ -157,8 +158,7 @@ def measure(shape: tuple[int, ...], proteins: Proteins | None, options: Options)
 )
 def main(options: Options) -> None:
     """Time the positional embedding here; every figure is of this machine."""
-    proteins, where = open_proteins(options.fasta)
-    about = begin(options, where)
+    proteins, about = begin(options)
     rows = []
     for shape in options.shapes:
         for chosen in (None, proteins):

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 from command import check_device
-from measuring import describe_machine, machine_in_words, open_proteins
+from measuring import describe_machine, lengths_in_words, machine_in_words, open_proteins
 from report_parts import PARTS, Line, Part, Setting
 
 NOTES = (
@@ -163,7 +163,11 @@ def main(folder: Path, fasta: str | None, only: tuple[str, ...], quick: bool) ->
     """Measure what the CPU ops must reach, and write the table and a plot."""
     check_device("cpu")
     proteins, where = open_proteins(fasta)
-    about = {**describe_machine("cpu"), "lengths": where, "quick": quick}
+    about = {
+        **describe_machine("cpu"),
+        "lengths": lengths_in_words(proteins, where),
+        "quick": quick,
+    }
     folder.mkdir(parents=True, exist_ok=True)
     parts = earlier_parts(folder, about) if only else {}
     click.echo(machine_in_words(about))

@@ -17,7 +17,7 @@ import mlx.core as mx
 import mlx.optimizers
 import numpy as np
 from command import Options, Row, begin, benchmark_options, capturing, finish
-from measuring import Run, Timing, alternate, gemm_rate, gemm_runs, open_proteins, undisturbed
+from measuring import Run, Timing, alternate, gemm_rate, gemm_runs, undisturbed
 from mlx.nn.utils import value_and_grad
 
 from mlx_esm_kernels.alphabet import ESM1B
@@ -227,8 +227,7 @@ def measure(
 @click.option("--batches", type=click.IntRange(min=1), default=3, help="Batches of each side.")
 def main(options: Options, tokens_per_batch: int, batches: int) -> None:
     """Time training steps here; every figure is of this machine."""
-    proteins, where = open_proteins(options.fasta)
-    about = begin(options, where)
+    proteins, about = begin(options)
     rows = []
     for shape in options.shapes:
         for lengths, chosen in (("dense", dense_proteins(tokens_per_batch)), ("real", proteins)):
@@ -236,8 +235,7 @@ def main(options: Options, tokens_per_batch: int, batches: int) -> None:
     finish(options, about, rows)
     for row in rows:
         click.echo(
-            f"{row['shape']} {row['lengths']} {row['way']}: {row['residues_per_s']:,.0f} "
-            f"residues/s, batches {row['fill']:.0%} full"
+            f"{row['shape']} {row['lengths']} {row['way']}: {row['residues_per_s']:,.0f} residues/s"
         )
     if options.capture_file:
         side = side_of(
