@@ -17,6 +17,8 @@ from measuring import describe_machine, lengths_in_words, machine_in_words, open
 from report_parts import PARTS, Line, Part, Setting
 
 NOTES = (
+    "Shapes: attention (B, H, L, D), models (layers, C, FFN, heads). float32 where nothing else is "
+    "said.",
     "Each comparison ran in one process, in turns, after a warm-up of the function that is timed; "
     "figures are medians. A function that needs more than a second and a half is timed once. What "
     "was disturbed by other programs was repeated.",
@@ -32,8 +34,8 @@ NOTES = (
     "Stock MLX: mx.fast.scaled_dot_product_attention on the CPU, one to a few calls.",
     "Training steps: masked-LM loss, clipping, AdamW (torch's fused one). Ours is the package's "
     "TrainStep on packed rows. The torch models get the whole FASTA sorted by length, cut into "
-    "batches of as many tokens, and no mask where nothing is padded; a few batches evenly spread "
-    "over it are timed, as many as of ours.",
+    "batches of as many tokens (2,048), and no mask where nothing is padded; a few batches evenly "
+    "spread over it are timed, as many as of ours.",
     "Memory is that of a fresh process: the larger of what MLX allocates and what the process "
     "grows by, threads' scratch included, less o, dq, dk and dv.",
 )
