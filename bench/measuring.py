@@ -136,16 +136,20 @@ def _take_turn(run: Run, expected_s: float, seconds: list[float], cores: list[fl
             return
 
 
-def undisturbed(measure: Callable[[], Result], what: str) -> Result:
-    """The result of `measure`, repeated where other programs took much of the cores meanwhile."""
+def undisturbed(measure: Callable[[], Result], what: str) -> tuple[Result, bool]:
+    """The result of `measure`, repeated where other programs took much of the cores meanwhile.
+
+    Returns:
+        The last result, and whether it was disturbed all the same.
+    """
     for _ in range(TRIES):
         others, start = _cpu_seconds_of_others(), time.perf_counter()
         result = measure()
         taken = (_cpu_seconds_of_others() - others) / (time.perf_counter() - start)
         if taken < DISTURBED:
-            break
+            return result, False
         click.echo(f"  {what}: other programs took {taken:.2f} cores meanwhile")
-    return result
+    return result, True
 
 
 def _cpu_seconds_of_others() -> float:

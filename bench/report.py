@@ -84,11 +84,21 @@ def timing_table(parts: dict[str, Part]) -> str:
             training = "residues_per_s" in row
             speed = f"{row['residues_per_s']:,.0f} | {row['fill']:.0%}" if training else "|"
             calls = "+".join(map(str, row["calls"])) if training else row["calls"]
+            way = row["way"] + (" (disturbed)" if row["disturbed"] else "")
             rows.append(
-                f"| {row['work']} | {row['way']} | {row['seconds'] * 1e3:.2f} | {calls} "
+                f"| {row['work']} | {way} | {row['seconds'] * 1e3:.2f} | {calls} "
                 f"| {row['rate']:.1f} | {row['share']:.0%} | {speed} |"
             )
     return "\n".join(rows)
+
+
+def disturbed_works(parts: dict[str, Part]) -> str:
+    """A paragraph on what other programs disturbed in every try; empty where nothing was."""
+    works = [row["work"] for part in parts.values() for row in part.timings if row["disturbed"]]
+    if not works:
+        return ""
+    names = "; ".join(dict.fromkeys(works))
+    return f"**Disturbed by other programs in every try, not to be trusted:** {names}.\n\n"
 
 
 def write(folder: Path, about: dict[str, Any], parts: dict[str, Part], quick: bool) -> None:
@@ -97,7 +107,8 @@ def write(folder: Path, about: dict[str, Any], parts: dict[str, Part], quick: bo
     notes = "\n".join(f"- {note}" for note in NOTES)
     text = (
         f"# CPU figures\n\n{smoke}{machine_in_words(about)}.\nLengths: {about['lengths']}.\n\n"
-        f"{table(parts)}\n\n## How\n\n{notes}\n\n## Timings\n\n{timing_table(parts)}\n"
+        f"{table(parts)}\n\n{disturbed_works(parts)}## How\n\n{notes}\n\n"
+        f"## Timings\n\n{timing_table(parts)}\n"
     )
     (folder / "report.md").write_text(text, encoding="utf-8")
     content = {"about": about, "parts": {name: part.to_dict() for name, part in parts.items()}}

@@ -123,12 +123,12 @@ def compare(
     """
     gemms = gemm_runs("cpu")
     runs = {"ours": ours, **others, **gemms}
-    found = undisturbed(
+    found, disturbed = undisturbed(
         lambda: alternate(runs, repeats=setting.repeats, budget_s=setting.budget_s), work
     )
     name, rate = gemm_rate({gemm: found[gemm] for gemm in gemms})
     for way in ("ours", *others):
-        row = {"work": work, "way": way, **asdict(found[way])}
+        row = {"work": work, "way": way, "disturbed": disturbed, **asdict(found[way])}
         row |= {"rate": 1e-9 * flops / found[way].seconds, "unit": "GFLOP/s", "gemm": name}
         row["share"] = flops / found[way].seconds / rate
         part.timings.append(row)

@@ -169,22 +169,23 @@ def _stock_step(config: ESM1Config, dtype: str) -> Callable[[tuple[mx.array, ...
 
 def time_sides(
     sides: dict[str, Side], gemms: dict[str, Run], *, repeats: int, budget_s: float
-) -> tuple[dict[str, list[Timing]], tuple[str, float]]:
-    """The timings of every batch of each side, in turns, and the GEMM rate meanwhile."""
+) -> tuple[dict[str, list[Timing]], tuple[str, float], bool]:
+    """The timings of every batch of each side, in turns; the GEMM rate; whether disturbed."""
     found: dict[str, list[Timing]] = {way: [] for way in sides}
-    rates = []
+    rates, any_disturbed = [], False
     for side in sides.values():
         side.steps[0]()  # allocates the moments; a slow step is timed once, and not on this one
     for i in range(max(len(side.steps) for side in sides.values())):
         runs = {way: side.steps[i] for way, side in sides.items() if i < len(side.steps)}
-        timed = undisturbed(
+        timed, disturbed = undisturbed(
             functools.partial(alternate, {**runs, **gemms}, repeats=repeats, budget_s=budget_s),
             f"batch {i + 1}",
         )
         rates.append(gemm_rate({name: timed[name] for name in gemms}))
+        any_disturbed = any_disturbed or disturbed
         for way in runs:
             found[way].append(timed[way])
-    return found, max(rates, key=lambda rate: rate[1])
+    return found, max(rates, key=lambda rate: rate[1]), any_disturbed
 
 
 def measure(
@@ -203,7 +204,7 @@ def measure(
         way: side_of(way, config, proteins, tokens, count, options.dtype)
         for way in ("ours", *options.against)
     }
-    found, (name, gemm) = time_sides(
+    found, (name, gemm), disturbed = time_sides(
         sides, gemm_runs(options.device), repeats=options.repeats, budget_s=budget_s
     )
     rows = []
@@ -216,6 +217,7 @@ def measure(
         row["yardstick"] = f"the best float32 GEMM at hand, {name}: {1e-9 * gemm:.0f} billion/s"
         peak = max(timing.peak_bytes for timing in found[way])
         row["peak_bytes"] = peak if way in ("ours", "mlx") else None
+        row["disturbed"] = disturbed
         row["calls"] = [timing.calls for timing in found[way]]
         rows.append(row)
     return rows

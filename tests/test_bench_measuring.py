@@ -85,14 +85,14 @@ def test_what_other_programs_disturb_is_repeated(
 ) -> None:
     busy = iter([0.0, 5.0, 5.0, 5.1])  # of others, before and after each try
     monkeypatch.setattr(measuring, "_cpu_seconds_of_others", lambda: next(busy))
-    assert measuring.undisturbed(clock.function("a", 10.0), "a run") is None
+    assert measuring.undisturbed(clock.function("a", 10.0), "a run") == (None, False)
     assert clock.calls == ["a", "a"]
     assert "a run: other programs took 0.50 cores" in capsys.readouterr().out
 
 
 def test_endless_disturbance_ends(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "_cpu_seconds_of_others", lambda: clock.now)
-    measuring.undisturbed(clock.function("a", 10.0), "a run")
+    assert measuring.undisturbed(clock.function("a", 10.0), "a run") == (None, True)
     assert clock.calls == ["a"] * measuring.TRIES
 
 

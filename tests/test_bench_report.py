@@ -86,3 +86,12 @@ def test_pieces_add_up_but_not_those_of_another_machine(tmp_path: Path) -> None:
 def test_the_worst_shape_decides(line: Line, met: bool | None, said: str) -> None:
     assert line.met is met
     assert report.verdict(line).startswith(said)
+
+
+def test_what_stayed_disturbed_is_named_once() -> None:
+    calm = {"work": "calm", "disturbed": False}
+    loud = {"work": "loud", "disturbed": True}
+    said = report.disturbed_works({"p": report_parts.Part([], [calm, loud, loud])})
+    assert said.count("loud") == 1
+    assert "calm" not in said
+    assert report.disturbed_works({"p": report_parts.Part([], [calm])}) == ""
