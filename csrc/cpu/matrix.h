@@ -22,22 +22,27 @@ struct Product {
   Start start;
 };
 
+// A tile of C lives in accumulators. Each step of the sum loads one row of B in `Vectors` vectors
+// and broadcasts the elements of A one by one; what is left of the registers holds these.
 #if defined(__AVX512F__) || defined(__aarch64__)
-// 6 x 4 accumulators, 4 vectors of B and one broadcast, of 32 registers.
-constexpr int kTileRows = 6;
+constexpr int kAccumulators = 24;  // of 32 registers
 constexpr int kTileVectors = 4;
 #else
-// 4 x 3 accumulators, 3 vectors of B and one broadcast fill the 16 registers of AVX2.
-constexpr int kTileRows = 4;
+constexpr int kAccumulators = 12;  // of 16 registers
 constexpr int kTileVectors = 3;
 #endif
 
-template <int Rows, int Vectors>
+// Rows of a tile: with one vector more rows would only wait for their broadcasts.
+template <int Vectors>
+constexpr int kTileRows = Vectors == 1 ? 12 : kAccumulators / Vectors;
+
+// Depth is p.k where it is known to the compiler, else 0.
+template <int Rows, int Vectors, int Depth>
 inline void multiply_tile(const Product& p, int i, int j) {
   vfloat acc[Rows][Vectors];
-#pragma GCC unroll 8
+#pragma GCC unroll 12
   for (int r = 0; r < Rows; ++r) {
-#pragma GCC unroll 8
+#pragma GCC unroll 4
     for (int v = 0; v < Vectors; ++v) {
       const float* c = p.c + (i + r) * p.ldc + j + v * kLanes;
       acc[r][v] = p.start == Start::zero ? vfloat{} : load(c);
@@ -45,63 +50,86 @@ inline void multiply_tile(const Product& p, int i, int j) {
   }
   const float* a = p.a + i * p.a_row;
   const float* b = p.b + j;
-  for (int k = 0; k < p.k; ++k, a += p.a_col, b += p.ldb) {
+  const int depth = Depth == 0 ? p.k : Depth;
+  for (int k = 0; k < depth; ++k, a += p.a_col, b += p.ldb) {
     vfloat column[Vectors];
-#pragma GCC unroll 8
+#pragma GCC unroll 4
     for (int v = 0; v < Vectors; ++v) {
       column[v] = load(b + v * kLanes);
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int r = 0; r < Rows; ++r) {
       const float element = a[r * p.a_row];
-#pragma GCC unroll 8
+#pragma GCC unroll 4
       for (int v = 0; v < Vectors; ++v) {
         acc[r][v] += element * column[v];
       }
     }
   }
-#pragma GCC unroll 8
+#pragma GCC unroll 12
   for (int r = 0; r < Rows; ++r) {
-#pragma GCC unroll 8
+#pragma GCC unroll 4
     for (int v = 0; v < Vectors; ++v) {
       store(p.c + (i + r) * p.ldc + j + v * kLanes, acc[r][v]);
     }
   }
 }
 
-template <int Vectors>
-inline void multiply_columns(const Product& p, int j) {
-  int i = 0;
-  for (; i + kTileRows <= p.m; i += kTileRows) {
-    multiply_tile<kTileRows, Vectors>(p, i, j);
+// The tile of `rows` rows, one of 1 ... Rows.
+template <int Rows, int Vectors>
+inline void multiply_rows(const Product& p, int i, int j, int rows) {
+  if constexpr (Rows > 1) {
+    if (rows < Rows) {
+      return multiply_rows<Rows - 1, Vectors>(p, i, j, rows);
+    }
   }
-  switch (p.m - i) {
-    case 5:
-      return multiply_tile<5, Vectors>(p, i, j);
-    case 4:
-      return multiply_tile<4, Vectors>(p, i, j);
-    case 3:
-      return multiply_tile<3, Vectors>(p, i, j);
-    case 2:
-      return multiply_tile<2, Vectors>(p, i, j);
-    case 1:
-      return multiply_tile<1, Vectors>(p, i, j);
+  if (p.k == 16) {  // a head dim of 16: too few steps to pay for a loop
+    return multiply_tile<Rows, Vectors, 16>(p, i, j);
+  }
+  multiply_tile<Rows, Vectors, 0>(p, i, j);
+}
+
+// Tiles of nearly equal heights: a last one of one or two rows would wait for its own sums.
+template <int Vectors, class Between>
+inline void multiply_columns(const Product& p, int j, Between& between) {
+  const int tiles = (p.m + kTileRows<Vectors> - 1) / kTileRows<Vectors>;
+  for (int t = 0, i = 0; t < tiles; ++t) {
+    const int rows = p.m / tiles + (t < p.m % tiles ? 1 : 0);
+    multiply_rows<kTileRows<Vectors>, Vectors>(p, i, j, rows);
+    i += rows;
+    between();
+  }
+}
+
+// `between` is called after each tile: a place to ask for memory that is needed later.
+template <class Between>
+inline void multiply(const Product& p, Between& between) {
+  static_assert(kTileVectors <= 4);
+  const int vectors = p.n / kLanes;
+  const int groups = (vectors + kTileVectors - 1) / kTileVectors;
+  for (int g = 0, j = 0; g < groups; ++g) {
+    const int width = vectors / groups + (g < vectors % groups ? 1 : 0);
+    switch (width) {
+      case 4:
+        multiply_columns<kTileVectors>(p, j, between);
+        break;
+      case 3:
+        multiply_columns<3>(p, j, between);
+        break;
+      case 2:
+        multiply_columns<2>(p, j, between);
+        break;
+      case 1:
+        multiply_columns<1>(p, j, between);
+        break;
+    }
+    j += width * kLanes;
   }
 }
 
 inline void multiply(const Product& p) {
-  int j = 0;
-  for (; j + kTileVectors * kLanes <= p.n; j += kTileVectors * kLanes) {
-    multiply_columns<kTileVectors>(p, j);
-  }
-  switch ((p.n - j) / kLanes) {
-    case 3:
-      return multiply_columns<3>(p, j);
-    case 2:
-      return multiply_columns<2>(p, j);
-    case 1:
-      return multiply_columns<1>(p, j);
-  }
+  const auto nothing = [] {};
+  multiply(p, nothing);
 }
 
 }  // namespace mlx_esm_kernels::cpu::CPU_TARGET

@@ -17,12 +17,10 @@ int key_chunk(int D) {
 // ---- before the keys ----------------------------------------------------------------------------
 
 template <class T>
-void zero_gradients(const AttentionBackward& a, const AttentionWorkspace& ws, const Group& g,
-                    int i) {
+void zero_gradients(const AttentionBackward& a, const Group& g, int i) {
   clear_row(row_of<T>(a.dq, g, i), a.D);
   clear_row(row_of<T>(a.dk, g, i), a.D);
   clear_row(row_of<T>(a.dv, g, i), a.D);
-  clear_row(row_of<float>(ws.dq, g, i), a.D);
 }
 
 // One query, as float32.
@@ -52,26 +50,23 @@ void add_bias(const AttentionBackward& a, const AttentionWorkspace& ws, const Gr
 template <class T>
 void prepare_rows(const AttentionBackward& a, const AttentionWorkspace& ws, const Group& g,
                   int occupied, float* scratch) {
+  for (int i = occupied; i < g.length; ++i) {
+    zero_gradients<T>(a, g, i);
+  }
+  if (a.bias_k == nullptr) {
+    return;
+  }
   Arena arena{scratch};
   float* out = arena.take(a.D);
   float* dout = arena.take(a.D);
   float* q = arena.take(a.D);
   const int64_t head = head_start(a, g);
-  for (int i = occupied; i < g.length; ++i) {
-    zero_gradients<T>(a, ws, g, i);
-  }
   for (int i = 0; i < occupied; ++i) {
     read_row(row_of<const T>(a.out, g, i), a.out.d, a.D, out);
     read_row(row_of<const T>(a.dout, g, i), a.dout.d, a.D, dout);
-    const int64_t at = head + g.positions[i];
-    ws.delta[at] = dot(out, dout, a.D);
-    float* dq = row_of<float>(ws.dq, g, i);
-    if (a.bias_k == nullptr) {
-      clear_row(dq, a.D);
-    } else {
-      read_row(row_of<const T>(a.q, g, i), a.q.d, a.D, q);
-      add_bias(a, ws, g, {q, dout, a.lse[at], ws.delta[at]}, dq);
-    }
+    read_row(row_of<const T>(a.q, g, i), a.q.d, a.D, q);
+    const float lse = a.lse[head + g.positions[i]];
+    add_bias(a, ws, g, {q, dout, lse, dot(out, dout, a.D)}, row_of<float>(ws.dq, g, i));
   }
 }
 
@@ -86,7 +81,7 @@ void prepare(const AttentionBackward& a, const AttentionWorkspace& ws, const Gro
 struct Tile {
   float *k, *v;               // (chunk, D), where the arrays are not read in place
   float *dk, *dv;             // (chunk, pitch), pitch = D in whole vectors
-  float *q, *dout;            // (width, pitch), likewise
+  float *q, *out, *dout;      // (width, pitch), likewise
   float *qt, *dout_t, *dq_t;  // (D, width)
   float *p, *ds;              // (kKeys, width)
   float *lse, *delta;         // (width)
@@ -102,6 +97,7 @@ Tile carve(int D, Arena& arena) {
   t.dk = arena.take(chunk * pitch);
   t.dv = arena.take(chunk * pitch);
   t.q = arena.take(kWidth * pitch);
+  t.out = arena.take(kWidth * pitch);
   t.dout = arena.take(kWidth * pitch);
   t.qt = arena.take(D * kWidth);
   t.dout_t = arena.take(D * kWidth);
@@ -126,21 +122,41 @@ struct Queries {
   Rows q, dout;
 };
 
+// Dot products of rows of x and y, each in a fixed order: lanes first, then across lanes. Zero from
+// `count` to `width`.
+void dot_rows(const Rows& x, const Rows& y, int count, int pitch, int width, float* out) {
+  for (int i = 0; i < width; i += kLanes) {
+    vfloat sums[kLanes] = {};
+    for (int r = 0; r < smaller(kLanes, count - i); ++r) {
+      for (int d = 0; d < pitch; d += kLanes) {
+        sums[r] += load(x.row(i + r) + d) * load(y.row(i + r) + d);
+      }
+    }
+    transpose(sums);
+    vfloat total = sums[0];
+    for (int c = 1; c < kLanes; ++c) {
+      total += sums[c];
+    }
+    store(out + i, total);
+  }
+}
+
 template <class T>
-Queries load_panel(const AttentionBackward& a, const AttentionWorkspace& ws, const Group& g,
-                   int begin, const Tile& t) {
+Queries load_panel(const AttentionBackward& a, const Group& g, Range range, const Tile& t) {
   const int pitch = round_up(a.D);
-  const int count = smaller(kWidth, g.length - begin);
+  const int count = range.end - range.begin;
   const int width = round_up(count);
-  const Queries x = {begin, count, width, rows_of<T>(a.q, g, begin, count, a.D, pitch, t.q),
-                     rows_of<T>(a.dout, g, begin, count, a.D, pitch, t.dout)};
+  const auto rows = [&](const View& x, float* copy) {
+    return rows_of<T>(x, g, range.begin, count, a.D, pitch, copy);
+  };
+  const Queries x = {range.begin, count, width, rows(a.q, t.q), rows(a.dout, t.dout)};
   transpose_from(x.q, count, a.D, a.scale * kLog2E, width, t.qt);
   transpose_from(x.dout, count, a.D, 1.0f, width, t.dout_t);
-  const int64_t head = head_start(a, g);
+  dot_rows(rows(a.out, t.out), x.dout, count, pitch, width, t.delta);
+  const float* lse = a.lse + head_start(a, g);
   for (int i = 0; i < width; ++i) {
-    // A lane without a query gets a log-sum-exp that makes its probabilities zero.
-    t.lse[i] = i < count ? a.lse[head + g.positions[begin + i]] : FLT_MAX;
-    t.delta[i] = i < count ? ws.delta[head + g.positions[begin + i]] : 0.0f;
+    // A lane without a query gets a log-sum-exp that makes its probabilities vanish.
+    t.lse[i] = i < count ? lse[g.positions[range.begin + i]] : FLT_MAX;
   }
   return x;
 }
@@ -168,93 +184,120 @@ struct Keys {
 };
 
 // Five products for one panel and all keys of the task.
-void backward_panel(int D, const Keys& keys, const Queries& x, const Tile& t) {
+template <class T>
+void backward_panel(int D, const Keys& keys, const Queries& x, const Tile& t, Ahead<T>& ahead) {
   const int pitch = round_up(D);
   const int width = x.width;
-  for (int k = 0; k < keys.count; k += kKeys) {
-    const int n = smaller(kKeys, keys.count - k);
-    const float* key = keys.k.row(k);
-    const float* value = keys.v.row(k);
-    multiply({n, width, D, key, keys.k.pitch, 1, t.qt, width, t.p, width, Start::zero});
-    multiply({n, width, D, value, keys.v.pitch, 1, t.dout_t, width, t.ds, width, Start::zero});
+  const int blocks = (keys.count + kKeys - 1) / kKeys;
+  for (int block = 0; block < blocks; ++block) {
+    const Range range = piece(0, keys.count, block, blocks);
+    const int n = range.end - range.begin;
+    const float* key = keys.k.row(range.begin);
+    const float* value = keys.v.row(range.begin);
+    multiply({n, width, D, key, keys.k.pitch, 1, t.qt, width, t.p, width, Start::zero}, ahead);
+    multiply({n, width, D, value, keys.v.pitch, 1, t.dout_t, width, t.ds, width, Start::zero},
+             ahead);
     differentiate_softmax(t, n, width);
-    float* dv = t.dv + k * pitch;
-    float* dk = t.dk + k * pitch;
+    float* dv = t.dv + range.begin * pitch;
+    float* dk = t.dk + range.begin * pitch;
     const Start more = Start::accumulate;
-    multiply({n, pitch, x.count, t.p, width, 1, x.dout.data, x.dout.pitch, dv, pitch, more});
-    multiply({n, pitch, x.count, t.ds, width, 1, x.q.data, x.q.pitch, dk, pitch, more});
-    const Start start = k == 0 ? Start::zero : Start::accumulate;
-    multiply({D, width, n, key, 1, keys.k.pitch, t.ds, width, t.dq_t, width, start});
+    multiply({n, pitch, x.count, t.p, width, 1, x.dout.data, x.dout.pitch, dv, pitch, more}, ahead);
+    multiply({n, pitch, x.count, t.ds, width, 1, x.q.data, x.q.pitch, dk, pitch, more}, ahead);
+    const Start start = block == 0 ? Start::zero : Start::accumulate;
+    multiply({D, width, n, key, 1, keys.k.pitch, t.ds, width, t.dq_t, width, start}, ahead);
   }
 }
 
 // Chunks add to a panel of dq in ascending order, whichever threads work on them. Chunks are
 // claimed in that order too, so the one that is waited for is always running.
-void add_in_turn(const AttentionBackward& a, const AttentionWorkspace& ws, const Group& g,
-                 const Queries& x, const Tile& t, int32_t* turn, int chunk) {
-  for (int spins = 0; __atomic_load_n(turn, __ATOMIC_ACQUIRE) != chunk; ++spins) {
+template <class T>
+void add_in_turn(const AttentionBackward& a, const AttentionWorkspace& ws, const ChunkTask& task,
+                 const Queries& x, const Tile& t, int32_t* turn) {
+  const Group& g = task.group;
+  for (int spins = 0; __atomic_load_n(turn, __ATOMIC_ACQUIRE) != task.chunk; ++spins) {
     if (spins > 1000) {
       sched_yield();  // the thread that is waited for may have lost its core
     }
   }
+  const bool started = task.chunk > 0 || a.bias_k != nullptr;
+  const bool last = task.chunk == task.chunks - 1;
   const int pitch = round_up(a.D);
   for (int j = 0; j < x.count; j += kLanes) {
     transpose_to(t.dq_t, x.width, j, a.D, broadcast(a.scale), t.rows, pitch);
     for (int i = j; i < smaller(j + kLanes, x.count); ++i) {
-      add_row(t.rows + (i - j) * pitch, a.D, row_of<float>(ws.dq, g, x.begin + i));
+      float* row = t.rows + (i - j) * pitch;
+      if (started) {
+        add_row(row_of<float>(ws.dq, g, x.begin + i), a.D, row);
+      }
+      if (last) {
+        write_row(row, a.D, row_of<T>(a.dq, g, x.begin + i));
+      } else {
+        write_row(row, a.D, row_of<float>(ws.dq, g, x.begin + i));
+      }
     }
   }
-  __atomic_store_n(turn, chunk + 1, __ATOMIC_RELEASE);
+  __atomic_store_n(turn, task.chunk + 1, __ATOMIC_RELEASE);
+}
+
+// What is read after panel i: the next one, or the next task's keys and first queries.
+template <class T>
+Ahead<T> ahead_of(const AttentionBackward& a, const Group& g, int i, int panels,
+                  const ChunkTask* next, int calls) {
+  Ahead<T> ahead(a.D);
+  const auto add_queries = [&](const Group& group, Range rows) {
+    ahead.add(a.out, group, rows.begin, rows.end);
+    ahead.add(a.dout, group, rows.begin, rows.end);
+    ahead.add(a.q, group, rows.begin, rows.end);
+  };
+  if (i + 1 < panels) {
+    add_queries(g, panel(0, g.length, i + 1, panels));
+  } else if (next != nullptr) {
+    add_queries(next->group, panel(0, next->group.length, 0, panels_of(next->group.length)));
+    ahead.add(a.v, next->group, next->begin, next->end);
+    ahead.add(a.k, next->group, next->begin, next->end);
+  }
+  ahead.spread(calls);
+  return ahead;
 }
 
 template <class T>
-void backward_keys(const AttentionBackward& a, const AttentionWorkspace& ws, const Group& g,
-                   int begin, int end, int32_t* turns, float* scratch) {
+void backward_keys(const AttentionBackward& a, const AttentionWorkspace& ws, const ChunkTask& task,
+                   const ChunkTask* next, float* scratch) {
   const int D = a.D;
   const int pitch = round_up(D);
-  const int keys = end - begin;
+  const Group& g = task.group;
+  const int keys = task.end - task.begin;
   Arena arena{scratch};
   const Tile t = carve(D, arena);
-  const Keys own = {keys, rows_of<T>(a.k, g, begin, keys, D, D, t.k),
-                    rows_of<T>(a.v, g, begin, keys, D, D, t.v)};
+  const Keys own = {keys, rows_of<T>(a.k, g, task.begin, keys, D, D, t.k),
+                    rows_of<T>(a.v, g, task.begin, keys, D, D, t.v)};
   clear_row(t.dk, keys * pitch);
   clear_row(t.dv, keys * pitch);
-  const int chunk = begin / key_chunk(D);
-  for (int i = 0; i < g.length; i += kWidth) {
-    const Queries x = load_panel<T>(a, ws, g, i, t);
-    backward_panel(D, own, x, t);
-    add_in_turn(a, ws, g, x, t, turns + i / kWidth, chunk);
+  const int panels = panels_of(g.length);
+  for (int i = 0; i < panels; ++i) {
+    const Queries x = load_panel<T>(a, g, panel(0, g.length, i, panels), t);
+    Ahead<T> ahead = ahead_of<T>(a, g, i, panels, next, (4 * keys + D) / 8);
+    backward_panel(D, own, x, t, ahead);
+    add_in_turn<T>(a, ws, task, x, t, task.turns + i);
   }
   for (int k = 0; k < keys; ++k) {
     float* dk = t.dk + k * pitch;
     for (int d = 0; d < pitch; d += kLanes) {
       store(dk + d, load(dk + d) * a.scale);
     }
-    write_row(dk, D, row_of<T>(a.dk, g, begin + k));
-    write_row(t.dv + k * pitch, D, row_of<T>(a.dv, g, begin + k));
+    write_row(dk, D, row_of<T>(a.dk, g, task.begin + k));
+    write_row(t.dv + k * pitch, D, row_of<T>(a.dv, g, task.begin + k));
   }
 }
 
-void backward(const AttentionBackward& a, const AttentionWorkspace& ws, const Group& g, int begin,
-              int end, int32_t* turns, float* scratch) {
-  with_type(a.dtype, [&]<class T>(T) { backward_keys<T>(a, ws, g, begin, end, turns, scratch); });
-}
-
-// ---- after the keys -----------------------------------------------------------------------------
-
-void finish(const AttentionBackward& a, const AttentionWorkspace& ws, int b, int h) {
-  with_type(a.dtype, [&]<class T>(T) {
-    const float* from = static_cast<const float*>(ws.dq.data) + b * ws.dq.b + h * ws.dq.h;
-    T* to = static_cast<T*>(a.dq.data) + b * a.dq.b + h * a.dq.h;
-    for (int l = 0; l < a.L; ++l) {
-      write_row(from + l * ws.dq.l, a.D, to + l * a.dq.l);
-    }
-  });
+void backward(const AttentionBackward& a, const AttentionWorkspace& ws, const ChunkTask& task,
+              const ChunkTask* next, float* scratch) {
+  with_type(a.dtype, [&]<class T>(T) { backward_keys<T>(a, ws, task, next, scratch); });
 }
 
 }  // namespace
 
-const AttentionBackwardKernels attention_backward_kernels = {kWidth,  key_chunk, scratch_size,
-                                                             prepare, backward,  finish};
+const AttentionBackwardKernels attention_backward_kernels = {kWidth, key_chunk, scratch_size,
+                                                             prepare, backward};
 
 }  // namespace mlx_esm_kernels::cpu::CPU_TARGET

@@ -13,6 +13,8 @@ namespace mlx_esm_kernels::cpu {
 
 namespace {
 
+constexpr int kUnit = 16;  // rows: whole vectors on every instruction set
+
 const AttentionForwardKernels& forward_kernels() {
   return MLX_ESM_KERNELS_IN_USE(attention_forward_kernels);
 }
@@ -20,13 +22,6 @@ const AttentionForwardKernels& forward_kernels() {
 const AttentionBackwardKernels& backward_kernels() {
   return MLX_ESM_KERNELS_IN_USE(attention_backward_kernels);
 }
-
-// One call of a kernel: rows [begin, end) of a segment and head.
-struct Task {
-  Group group;
-  int begin, end;
-  int64_t turns;  // backward: where this segment and head's turns start
-};
 
 // Longest segments first, so that no thread is left alone with a long one; the order of equal
 // ones, and so of the tasks within a head, is kept.
@@ -36,19 +31,34 @@ std::vector<Segment> by_length(std::vector<Segment> segments) {
   return segments;
 }
 
-std::vector<Task> cut(const AttentionInputs& in, const Segments& grouped, int step, int panel) {
-  std::vector<Task> tasks;
-  int64_t turns = 0;
+// Calls body(group, begin, end, piece, pieces) for every head of every segment: its rows in as few
+// nearly equal pieces as `most` rows allow, each a multiple of `unit` but for the last.
+template <class Body>
+void for_each_piece(const AttentionInputs& in, const Segments& grouped, int most, int unit,
+                    const Body& body) {
   for (const Segment& s : by_length(grouped.segments)) {
+    const auto needed = static_cast<int>(pieces(s.length, most));
+    const auto step = static_cast<int>(pieces(pieces(s.length, needed), unit) * unit);
+    const auto count = static_cast<int>(pieces(s.length, step));
     for (int h = 0; h < in.H; ++h) {
       const Group group{s.batch, h, grouped.order.data() + s.begin, s.length};
-      for (int begin = 0; begin < s.length; begin += step) {
-        tasks.push_back({group, begin, std::min(begin + step, s.length), turns});
+      for (int i = 0; i < count; ++i) {
+        body(group, i * step, std::min((i + 1) * step, s.length), i, count);
       }
-      turns += pieces(s.length, panel);
     }
   }
-  return tasks;
+}
+
+// What the thread that takes task i is likely to take afterwards.
+template <class T>
+const T* after(const std::vector<T>& tasks, int64_t i) {
+  const int64_t next = i + num_threads();
+  return next < static_cast<int64_t>(tasks.size()) ? &tasks[next] : nullptr;
+}
+
+bool has_padding(const AttentionInputs& in, const Segments& grouped) {
+  return std::any_of(grouped.occupied.begin(), grouped.occupied.end(),
+                     [&](int32_t occupied) { return occupied < in.L; });
 }
 
 // Calls body(group, occupied) for every head; the group holds all rows, padding last.
@@ -79,12 +89,12 @@ void zero_padding(const AttentionForward& f, const Segments& grouped) {
 }
 
 // A task that failed lets those that wait for its turns go on.
-void pass_turns(int32_t* turns, int64_t panels, int chunk) {
+void pass_turns(const ChunkTask& task, int64_t panels) {
   for (int64_t p = 0; p < panels; ++p) {
-    while (__atomic_load_n(turns + p, __ATOMIC_ACQUIRE) != chunk) {
+    while (__atomic_load_n(task.turns + p, __ATOMIC_ACQUIRE) != task.chunk) {
       std::this_thread::yield();
     }
-    __atomic_store_n(turns + p, chunk + 1, __ATOMIC_RELEASE);
+    __atomic_store_n(task.turns + p, task.chunk + 1, __ATOMIC_RELEASE);
   }
 }
 
@@ -103,11 +113,16 @@ void sum_over_batch(const std::vector<float>& partial, int batch, int64_t size, 
 void attention_forward(const AttentionForward& f) {
   const AttentionForwardKernels& kernel = forward_kernels();
   const Segments grouped = group_by_segment(f.segment_ids, f.B, f.L);
-  zero_padding(f, grouped);
-  const std::vector<Task> tasks = cut(f, grouped, kernel.queries, kernel.queries);
+  if (has_padding(f, grouped)) {
+    zero_padding(f, grouped);
+  }
+  std::vector<Task> tasks;
+  for_each_piece(
+      f, grouped, kernel.queries, kUnit,
+      [&](const Group& g, int begin, int end, int, int) { tasks.push_back({g, begin, end}); });
   parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t i) {
     float* scratch = thread_scratch(kernel.scratch_size(f.D));
-    kernel.forward(f, tasks[i].group, tasks[i].begin, tasks[i].end, scratch);
+    kernel.forward(f, tasks[i], after(tasks, i), scratch);
   });
 }
 
@@ -116,38 +131,40 @@ void attention_backward(const AttentionBackward& a) {
   const Segments grouped = group_by_segment(a.segment_ids, a.B, a.L);
   const int64_t rows = static_cast<int64_t>(a.B) * a.H * a.L;
   const int64_t bias = a.bias_k == nullptr ? 0 : static_cast<int64_t>(a.H) * a.D;
-  std::vector<float> delta(rows);
-  std::vector<float> dq(a.dtype == Dtype::float32 ? 0 : rows * a.D);
+  std::vector<ChunkTask> tasks;
+  std::vector<int32_t> turns(rows, 0);
+  int32_t* unused_turns = turns.data();
+  bool summed = bias > 0;  // whether dq has more than one contribution
+  for_each_piece(a, grouped, kernel.key_chunk(a.D), kUnit,
+                 [&](const Group& g, int begin, int end, int chunk, int chunks) {
+                   tasks.push_back({{g, begin, end}, chunk, chunks, unused_turns});
+                   unused_turns += chunk == chunks - 1 ? pieces(g.length, kernel.panel) : 0;
+                   summed = summed || chunks > 1;
+                 });
   std::vector<float> partial_bias_k(bias * a.B);
   std::vector<float> partial_bias_v(bias * a.B);
-  AttentionWorkspace ws{delta.data(), a.dq, partial_bias_k.data(), partial_bias_v.data()};
+  std::vector<float> dq(a.dtype != Dtype::float32 && summed ? rows * a.D : 0);
+  AttentionWorkspace ws{a.dq, partial_bias_k.data(), partial_bias_v.data()};
   if (a.dtype != Dtype::float32) {
     const int64_t head = static_cast<int64_t>(a.L) * a.D;
     ws.dq = {dq.data(), a.H * head, head, a.D, 1};
   }
-  for_each_head(a, grouped, [&](const Group& g, int occupied) {
-    kernel.prepare(a, ws, g, occupied, thread_scratch(3 * (a.D + 16)));
-  });
-
-  const std::vector<Task> tasks = cut(a, grouped, kernel.key_chunk(a.D), kernel.panel);
-  std::vector<int32_t> turns(rows, 0);
+  if (bias > 0 || has_padding(a, grouped)) {
+    for_each_head(a, grouped, [&](const Group& g, int occupied) {
+      kernel.prepare(a, ws, g, occupied, thread_scratch(3 * (a.D + 16)));
+    });
+  }
   parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t i) {
-    const Task& t = tasks[i];
-    int32_t* own_turns = turns.data() + t.turns;
     float* scratch = nullptr;
     try {
       scratch = thread_scratch(kernel.scratch_size(a.D));
     } catch (const std::bad_alloc&) {
-      pass_turns(own_turns, pieces(t.group.length, kernel.panel), t.begin / kernel.key_chunk(a.D));
+      pass_turns(tasks[i], pieces(tasks[i].group.length, kernel.panel));
       throw;
     }
-    kernel.backward(a, ws, t.group, t.begin, t.end, own_turns, scratch);
+    kernel.backward(a, ws, tasks[i], after(tasks, i), scratch);
   });
-
-  if (a.dtype != Dtype::float32) {
-    for_each_head(a, grouped, [&](const Group& g, int) { kernel.finish(a, ws, g.b, g.h); });
-  }
-  if (a.bias_k != nullptr) {
+  if (bias > 0) {
     sum_over_batch(partial_bias_k, a.B, bias, a.dbias_k);
     sum_over_batch(partial_bias_v, a.B, bias, a.dbias_v);
   }

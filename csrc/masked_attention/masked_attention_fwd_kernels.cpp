@@ -136,31 +136,58 @@ int64_t scratch_size(int D) {
 }
 
 template <class T>
-void forward_panels(const AttentionForward& f, const Group& g, int begin, int end, float* scratch) {
+int load_panels(const AttentionForward& f, const Task& task, Panel* panels, const Blocks& b) {
+  const int count = panels_of(task.end - task.begin);
+  for (int i = 0; i < count; ++i) {
+    const Range range = panel(task.begin, task.end, i, count);
+    Panel& p = panels[i];
+    p.begin = range.begin;
+    p.count = range.end - range.begin;
+    p.width = round_up(p.count);
+    const Rows q = rows_of<T>(f.q, task.group, p.begin, p.count, f.D, f.D, b.rows);
+    transpose_from(q, p.count, f.D, f.scale * kLog2E, p.width, p.qt);
+    start(f, task.group, p);
+  }
+  return count;
+}
+
+// What is read after the block of keys that ends before `next_key`.
+template <class T>
+Ahead<T> ahead_of(const AttentionForward& f, const Group& g, int next_key, const Task* next,
+                  int calls) {
+  Ahead<T> ahead(f.D);
+  if (next_key < g.length) {
+    ahead.add(f.v, g, next_key, smaller(next_key + kKeys, g.length));
+    ahead.add(f.k, g, next_key, smaller(next_key + kKeys, g.length));
+  } else if (next != nullptr) {
+    ahead.add(f.v, next->group, 0, smaller(kKeys, next->group.length));
+    ahead.add(f.k, next->group, 0, smaller(kKeys, next->group.length));
+    ahead.add(f.q, next->group, next->begin, next->end);
+  }
+  ahead.spread(calls);
+  return ahead;
+}
+
+template <class T>
+void forward_panels(const AttentionForward& f, const Task& task, const Task* next, float* scratch) {
   const int D = f.D;
+  const Group& g = task.group;
   Arena arena{scratch};
   Panel panels[kPanels];
   const Blocks b = carve(D, panels, arena);
-  int count = 0;
-  for (int i = begin; i < end; i += kWidth) {
-    Panel& p = panels[count++];
-    p.begin = i;
-    p.count = smaller(kWidth, end - i);
-    p.width = round_up(p.count);
-    const Rows q = rows_of<T>(f.q, g, i, p.count, D, D, b.rows);
-    transpose_from(q, p.count, D, f.scale * kLog2E, p.width, p.qt);
-    start(f, g, p);
-  }
+  const int count = load_panels<T>(f, task, panels, b);
   for (int k = 0; k < g.length; k += kKeys) {
     const int keys = smaller(kKeys, g.length - k);
     const Rows key = rows_of<T>(f.k, g, k, keys, D, D, b.k);
     const Rows value = rows_of<T>(f.v, g, k, keys, D, D, b.v);
+    Ahead<T> ahead = ahead_of<T>(f, g, k + kKeys, next, count * (keys + D) / 8);
     for (int i = 0; i < count; ++i) {
       Panel& p = panels[i];
       const int w = p.width;
-      multiply({keys, w, D, key.data, key.pitch, 1, p.qt, w, b.scores, w, Start::zero});
+      multiply({keys, w, D, key.data, key.pitch, 1, p.qt, w, b.scores, w, Start::zero}, ahead);
       online_softmax(p, D, keys, b.scores);
-      multiply({D, w, keys, value.data, 1, value.pitch, b.scores, w, p.ot, w, Start::accumulate});
+      multiply({D, w, keys, value.data, 1, value.pitch, b.scores, w, p.ot, w, Start::accumulate},
+               ahead);
     }
   }
   for (int i = 0; i < count; ++i) {
@@ -168,8 +195,8 @@ void forward_panels(const AttentionForward& f, const Group& g, int begin, int en
   }
 }
 
-void forward(const AttentionForward& f, const Group& g, int begin, int end, float* scratch) {
-  with_type(f.dtype, [&]<class T>(T) { forward_panels<T>(f, g, begin, end, scratch); });
+void forward(const AttentionForward& f, const Task& task, const Task* next, float* scratch) {
+  with_type(f.dtype, [&]<class T>(T) { forward_panels<T>(f, task, next, scratch); });
 }
 
 }  // namespace

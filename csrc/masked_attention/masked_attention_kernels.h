@@ -12,40 +12,49 @@ struct Group {
   int length;
 };
 
+// What one call of a kernel works on: queries or keys [begin, end) of a group.
+struct Task {
+  Group group;
+  int begin, end;
+};
+
 struct AttentionForwardKernels {
-  int queries;  // how many one task takes
+  int queries;  // the most that one task takes
   int64_t (*scratch_size)(int D);
 
-  // Queries [begin, end) of the group, all of its keys.
-  void (*forward)(const AttentionForward&, const Group&, int begin, int end, float* scratch);
+  // The task's queries and all keys of its group. `next` is what this thread is likely to do
+  // afterwards, or nullptr: its rows are asked for ahead.
+  void (*forward)(const AttentionForward&, const Task&, const Task* next, float* scratch);
 };
 
 // Backward's memory that all tasks share.
 struct AttentionWorkspace {
-  float* delta;           // (B, H, L): rowsum(dout * out)
-  View dq;                // float32: dq itself, or its accumulator where dq is of half precision
+  View dq;                // float32, for the sum over chunks: dq itself, or memory of its own
   float* partial_bias_k;  // (B, H, D), or nullptr
   float* partial_bias_v;
 };
 
+// The keys of one task of backward, one of the chunks of its group.
+struct ChunkTask : Task {
+  int chunk, chunks;
+  int32_t* turns;  // of the group, one for each panel of queries
+};
+
 struct AttentionBackwardKernels {
-  int panel;                // queries that share a turn
-  int (*key_chunk)(int D);  // keys that one task owns
+  int panel;                // the most queries that share a turn
+  int (*key_chunk)(int D);  // the most keys that one task owns
   int64_t (*scratch_size)(int D);
 
-  // delta of a head's rows and the share of the bias in dq and its own gradients. The first
-  // `occupied` positions are real; gradients of the others are set to zero.
+  // The first `occupied` positions of a batch row and head are real: the bias's share starts their
+  // dq, and its own gradients. Gradients of the others are set to zero.
   // `scratch` holds 3 (D + 16) floats.
   void (*prepare)(const AttentionBackward&, const AttentionWorkspace&, const Group& row,
                   int occupied, float* scratch);
 
-  // Keys [begin, end) of the group, all of its queries; chunk = begin / key_chunk. dk and dv are
-  // complete afterwards. Panel p of dq is added to when turns[p] == chunk, then turns[p] moves on.
-  void (*backward)(const AttentionBackward&, const AttentionWorkspace&, const Group&, int begin,
-                   int end, int32_t* turns, float* scratch);
-
-  // Rounds the float32 accumulator of dq to its dtype.
-  void (*finish)(const AttentionBackward&, const AttentionWorkspace&, int b, int h);
+  // The task's keys and all queries of its group. dk and dv are complete afterwards. Panel p of dq
+  // is added to when turns[p] == chunk, then turns[p] moves on; the last chunk completes it.
+  void (*backward)(const AttentionBackward&, const AttentionWorkspace&, const ChunkTask&,
+                   const ChunkTask* next, float* scratch);
 };
 
 namespace baseline {

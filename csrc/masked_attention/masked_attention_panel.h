@@ -59,15 +59,16 @@ constexpr bool kIsFloat = false;
 template <>
 constexpr bool kIsFloat<float> = true;
 
-// Rows [begin, begin + count) of the group: the array itself where they follow each other in it as
-// they are needed, else a copy at `pitch`, with zeros from D on.
+// Rows [begin, begin + count) of the group: the array itself where they lie end to end in it, else
+// a copy at `pitch`, with zeros from D on. Products read rows many times: at a wide stride, as in
+// (B, L, H, D), they would fall on few sets of the cache and a page each.
 template <class T>
 inline Rows rows_of(const View& x, const Group& g, int begin, int count, int D, int pitch,
                     float* copy) {
   const bool adjacent = g.positions[begin + count - 1] - g.positions[begin] == count - 1;
   if constexpr (kIsFloat<T>) {
-    if (adjacent && x.d == 1 && D == pitch) {
-      return {row_of<const float>(x, g, begin), x.l};
+    if (adjacent && x.d == 1 && x.l == D && D == pitch) {
+      return {row_of<const float>(x, g, begin), D};
     }
   }
   for (int i = 0; i < count; ++i) {
@@ -77,6 +78,71 @@ inline Rows rows_of(const View& x, const Group& g, int begin, int count, int D, 
     }
   }
   return {copy, pitch};
+}
+
+// Rows that are read later, asked for a few at a time while products run. Arrays of other layouts
+// than rows end to end lie on many pages, where the processor itself does not look ahead.
+template <class T>
+class Ahead {
+ public:
+  explicit Ahead(int D) : bytes_(static_cast<int64_t>(D * sizeof(T))) {}
+
+  void add(const View& x, const Group& g, int begin, int end) {
+    wanted_[count_++] = {&x, &g, begin, end};
+  }
+
+  // From now on a call asks for so many rows that all have been after about `calls`.
+  void spread(int calls) {
+    int64_t rows = 0;
+    for (int i = 0; i < count_; ++i) {
+      rows += wanted_[i].end - wanted_[i].begin;
+    }
+    rows_a_call_ = static_cast<int>(rows / (calls + 1) + 1);
+  }
+
+  void operator()() {
+    for (int n = 0; n < rows_a_call_ && count_ > 0; ++n) {
+      Wanted& w = wanted_[count_ - 1];
+      const auto* row = reinterpret_cast<const char*>(row_of<const T>(*w.x, *w.group, w.begin));
+      for (int64_t byte = 0; byte < bytes_; byte += 64) {
+        __builtin_prefetch(row + byte, 0, 2);
+      }
+      count_ -= ++w.begin >= w.end;
+    }
+  }
+
+ private:
+  struct Wanted {
+    const View* x;
+    const Group* group;
+    int begin, end;
+  };
+
+  int64_t bytes_;
+  int rows_a_call_ = 0;
+  int count_ = 0;
+  Wanted wanted_[5];
+};
+
+// The piece of [begin, end) that is number `part` of `parts`.
+struct Range {
+  int begin, end;
+};
+
+inline Range piece(int begin, int end, int part, int parts) {
+  const int64_t count = end - begin;
+  return {begin + static_cast<int>(count * part / parts),
+          begin + static_cast<int>(count * (part + 1) / parts)};
+}
+
+// Whole vectors of lanes, dealt to panels as evenly as they go.
+inline int panels_of(int queries) {
+  return (queries + kWidth - 1) / kWidth;
+}
+
+inline Range panel(int begin, int end, int number, int panels) {
+  const Range vectors = piece(0, (end - begin + kLanes - 1) / kLanes, number, panels);
+  return {begin + vectors.begin * kLanes, smaller(begin + vectors.end * kLanes, end)};
 }
 
 // The transpose of `count` rows, D x width, times `factor`; columns after `count` are zero.
