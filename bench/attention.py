@@ -2,114 +2,125 @@
 
 from __future__ import annotations
 
-import json
-import platform
-import statistics
-import time
+import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
 import mlx.core as mx
 import numpy as np
+from command import Options, Row, begin, benchmark_options, capturing, finish
+from measuring import Run, alternate, gemm_rate, gemm_runs, padded_ids
 
 from mlx_esm_kernels import _ext, ops, tile_search
-from mlx_esm_kernels.data import load_proteins
-from mlx_esm_kernels.sample import make_sample
 
-DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
-Run = Callable[[], Any]
-
-
-def parse_shapes(text: str) -> list[tuple[int, ...]]:
-    """`1x4x128x16,2x8x77x64` -> (B, H, L, D) each."""
-    try:
-        shapes = [tuple(int(n) for n in shape.split("x")) for shape in text.split(",")]
-    except ValueError:
-        shapes = []
-    if not shapes or any(len(shape) != 4 or min(shape) < 1 for shape in shapes):
-        raise click.BadParameter(f"--shapes expects BxHxLxD, with commas between; got {text!r}.")
-    return shapes
+FORWARD, BOTH = DIRECTIONS = ("forward", "forward+backward")
+# Of L x L x D: two forward; in backward four, and one that computes the scores again.
+PRODUCTS = {FORWARD: 2, BOTH: 7}
 
 
-def padded_ids(lengths: np.ndarray, batch: int, length: int) -> mx.array:
-    """(B, L) ids of proteins of real lengths, one a row, each cut to L."""
-    drawn = np.random.default_rng(0).choice(lengths, batch)
-    return mx.array((np.arange(length) < drawn[:, None]).astype(np.int32))
+def runs_of(
+    way: str, shape: tuple[int, ...], dtype: mx.Dtype, ids: mx.array | None
+) -> dict[str, Run]:
+    """Both directions as functions that wait for the result.
 
-
-def mlx_runs(shape: tuple[int, ...], dtype: mx.Dtype, ids: mx.array | None, kernels: str) -> Any:
-    """Forward, and forward with gradients, as functions that wait for the result."""
+    Args:
+        way: ours; mlx, the same maths from MLX's ops; mx.fast; torch.
+        shape: (B, H, L, D).
+        ids: (B, L) segment ids, 0 = padding, or None.
+    """
+    if way == "torch":
+        return _torch_runs(shape, dtype, ids)
     q, k, v, do = (mx.random.normal(shape, dtype, key=mx.random.key(i)) for i in range(4))
     mx.eval(q, k, v, do)
-
-    def forward(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
-        return ops.masked_attention(q, k, v, segment_ids=ids, kernels=kernels)
-
+    forward = mlx_forward(way, shape, ids)
     return {
-        "forward": lambda: mx.eval(forward(q, k, v)),
-        "forward+backward": lambda: mx.eval(mx.vjp(forward, [q, k, v], [do])),
+        FORWARD: lambda: mx.eval(forward(q, k, v)),
+        BOTH: lambda: mx.eval(mx.vjp(forward, [q, k, v], [do])),
     }
 
 
-def torch_runs(shape: tuple[int, ...], dtype: mx.Dtype, ids: mx.array | None) -> Any:
-    """The same in torch on the CPU, with padded keys masked."""
+def mlx_forward(
+    way: str, shape: tuple[int, ...], ids: mx.array | None
+) -> Callable[[mx.array, mx.array, mx.array], mx.array]:
+    """The way's attention of q, k, v, with its mask already made."""
+    if way == "mx.fast":
+        mask = None if ids is None else mx.array(_mask(np.array(ids)))
+        mx.eval([] if mask is None else mask)
+        return functools.partial(
+            mx.fast.scaled_dot_product_attention, scale=shape[3] ** -0.5, mask=mask
+        )
+    mx.eval([] if ids is None else ids)
+    return functools.partial(ops.masked_attention, segment_ids=ids, kernels=way)
+
+
+def _torch_runs(shape: tuple[int, ...], dtype: mx.Dtype, ids: mx.array | None) -> dict[str, Run]:
     import torch
     from torch.nn.functional import scaled_dot_product_attention
 
     kind = getattr(torch, str(dtype).rsplit(".", 1)[-1])
     q, k, v = (torch.randn(shape, dtype=kind, requires_grad=True) for _ in range(3))
+    plain = [x.detach() for x in (q, k, v)]
     do = torch.randn(shape, dtype=kind)
-    mask = None if ids is None else torch.tensor(np.array(ids) != 0)[:, None, None]
+    mask = None if ids is None else torch.from_numpy(_mask(np.array(ids)))
 
     def forward() -> Any:
-        return scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        with torch.inference_mode():
+            return scaled_dot_product_attention(*plain, attn_mask=mask)
 
-    def without_gradient() -> Any:
-        with torch.no_grad():
-            return forward()
+    def both() -> Any:
+        o = scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return torch.autograd.grad(o, (q, k, v), do)
 
-    return {
-        "forward": without_gradient,
-        "forward+backward": lambda: torch.autograd.grad(forward(), (q, k, v), do),
-    }
+    return {FORWARD: forward, BOTH: both}
 
 
-def medians(runs: dict[str, Run], repeats: int) -> dict[str, tuple[float, int]]:
-    """Median seconds and peak bytes of each, run in turn after a warm-up of the same function."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    peak = dict.fromkeys(runs, 0)
-    for turn in range(repeats + 1):
-        for name, run in runs.items():
-            mx.reset_peak_memory()
-            start = time.perf_counter()
-            run()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-                peak[name] = max(peak[name], mx.get_peak_memory())
-    return {name: (statistics.median(seconds[name]), peak[name]) for name in runs}
+def _mask(ids: np.ndarray) -> np.ndarray:
+    """ids (B, L) -> True where a key is seen: (B, 1, 1, L), or (B, 1, L, L) of packed proteins."""
+    if ids.max() <= 1:
+        return (ids != 0)[:, None, None, :]
+    # Padding sees padding, so that no softmax is over nothing.
+    mask: np.ndarray = ids[:, None, :, None] == ids[:, None, None, :]
+    return mask
+
+
+def useful_pairs(shape: tuple[int, ...], ids: mx.array | None) -> int:
+    """Pairs of a query and a key of one segment, over the batch; padding counts for nothing."""
+    batch, _, length, _ = shape
+    if ids is None:
+        return batch * length**2
+    return sum(int((np.bincount(row)[1:] ** 2).sum()) for row in np.array(ids))
+
+
+def useful_flops(shape: tuple[int, ...], ids: mx.array | None, direction: str) -> float:
+    """Floating-point operations of the products of these pairs."""
+    return 2.0 * PRODUCTS[direction] * shape[1] * shape[3] * useful_pairs(shape, ids)
 
 
 def measure(
-    shape: tuple[int, ...], dtype: mx.Dtype, ids: mx.array | None, against: list[str], repeats: int
-) -> list[dict[str, Any]]:
-    """A row for each way and direction; useful work is that of pairs in one segment."""
-    batch, heads, length, dim = shape
-    useful = batch * length**2 if ids is None else int((ids != 0).sum(axis=1).square().sum())
-    ways = {"ours": mlx_runs(shape, dtype, ids, "ours")}
-    if "mlx" in against:
-        ways["mlx"] = mlx_runs(shape, dtype, ids, "mlx")
-    if "torch" in against:
-        ways["torch"] = torch_runs(shape, dtype, ids)
+    shape: tuple[int, ...],
+    dtype: mx.Dtype,
+    ids: mx.array | None,
+    against: list[str],
+    repeats: int,
+    device: str = "cpu",
+) -> list[Row]:
+    """A row for each way and direction."""
+    ways = {way: runs_of(way, shape, dtype, ids) for way in ("ours", *against)}
+    gemms = gemm_runs(device)
     rows = []
-    for direction, products in (("forward", 2), ("forward+backward", 7)):
-        found = medians({way: runs[direction] for way, runs in ways.items()}, repeats)
-        for way, (seconds, peak) in found.items():
-            row = {"shape": shape, "lengths": "dense" if ids is None else "real", "way": way}
-            row |= {"direction": direction, "seconds": seconds}
-            row["gflops"] = 2e-9 * products * heads * dim * useful / seconds
-            row["peak_bytes"] = None if way == "torch" else peak
+    for direction in DIRECTIONS:
+        runs = {way: runs[direction] for way, runs in ways.items()}
+        found = alternate({**runs, **gemms}, repeats=repeats)
+        name, rate = gemm_rate({name: found[name] for name in gemms})
+        for way in ways:
+            row: Row = {"shape": shape, "lengths": "dense" if ids is None else "real", "way": way}
+            row["fill"] = 1.0 if ids is None else float(np.mean(np.array(ids) != 0))
+            row |= {"direction": direction, "seconds": found[way].seconds, "unit": "GFLOP/s"}
+            flops = useful_flops(shape, ids, direction) / found[way].seconds
+            row |= {"rate": 1e-9 * flops, "share": flops / rate}
+            row["yardstick"] = f"the best float32 GEMM at hand, {name}: {1e-9 * rate:.0f} billion/s"
+            row["peak_bytes"] = None if way == "torch" else found[way].peak_bytes
             rows.append(row)
     return rows
 
@@ -118,76 +129,37 @@ def tune(shape: tuple[int, ...], dtype: mx.Dtype, repeats: int) -> dict[str, tup
     """The fastest candidate of each kernel on this shape, kept for later."""
 
     def seconds(kernel: str) -> float:
-        direction = "forward" if kernel == "fwd" else "forward+backward"
-        run = mlx_runs(shape, dtype, None, "ours")[direction]
-        return medians({"ours": run}, repeats)["ours"][0]
+        run = runs_of("ours", shape, dtype, None)[FORWARD if kernel == "fwd" else BOTH]
+        return alternate({"ours": run}, repeats=repeats)["ours"].seconds
 
     return tile_search.search(shape[3], dtype, seconds)
 
 
-def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Useful GFLOP/s of every row as bars."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 1 + 0.3 * len(rows)), layout="constrained")
-    axes = figure.add_subplot()
-    names = [f"{r['way']} {r['direction']} {r['shape']} {r['lengths']}" for r in rows]
-    axes.barh(names, [r["gflops"] for r in rows])
-    axes.set_xlabel("GFLOP/s of useful work")
-    figure.savefig(path)
-
-
 @click.command()
-@click.option("--device", type=click.Choice(["cpu", "gpu"]), default="cpu")
-@click.option("--dtype", type=click.Choice(list(DTYPES)), default="float32")
-@click.option("--shapes", default="4x20x256x64,8x20x256x16", help="BxHxLxD, with commas between.")
-@click.option("--against", default="mlx", help="mlx, torch, or both with a comma.")
-@click.option("--fasta", type=click.Path(exists=True, dir_okay=False), help="Where lengths are.")
-@click.option("--repeats", type=click.IntRange(min=1), default=5)
-@click.option("--json", "json_file", type=click.Path(path_type=Path))
-@click.option("--plot", "plot_file", type=click.Path(path_type=Path))
+@benchmark_options(
+    shapes="4x20x256x64,8x20x256x16",
+    sizes="BxHxLxD",
+    ways=("mlx", "mx.fast", "torch"),
+    against="mlx",
+)
 @click.option("--tune", "tuning", is_flag=True, help="First find and keep the fastest tiles.")
-def main(
-    device: str,
-    dtype: str,
-    shapes: str,
-    against: str,
-    fasta: str | None,
-    repeats: int,
-    json_file: Path | None,
-    plot_file: Path | None,
-    tuning: bool,
-) -> None:
+def main(options: Options, tuning: bool) -> None:
     """Time masked attention here; every figure is of this machine."""
-    ways = against.split(",")
-    if not set(ways) <= {"mlx", "torch"}:
-        raise click.BadParameter(f"--against expects mlx, torch or mlx,torch; got {against}.")
-    if device == "gpu" and "torch" in ways:
-        raise click.BadParameter("--against torch is for --device cpu; take it away.")
-    if device == "gpu" and not mx.is_available(mx.gpu):
-        raise click.ClickException("This MLX has no GPU here; use --device cpu.")
-    if tuning and (device != "gpu" or not _ext.runs_on_metal(mx.gpu)):
+    if tuning and (options.device != "gpu" or not _ext.runs_on_metal(mx.gpu)):
         raise click.ClickException("--tune needs a Metal GPU and --device gpu.")
-    mx.set_default_device(getattr(mx, device))
-    proteins = load_proteins(fasta) if fasta else make_sample().proteins
-    about = {"device": device, "machine": platform.platform(), "mlx": mx.__version__}
-    click.echo(f"{about}, {dtype}, medians of {repeats}")
-    rows = []
-    for shape in parse_shapes(shapes):
+    proteins, about = begin(options)
+    rows, dtype = [], options.mlx_dtype
+    for shape in options.shapes:
         if tuning:
-            click.echo(f"{shape}: tiles kept {tune(shape, DTYPES[dtype], repeats)}")
+            click.echo(f"{shape}: tiles kept {tune(shape, dtype, options.repeats)}")
         for ids in (None, padded_ids(proteins.lengths + 2, shape[0], shape[2])):
-            rows += measure(shape, DTYPES[dtype], ids, ways, repeats)
-    for row in rows:
-        peak = "" if row["peak_bytes"] is None else f" peak {row['peak_bytes'] / 1e6:8.1f} MB"
-        click.echo(
-            f"{row['shape']!s:20} {row['lengths']:5} {row['direction']:16} {row['way']:5} "
-            f"{row['seconds'] * 1e3:9.2f} ms {row['gflops']:8.2f} GFLOP/s{peak}"
-        )
-    if json_file:
-        json_file.write_text(json.dumps({**about, "dtype": dtype, "rows": rows}, indent=1))
-    if plot_file:
-        plot(rows, plot_file)
+            rows += measure(shape, dtype, ids, options.against, options.repeats, options.device)
+    finish(options, about, rows)
+    if options.capture_file:
+        run = runs_of("ours", options.shapes[0], dtype, None)[BOTH]
+        run()
+        with capturing(options.capture_file):
+            run()
 
 
 if __name__ == "__main__":

@@ -16,12 +16,12 @@ import click
 import mlx.core as mx
 import numpy as np
 import roofline
+from measuring import DTYPES
 from roofline import MLX_BACKWARD, MLX_FORWARD, Shape
 
 from mlx_esm_kernels import _ext
 from mlx_esm_kernels.data import load_proteins
 
-DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 # Lengths are lognormal with the median and the spread of Swiss-Prot's archaeal proteins.
 MEDIAN_LENGTH, SPREAD = 271, 0.665
 # Head dims 64 (ESM-1b, ESM-1v) and 16 (small ESM-1 models), batches as training makes them.

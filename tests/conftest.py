@@ -82,3 +82,16 @@ def stdin(monkeypatch):
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
 
     return give
+
+
+@pytest.fixture
+def quick_turns(monkeypatch):
+    """Benchmarks whose timings nobody reads: no pauses, and small GEMMs."""
+    import measuring
+
+    monkeypatch.setattr(measuring, "SETTLE_S", 0.0)
+    monkeypatch.setattr(measuring, "BLOCK_S", 0.0)
+    monkeypatch.setattr(measuring, "GEMM_SIZE", 64)
+    measuring.gemm_runs.cache_clear()
+    yield
+    measuring.gemm_runs.cache_clear()

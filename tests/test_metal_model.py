@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 
+import chips
+import metal_model
 import mlx.core as mx
 import numpy as np
 import pytest
-from click.testing import CliRunner
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
-import chips
-import metal_model
 import roofline
+from click.testing import CliRunner
 from roofline import Met, Pass, Shape
 
 M1 = chips.CHIPS[0]

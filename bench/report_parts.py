@@ -1,0 +1,368 @@
+"""The targets of the report and what measures them: each part gives lines and timings."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import attention
+import mlx.core as mx
+import numpy as np
+import train_step
+from attention import BOTH, FORWARD
+from command import PACKAGES, Options
+from measuring import (
+    Run,
+    alternate,
+    gemm_rate,
+    gemm_runs,
+    installed,
+    lognormal_ids,
+    packed_batch,
+    segment_lengths,
+    undisturbed,
+)
+
+from mlx_esm_kernels import ops
+from mlx_esm_kernels.data import Proteins
+
+MEASURE_MEMORY = Path(__file__).parents[1] / "tests" / "measure_attention_memory.py"
+STOCK = "mx.fast"  # what a user of MLX calls; on a CPU it is MLX's own matmul and softmax
+STOCK_TARGET = 60.0
+LIMIT = " at the GEMM rate"
+Shape = tuple[int, ...]
+
+
+@dataclass
+class Line:
+    """A line of the table.
+
+    Attributes:
+        work, against: what is compared.
+        target: to reach; unit x: the other's time over ours; %: a share.
+        at_most: the target is not to be exceeded.
+        values: what was measured, by shape; empty where it could not be.
+        limits: what it would be if ours did its useful work at the machine's GEMM rate.
+        note: why it could not be, or what else to know.
+    """
+
+    work: str
+    against: str
+    target: float
+    unit: str = "x"
+    at_most: bool = False
+    values: dict[str, float] = field(default_factory=dict)
+    limits: dict[str, float] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def worst(self) -> str | None:
+        """The shape that decides."""
+        if not self.values:
+            return None
+        extreme = max if self.at_most else min
+        return extreme(self.values, key=self.values.__getitem__)
+
+    @property
+    def met(self) -> bool | None:
+        if self.worst is None:
+            return None
+        value = self.values[self.worst]
+        return value <= self.target if self.at_most else value >= self.target
+
+
+@dataclass
+class Part:
+    """What a part found. timings: rows of the second table, as plain dicts."""
+
+    lines: list[Line] = field(default_factory=list)
+    timings: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Part:
+        return cls([Line(**line) for line in content["lines"]], content["timings"])
+
+
+@dataclass(frozen=True)
+class Setting:
+    """proteins and what they are; quick: tiny shapes, to see that everything runs."""
+
+    proteins: Proteins
+    where: str
+    fasta: str | None
+    quick: bool
+    repeats: int = 7
+    budget_s: float = 3.0
+
+
+def in_words(shape: Shape) -> str:
+    return "(" + ", ".join(map(str, shape)) + ")"
+
+
+def missing(way: str) -> str:
+    """The package that is not there, or nothing."""
+    return next((package for package in PACKAGES[way] if not installed(package)), "")
+
+
+def compare(
+    part: Part, work: str, ours: Run, others: dict[str, Run], flops: float, setting: Setting
+) -> dict[str, float]:
+    """Time them in turns and keep the timings.
+
+    Returns:
+        Each other's time over ours, and under its name with LIMIT what that would be at the GEMM
+        rate; gemm: our share of that rate in %; cores: how many of those in use were busy, in %.
+    """
+    gemms = gemm_runs("cpu")
+    runs = {"ours": ours, **others, **gemms}
+    found, disturbed = undisturbed(
+        lambda: alternate(runs, repeats=setting.repeats, budget_s=setting.budget_s), work
+    )
+    name, rate = gemm_rate({gemm: found[gemm] for gemm in gemms})
+    for way in ("ours", *others):
+        row = {"work": work, "way": way, "disturbed": disturbed, **asdict(found[way])}
+        row |= {"rate": 1e-9 * flops / found[way].seconds, "unit": "GFLOP/s", "gemm": name}
+        row["share"] = flops / found[way].seconds / rate
+        part.timings.append(row)
+    ratios = {way: found[way].seconds / found["ours"].seconds for way in others}
+    limits = {way + LIMIT: found[way].seconds * rate / flops for way in others}
+    return {
+        **ratios,
+        **limits,
+        "gemm": 100 * flops / found["ours"].seconds / rate,
+        "cores": 100 * found["ours"].cores / ops.num_threads(),
+    }
+
+
+def compare_attention(
+    part: Part,
+    shapes: list[Shape],
+    direction: str,
+    setting: Setting,
+    ids: mx.array | None = None,
+    padded: tuple[Shape, mx.array] | None = None,
+    label: str = "",
+) -> dict[str, dict[str, float]]:
+    """`compare` for each shape: ours with torch and stock MLX, these on `padded` where given."""
+    found = {}
+    for shape in shapes:
+        ours = attention.runs_of("ours", shape, mx.float32, ids)[direction]
+        other_shape, other_ids = padded or (shape, ids)
+        others = {
+            way: attention.runs_of(way, other_shape, mx.float32, other_ids)[direction]
+            for way in ("torch", STOCK)
+            if not missing(way)
+        }
+        name = f"attention {in_words(shape)}{label}, {direction}"
+        flops = attention.useful_flops(shape, ids, direction)
+        found[in_words(shape)] = compare(part, name, ours, others, flops, setting)
+    return found
+
+
+def line(
+    work: str,
+    against: str,
+    key: str,
+    target: float,
+    found: dict[str, dict[str, float]],
+    **more: Any,
+) -> Line:
+    """A line of the values under `key`; without torch it says so."""
+    values = {label: ratios[key] for label, ratios in found.items() if key in ratios}
+    limits = {
+        label: ratios[key + LIMIT] for label, ratios in found.items() if key + LIMIT in ratios
+    }
+    note = "" if values else f"not measured: {missing(key) or key} is not installed"
+    return Line(work, against, target, values=values, limits=limits, note=note, **more)
+
+
+def stock_line(work: str, found: dict[str, dict[str, dict[str, float]]]) -> Line:
+    """The line about stock MLX, of both directions."""
+    both = {
+        f"{label} {direction}": ratios
+        for direction, shapes in found.items()
+        for label, ratios in shapes.items()
+    }
+    return line(work, "stock MLX", STOCK, STOCK_TARGET, both)
+
+
+def dense(setting: Setting) -> Part:
+    part = Part()
+    shapes = [(1, 2, 32, 16)] if setting.quick else [(4, 20, 256, 64), (2, 20, 512, 64)]
+    shapes += [] if setting.quick else [(1, 20, 1024, 64)]
+    found = {d: compare_attention(part, shapes, d, setting) for d in (FORWARD, BOTH)}
+    sdpa = "torch SDPA, same mask"
+    part.lines = [
+        line("attention forward, dense", sdpa, "torch", 1.45, found[FORWARD]),
+        line("attention forward, dense", "GEMM rate", "gemm", 85.0, found[FORWARD], unit="%"),
+        line("attention forward+backward, dense", sdpa, "torch", 1.5, found[BOTH]),
+        stock_line("attention, dense", found),
+    ]
+    return part
+
+
+def padded(setting: Setting) -> Part:
+    part = Part()
+    shape = (4, 2, 40, 16) if setting.quick else (16, 8, 600, 64)
+    ids = lognormal_ids(shape[0], shape[2], 0.45)
+    fill = float(np.mean(np.array(ids)))
+    work = f"attention {{}}, padded, lognormal lengths, {fill:.0%} full"
+    found = {
+        direction: compare_attention(part, [shape], direction, setting, ids, label=" padded")
+        for direction in (FORWARD, BOTH)
+    }
+    against = "torch SDPA with that key mask"
+    part.lines = [
+        line(work.format(direction), against, "torch", 5.0, found[direction])
+        for direction in (FORWARD, BOTH)
+    ]
+    part.lines.append(stock_line("attention, padded", found))
+    return part
+
+
+def narrow(setting: Setting) -> Part:
+    part = Part()
+    shapes = [(1, 2, 32, 16)] if setting.quick else [(16, 4, 128, 16), (8, 20, 256, 16)]
+    found = {d: compare_attention(part, shapes, d, setting) for d in (FORWARD, BOTH)}
+    part.lines = [
+        line(f"attention {d}, 16 wide heads", "torch SDPA", "torch", 2.0, found[d])
+        for d in (FORWARD, BOTH)
+    ]
+    part.lines.append(stock_line("attention, 16 wide heads", found))
+    return part
+
+
+def one_head(setting: Setting) -> Part:
+    part = Part()
+    shapes = [(1, 1, 128, 16)] if setting.quick else [(1, 1, 4096, 64)]
+    found = compare_attention(part, shapes, BOTH, setting)
+    work = "attention forward+backward, one head"
+    part.lines = [
+        line(work, "torch SDPA", "torch", 1.4, found),
+        line(work, "the cores, busy", "cores", 90.0, found, unit="%"),
+        stock_line("attention, one head", {BOTH: found}),
+    ]
+    return part
+
+
+def packed(setting: Setting) -> Part:
+    part = Part()
+    rows, length, heads, dim = (2, 64, 2, 16) if setting.quick else (8, 1024, 8, 64)
+    batch = packed_batch(setting.proteins, rows, length)
+    lengths = segment_lengths(batch.segment_ids)
+    longest = int(lengths.max())
+    ids = mx.array(batch.segment_ids)
+    padded_ids = mx.array((np.arange(longest) < lengths[:, None]).astype(np.int32))
+    shape, padded_shape = (rows, heads, length, dim), (len(lengths), heads, longest, dim)
+    found = {
+        direction: compare_attention(
+            part, [shape], direction, setting, ids, (padded_shape, padded_ids), " packed"
+        )
+        for direction in (FORWARD, BOTH)
+    }
+    against = f"torch SDPA on the same {len(lengths)} proteins padded to the longest, {longest}"
+    work = f"attention {{}}, packed {rows} x {length}, {setting.where}"
+    part.lines = [
+        line(work.format(direction), against, "torch", 3.0, found[direction])
+        for direction in (FORWARD, BOTH)
+    ]
+    part.lines.append(stock_line("attention, packed (stock MLX padded)", found))
+    return part
+
+
+def half(setting: Setting) -> Part:
+    part = Part()
+    shapes = [(1, 2, 32, 16)] if setting.quick else [(4, 20, 256, 64), (8, 20, 256, 16)]
+    for name, dtype in (("bfloat16", mx.bfloat16), ("float16", mx.float16)):
+        shares = {}
+        for shape in shapes:
+            run = attention.runs_of("ours", shape, dtype, None)[BOTH]
+            whole = {"float32": attention.runs_of("ours", shape, mx.float32, None)[BOTH]}
+            flops = attention.useful_flops(shape, None, BOTH)
+            work = f"attention {in_words(shape)}, {name}, {BOTH}"
+            found = compare(part, work, run, whole, flops, setting)
+            shares[in_words(shape)] = 1 / found["float32"]
+        part.lines.append(
+            Line(
+                f"attention forward+backward, {name}: time over that of float32",
+                "our float32",
+                0.9,
+                at_most=True,
+                values=shares,
+            )
+        )
+    return part
+
+
+def training(shape: Shape, tokens: int, batches: int) -> Callable[[Setting], Part]:
+    """The part for a model of (layers, C, FFN, heads)."""
+
+    def measure(setting: Setting) -> Part:
+        part = Part()
+        sizes = (1, 16, 32, 2) if setting.quick else shape
+        targets = {"fair-esm": 3.0, "transformer-encoder": 1.5}
+        ways = [way for way in targets if not missing(way)]
+        options = Options("cpu", "float32", [sizes], ways, setting.fasta, 3, None, None, None)
+        rows = train_step.measure(
+            sizes,
+            setting.proteins,
+            "real",
+            options,
+            tokens=256 if setting.quick else tokens,
+            count=1 if setting.quick else batches,
+            budget_s=setting.budget_s,
+        )
+        rates = {row["way"]: row["residues_per_s"] for row in rows}
+        for row in rows:
+            row["work"] = f"training step {in_words(sizes)}, {setting.where}"
+        part.timings = rows
+        ratios = {way: rates["ours"] / rates[way] for way in ways}
+        limits = {way + LIMIT: ratios[way] / rows[0]["share"] for way in ways}  # rows[0] is ours
+        found = {in_words(sizes): {**ratios, **limits}}
+        words = {
+            "fair-esm": "fair-esm's ProteinBertModel, padded, length-sorted",
+            "transformer-encoder": "torch TransformerEncoder, fused attention, the same batches",
+        }
+        part.lines = [
+            line(f"training step, residues/s, {setting.where}", words[way], way, target, found)
+            for way, target in targets.items()
+        ]
+        return part
+
+    return measure
+
+
+def memory(setting: Setting) -> Part:
+    length, dim = (1024, 16) if setting.quick else (16384, 64)
+    command = [sys.executable, str(MEASURE_MEMORY), "1", "1", str(length), str(dim)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    outputs = 4 * length * dim * 4  # o, dq, dk, dv
+    # Both what MLX's allocator gave and what the process grew by; the larger is the figure.
+    beyond = max(found["allocated"], found["resident"]) - outputs
+    share = 100 * beyond / (4 * length**2)
+    work = f"attention forward+backward memory beyond inputs and outputs, L={length} D={dim}"
+    lines = [Line(work, "the L x L matrix", 1.0, "%", True, {f"{beyond / 1e6:.1f} MB": share})]
+    return Part(lines)
+
+
+PARTS: dict[str, Callable[[Setting], Part]] = {
+    "dense": dense,
+    "padded": padded,
+    "narrow": narrow,
+    "one-head": one_head,
+    "packed": packed,
+    "half": half,
+    "train-small": training((4, 64, 256, 4), 2048, 4),
+    "train-medium": training((6, 320, 1280, 20), 2048, 3),
+    "train-large": training((6, 768, 3072, 12), 2048, 2),
+    "memory": memory,
+}

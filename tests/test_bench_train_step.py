@@ -1,0 +1,119 @@
+"""The benchmark of training steps: what each side trains on, and the figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import train_step as bench
+from click.testing import CliRunner, Result
+from command import PACKAGES
+
+from mlx_esm_kernels.alphabet import ESM1B
+from mlx_esm_kernels.config import ESM1Config
+from mlx_esm_kernels.data import Proteins
+from mlx_esm_kernels.objective import mask_tokens
+from mlx_esm_kernels.sample import make_sample
+
+TINY = ESM1Config(1, 16, 32, 2, max_positions=32)
+
+pytestmark = pytest.mark.usefixtures("quick_turns")
+
+
+def run(*arguments: str) -> Result:
+    sizes = ("--shapes", "1x16x32x2", "--tokens-per-batch", "128", "--batches", "1")
+    return CliRunner().invoke(bench.main, [*sizes, "--repeats", "1", *arguments])
+
+
+def some_proteins(count: int = 50) -> Proteins:
+    rng = np.random.default_rng(0)
+    return Proteins.from_sequences("A" * int(n) for n in rng.integers(1, 45, count))
+
+
+def test_it_prints_and_writes_every_way(tmp_path: Path) -> None:
+    data, picture = tmp_path / "a.json", tmp_path / "a.png"
+    done = run("--against", "mlx", "--json", str(data), "--plot", str(picture))
+    assert done.exit_code == 0, done.output
+    rows = json.loads(data.read_text())["rows"]
+    assert [(r["lengths"], r["way"]) for r in rows] == [
+        (lengths, way) for lengths in ("dense", "real") for way in ("ours", "mlx")
+    ]
+    assert all(r["residues_per_s"] > 0 and r["rate"] > 0 and r["peak_bytes"] > 0 for r in rows)
+    assert all(r["fill"] == 1 for r in rows if r["lengths"] == "dense")
+    assert done.output.count(" residues/s\n") == len(rows)
+    assert picture.stat().st_size > 0
+
+
+def test_torch_sides_train(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("esm")
+    data = tmp_path / "a.json"
+    done = run("--against", "fair-esm,transformer-encoder", "--json", str(data))
+    assert done.exit_code == 0, done.output
+    assert {r["way"] for r in json.loads(data.read_text())["rows"]} == {
+        "ours",
+        "fair-esm",
+        "transformer-encoder",
+    }
+
+
+@pytest.mark.parametrize("way", ["ours", "mlx", "fair-esm", "transformer-encoder"])
+def test_a_side_learns(way: str) -> None:
+    """Its loss on one batch falls: the step does train."""
+    for package in PACKAGES.get(way, ()):
+        pytest.importorskip(package)
+    side = bench.side_of(way, TINY, make_sample(num_proteins=40).proteins, 256, 1, "float32")
+    losses = []
+    for _ in range(60):
+        found = side.steps[0]()
+        losses.append(found[0] if way == "ours" else found)
+    assert losses[-1] < losses[0] - 0.01
+
+
+def test_sorted_batches_hold_whole_proteins_of_like_lengths_within_the_budget() -> None:
+    proteins = some_proteins()
+    batches = bench.length_sorted_batches(proteins, TINY, 128, 10_000)
+    assert all(batch.tokens.size <= 128 for batch in batches)
+    lengths = np.concatenate([batch.segment_ids.sum(axis=1) for batch in batches])
+    assert lengths.tolist() == sorted(np.minimum(proteins.lengths + 2, 32).tolist())
+    for batch in batches:
+        assert np.array_equal(batch.segment_ids != 0, batch.tokens != ESM1B.padding_idx)
+        assert (batch.tokens[:, 0] == ESM1B.cls_idx).all()
+        assert ((batch.tokens == ESM1B.eos_idx).sum(axis=1) == 1).all()
+
+
+def test_a_choice_of_sorted_batches_is_spread_over_all_lengths() -> None:
+    batches = bench.length_sorted_batches(some_proteins(), TINY, 128, 3)
+    longest = [batch.tokens.shape[1] for batch in batches]
+    assert longest == sorted(longest)
+    assert longest[0] < 20
+    assert longest[-1] == 32
+
+
+def test_packed_batches_are_as_large_as_the_budget() -> None:
+    batches = bench.packed_batches(some_proteins(), TINY, 128, 3)
+    assert [batch.tokens.shape for batch in batches] == [(4, 32)] * 3
+
+
+def test_useful_work_is_that_of_matrices_and_pairs() -> None:
+    side = bench.Side([], [np.array([10, 20]), np.array([30])], 1.0)
+    assert side.residues == 8 + 18 + 28
+    matrices = 4 * 16 * 16 + 2 * 16 * 32 + 0.15 * (16 * 16 + 16 * 33)
+    expected = 6 * matrices * 60 + 2 * 7 * 16 * (100 + 400 + 900)
+    assert side.useful_flops(TINY) == pytest.approx(expected)
+
+
+def test_torch_is_asked_the_same_questions() -> None:
+    pytest.importorskip("torch")
+    from torch_training import NOT_ASKED, tensors_of
+
+    rng = np.random.default_rng(0)
+    (batch,) = bench.length_sorted_batches(make_sample(num_proteins=40).proteins, TINY, 256, 1)
+    masked = mask_tokens(batch.tokens, batch.segment_ids, ESM1B, rng)
+    inputs, targets = (x.numpy() for x in tensors_of(masked))
+    assert np.array_equal(inputs, masked.inputs)
+    asked = targets.reshape(batch.tokens.shape) != NOT_ASKED
+    assert np.array_equal(asked, masked.asked)
+    assert np.array_equal(targets[targets != NOT_ASKED], batch.tokens[asked])
