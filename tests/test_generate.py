@@ -12,9 +12,9 @@ from click.testing import CliRunner
 
 from mlx_esm_kernels import cli, generate, unmask
 from mlx_esm_kernels.alphabet import ESM1B
+from mlx_esm_kernels.checkpoints import save_weights
 from mlx_esm_kernels.model import ESM1, ESM1Config
 from mlx_esm_kernels.unmask import parse_template
-from mlx_esm_kernels.weights import save_weights
 
 AMINO_ACIDS = set("ACDEFGHIKLMNPQRSTVWY")
 
@@ -168,7 +168,7 @@ def test_weights_that_hold_nan_give_a_sentence_and_no_protein(tmp_path):
     save_weights(tmp_path / "nan.safetensors", model)
     result = run(generate.command, tmp_path / "nan.safetensors")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "its weights are damaged" in result.stderr
+    assert "is damaged: lm_head.bias has numbers that are NaN or infinite" in result.stderr
 
 
 def test_help_says_what_the_perplexity_is():

@@ -216,8 +216,8 @@ def test_max_length_crops_below_the_row_length():
     ("change", "sentence"),
     [
         ({"rows": 0}, "rows must be at least 1; got 0"),
-        ({"row_length": 2}, "must be at least 3"),
-        ({"max_length": 2}, "must be at least 3"),
+        ({"row_length": 2}, "must be at least 3 .a residue, and 2 of cls and eos."),
+        ({"max_length": 2}, "must be at least 3 .a residue, and 2 of cls and eos."),
         ({"seed": -1}, "seed must not be negative; got -1"),
         ({"indices": []}, r"indices must be \(N,\) with N at least 1; got shape \(0,\)"),
         ({"indices": [[0]]}, r"got shape \(1, 1\)"),

@@ -15,12 +15,12 @@ from click.testing import CliRunner
 
 from mlx_esm_kernels import train, training
 from mlx_esm_kernels.alphabet import ESM1B
+from mlx_esm_kernels.checkpoints import load_model
 from mlx_esm_kernels.data import Proteins
 from mlx_esm_kernels.metrics import MetricsLog
 from mlx_esm_kernels.model import ESM1, ESM1Config
 from mlx_esm_kernels.packing import PackedBatches
 from mlx_esm_kernels.validation import Validation
-from mlx_esm_kernels.weights import load_model
 
 TINY = ESM1Config(num_layers=1, embed_dim=32, ffn_dim=64, num_heads=2, max_positions=64)
 QUICK = ("--num-iters", "3", "--tokens-per-batch", "128")
