@@ -10,21 +10,22 @@ import esm
 import numpy as np
 import torch
 
-LAYERS, WIDTH, FFN, HEADS, MAX_POSITIONS = 2, 8, 16, 2, 24
+LAYERS, MAX_POSITIONS = 2, 24
+SIZES = {"layers": LAYERS, "width": 8, "ffn": 16, "heads": 2, "max_positions": MAX_POSITIONS}
 
 
-def random_model(architecture: str, **switches: bool) -> torch.nn.Module:
+def random_model(architecture: str, sizes: dict[str, int], **switches: bool) -> torch.nn.Module:
     alphabet = esm.Alphabet.from_architecture(architecture)
-    sizes = argparse.Namespace(
+    args = argparse.Namespace(
         arch=architecture,
-        layers=LAYERS,
-        embed_dim=WIDTH,
-        ffn_embed_dim=FFN,
-        attention_heads=HEADS,
-        max_positions=MAX_POSITIONS,
+        layers=sizes["layers"],
+        embed_dim=sizes["width"],
+        ffn_embed_dim=sizes["ffn"],
+        attention_heads=sizes["heads"],
+        max_positions=sizes["max_positions"],
         **switches,
     )
-    model = esm.ProteinBertModel(sizes, alphabet)
+    model = esm.ProteinBertModel(args, alphabet)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.normal_(0, 0.3)
@@ -57,7 +58,7 @@ def main() -> None:
         ("1v", "roberta_large", {**roberta, "emb_layer_norm_before": False}),
     ):
         torch.manual_seed(0)
-        model = random_model(architecture, **switches)
+        model = random_model(architecture, SIZES, **switches)
         tokens = some_tokens(esm.Alphabet.from_architecture(architecture))
         with torch.no_grad():
             out = model(
