@@ -135,7 +135,7 @@ def with_array(name, change):
             "out.bias must be one of .*int64",
         ),
         (with_array("out.bias", lambda a: a.astype(object)), "is no .npz file, or a damaged one"),
-        (with_array("out.bias", lambda a: a * np.inf), "out.bias has numbers that are NaN or inf"),
+        (with_array("out.bias", lambda a: a + np.inf), "out.bias has numbers that are NaN or inf"),
         (
             lambda arrays: arrays.update(
                 {n: a[..., :6] for n, a in arrays.items() if n == "embed_tokens.weight"}
