@@ -1,13 +1,15 @@
 """ESM-1 protein language models on MLX, with kernels that MLX does not have."""
 
-from .alphabet import ESM1B, Alphabet
-from .model import ESM1, PRESETS, ESM1Config
+from .alphabet import ESM1_ALPHABET, ESM1B, FIRST_MLX_ESM, Alphabet
+from .checkpoints import load_model, save_weights
+from .model import ESM1, PRESETS, ESM1Config, predict_contacts
 from .ops import linear, masked_attention, positional_embedding
-from .weights import load_model, save_weights
 
 __all__ = [
     "ESM1",
     "ESM1B",
+    "ESM1_ALPHABET",
+    "FIRST_MLX_ESM",
     "PRESETS",
     "Alphabet",
     "ESM1Config",
@@ -15,5 +17,6 @@ __all__ = [
     "load_model",
     "masked_attention",
     "positional_embedding",
+    "predict_contacts",
     "save_weights",
 ]

@@ -1,7 +1,7 @@
-"""ESM-1b's alphabet: which residue is which token.
+"""Alphabets: which residue is which token, and which special tokens stand around a protein.
 
-Token order and ids are those of the released ESM-1b and ESM-1v models
-(`esm.Alphabet.from_architecture("ESM-1b")`), so weights can travel both ways.
+Token order and ids are those of the released models (`esm.Alphabet.from_architecture` of "ESM-1b",
+which ESM-1v shares, and "ESM-1") and of the first mlx-esm, so weights can travel both ways.
 """
 
 from __future__ import annotations
@@ -18,6 +18,12 @@ import numpy.typing as npt
 RESIDUES = "LAGVSERTIDPKQNFYMHWCXBUZO.-"
 STANDARD_RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
 ESM1B_TOKENS = ("<cls>", "<pad>", "<eos>", "<unk>", *RESIDUES, "<null_1>", "<mask>")
+ESM1_TOKENS = ("<null_0>", *ESM1B_TOKENS[1:-1], "<cls>", "<mask>", "<sep>")
+# Its specials were single characters, $ * ? ^ and %, and tokens stood in the order of their code
+# points, but for % (padding), which changed places with the first.
+FIRST_MLX_ESM_TOKENS = (
+    "<pad>", "<eos>", "<mask>", "-", ".", "<unk>", *"ABCDEFGHIKLMNOPQRSTUVWXYZ", "<cls>"
+)  # fmt: skip
 
 _SPACES = b" \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f"
 _NOT_ASCII = re.compile(r"[^\0-\x7f]")
@@ -32,6 +38,7 @@ class Alphabet:
 
     Attributes:
         tokens: tuple of str, the token of each id.
+        prepend_cls, append_eos: bool, whether a protein stands between `<cls>` and `<eos>`.
         cls_idx, padding_idx, eos_idx, unk_idx, mask_idx: ids of the special tokens.
         amino_acid_ids: (20,) uint8, ids of the standard residues, in the order of
             `STANDARD_RESIDUES`; read-only.
@@ -40,8 +47,15 @@ class Alphabet:
         ValueError: a token is missing, occurs twice, or there are more than 256 of them.
     """
 
-    def __init__(self, tokens: Iterable[str] = ESM1B_TOKENS) -> None:
+    def __init__(
+        self,
+        tokens: Iterable[str] = ESM1B_TOKENS,
+        *,
+        prepend_cls: bool = True,
+        append_eos: bool = True,
+    ) -> None:
         self.tokens = tuple(tokens)
+        self.prepend_cls, self.append_eos = prepend_cls, append_eos
         ids = {token: i for i, token in enumerate(self.tokens)}
         if len(ids) != len(self.tokens):
             twice = sorted(token for token, n in Counter(self.tokens).items() if n > 1)
@@ -71,10 +85,34 @@ class Alphabet:
         return len(self.tokens)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Alphabet) and self.tokens == other.tokens
+        return isinstance(other, Alphabet) and self._identity == other._identity
 
     def __hash__(self) -> int:
-        return hash(self.tokens)
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[object, ...]:
+        return self.tokens, self.prepend_cls, self.append_eos
+
+    @property
+    def num_specials(self) -> int:
+        """How many of `<cls>` and `<eos>` stand around a protein: 0, 1 or 2."""
+        return int(self.prepend_cls) + int(self.append_eos)
+
+    @property
+    def residue_slice(self) -> slice:
+        """Where the residues are in the tokens of a protein: less `<cls>` and `<eos>`."""
+        return slice(int(self.prepend_cls), -1 if self.append_eos else None)
+
+    def with_specials(self, ids: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int32]:
+        """(N,) residue ids -> (N + num_specials,) int32, `<cls>` and `<eos>` around them."""
+        tokens = np.empty(len(ids) + self.num_specials, dtype=np.int32)
+        if self.prepend_cls:
+            tokens[0] = self.cls_idx
+        if self.append_eos:
+            tokens[-1] = self.eos_idx
+        tokens[self.residue_slice] = ids
+        return tokens
 
     def __repr__(self) -> str:
         return f"Alphabet({len(self)} tokens: {' '.join(self.tokens)})"
@@ -118,11 +156,15 @@ class Alphabet:
 
     def to_dict(self) -> dict[str, Any]:
         """What `from_dict` needs to build the same alphabet; goes into JSON as it is."""
-        return {"tokens": list(self.tokens)}
+        return {
+            "tokens": list(self.tokens),
+            "prepend_cls": self.prepend_cls,
+            "append_eos": self.append_eos,
+        }
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Alphabet:
-        """The alphabet that `to_dict` described.
+        """The alphabet that `to_dict` described; cls and eos are both there unless it says not.
 
         Raises:
             ValueError: `state` is not such a description.
@@ -132,7 +174,11 @@ class Alphabet:
             raise ValueError(
                 f'[Alphabet.from_dict] expected {{"tokens": [a list of str]}}; got {state!r}.'
             )
-        return cls(tokens)
+        specials = {name: state.get(name, True) for name in ("prepend_cls", "append_eos")}
+        for name, value in specials.items():
+            if not isinstance(value, bool):
+                raise ValueError(f"[Alphabet.from_dict] {name} must be a bool; got {value!r}.")
+        return cls(tokens, **specials)
 
 
 def warn_unknown(unknown: Counter[str]) -> None:
@@ -154,3 +200,5 @@ def warn_unknown(unknown: Counter[str]) -> None:
 
 
 ESM1B = Alphabet()
+ESM1_ALPHABET = Alphabet(ESM1_TOKENS, append_eos=False)
+FIRST_MLX_ESM = Alphabet(FIRST_MLX_ESM_TOKENS)

@@ -1,10 +1,10 @@
-"""`mlx-esm`: train, generate and unmask as one command."""
+"""`mlx-esm`: train, generate, unmask and convert as one command."""
 
 from __future__ import annotations
 
 import click
 
-from . import generate, train, unmask
+from . import convert, generate, train, unmask
 
 
 @click.group("mlx-esm")
@@ -16,6 +16,7 @@ def main() -> None:
 main.add_command(train.command)
 main.add_command(generate.command)
 main.add_command(unmask.command)
+main.add_command(convert.command)
 
 
 if __name__ == "__main__":

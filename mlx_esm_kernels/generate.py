@@ -15,10 +15,10 @@ import click
 import numpy as np
 
 from .alphabet import Alphabet
+from .checkpoints import WeightsError, load_model
 from .console import progress, say
 from .model import ESM1
 from .sampling import ORDERS, Floats, Sampling, Tokens, fill_masks, pseudo_perplexity
-from .weights import WeightsError, load_alphabet, load_model
 
 LINE_WIDTH = 60  # residues in a line of FASTA, as UniProt has it
 
@@ -96,9 +96,10 @@ def command(weights_file: Path, length: int, output: Path | None, **flags: Any) 
 def open_model(weights_file: Path) -> tuple[ESM1, Alphabet]:
     """The model and the alphabet in a weights file, or a ClickException that says why not."""
     try:
-        return load_model(weights_file), load_alphabet(weights_file)
+        model = load_model(weights_file)
     except WeightsError as error:
         raise click.ClickException(str(error)) from None
+    return model, model.alphabet
 
 
 def require_room(model: ESM1, residues: int, flag: str) -> None:
@@ -134,8 +135,7 @@ def grow(
     destination = None if output is None or str(output) == "-" else output
     if destination is not None:
         _require_folder(destination)
-    row = np.concatenate([[alphabet.cls_idx], template, [alphabet.eos_idx]])
-    tokens = np.tile(row, (num_samples, 1))
+    tokens: Tokens = np.tile(alphabet.with_specials(template), (num_samples, 1))
     masks = int((tokens == alphabet.mask_idx).sum())
     try:
         sampling = Sampling(**flags)
@@ -162,7 +162,7 @@ def _fasta(alphabet: Alphabet, tokens: Tokens, perplexities: Floats, name: str, 
     """One record per row of tokens (N, L), less cls and eos."""
     records = []
     for number, (row, perplexity) in enumerate(zip(tokens, perplexities, strict=True), start=1):
-        residues = alphabet.decode(row[1:-1])
+        residues = alphabet.decode(row[alphabet.residue_slice])
         records.append(
             f">{name}_{number} pseudo_perplexity={perplexity:.3f} "
             f"length={len(residues)} seed={seed}\n" + "\n".join(textwrap.wrap(residues, LINE_WIDTH))

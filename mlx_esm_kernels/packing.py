@@ -24,7 +24,8 @@ class Batch:
     """Packed proteins.
 
     Attributes:
-        tokens: (B, L) int32; cls, residues, eos for each protein; padding elsewhere.
+        tokens: (B, L) int32; the residues of each protein, with the cls and eos of the alphabet;
+            padding elsewhere.
         segment_ids: (B, L) int32; 1, 2, ... for the proteins of a row, 0 for padding.
     """
 
@@ -74,12 +75,12 @@ class PackedBatches:
     ) -> None:
         self.indices = np.asarray(indices, dtype=np.int64)
         longest = row_length if max_length is None else min(row_length, max_length)
-        _check(self.indices, len(proteins), rows, longest, seed)
+        _check(self.indices, len(proteins), rows, longest, seed, alphabet.num_specials)
         self.proteins, self.alphabet = proteins, alphabet
         self.rows, self.row_length, self.seed = rows, row_length, seed
         self.crop, self.shuffle = crop, shuffle
         self.epoch = 0
-        self._residues = np.minimum(proteins.lengths[self.indices], longest - 2)
+        self._residues = np.minimum(proteins.lengths[self.indices], longest - alphabet.num_specials)
         self._used_tokens = 0
         self._all_tokens = 0
 
@@ -101,10 +102,11 @@ class PackedBatches:
         count = len(self.indices)
         order = order_rng.permutation(count) if self.shuffle else np.arange(count)
 
+        lengths = self._residues + self.alphabet.num_specials
         waiting: list[npt.NDArray[np.int64]] = []  # rows; each the chosen places in self.indices
         for first in range(0, count, WINDOW):
             window = order[first : first + WINDOW]
-            packed = [window[row] for row in best_fit(self._residues[window] + 2, self.row_length)]
+            packed = [window[row] for row in best_fit(lengths[window], self.row_length)]
             waiting += (
                 [packed[i] for i in order_rng.permutation(len(packed))] if self.shuffle else packed
             )
@@ -122,11 +124,9 @@ class PackedBatches:
             at = 0
             for segment, place in enumerate(places.tolist(), start=1):
                 start, residues = starts[place], self._residues[place]
-                end = at + residues + 2
-                tokens[row, at] = self.alphabet.cls_idx
-                protein = self.proteins[self.indices[place]]
-                tokens[row, at + 1 : end - 1] = protein[start : start + residues]
-                tokens[row, end - 1] = self.alphabet.eos_idx
+                protein = self.proteins[self.indices[place]][start : start + residues]
+                end = at + residues + self.alphabet.num_specials
+                tokens[row, at:end] = self.alphabet.with_specials(protein)
                 segment_ids[row, at:end] = segment
                 at = end
             self._used_tokens += int(at)
@@ -177,15 +177,20 @@ def best_fit(lengths: npt.ArrayLike, capacity: int) -> list[list[int]]:
 
 
 def _check(
-    indices: npt.NDArray[np.int64], num_proteins: int, rows: int, longest: int, seed: int
+    indices: npt.NDArray[np.int64],
+    num_proteins: int,
+    rows: int,
+    longest: int,
+    seed: int,
+    num_specials: int,
 ) -> None:
     """Refuse what cannot be packed, in a sentence."""
     if rows < 1:
         raise ValueError(f"[PackedBatches] rows must be at least 1; got {rows}.")
-    if longest < 3:
+    if longest <= num_specials:
         raise ValueError(
-            "[PackedBatches] row_length and max_length must be at least 3 (cls, a residue, eos); "
-            f"got {longest}."
+            f"[PackedBatches] row_length and max_length must be at least {num_specials + 1} "
+            f"(a residue, and {num_specials} of cls and eos); got {longest}."
         )
     if seed < 0:
         raise ValueError(f"[PackedBatches] seed must not be negative; got {seed}.")

@@ -168,20 +168,21 @@ class SyntheticFamilies:
         first = np.flatnonzero((segment_ids != 0) & (segment_ids != left))
         last = np.flatnonzero((segment_ids != 0) & (segment_ids != right))
         flat = tokens.reshape(-1)
-        lengths = last - first - 1
+        lengths = last - first + 1 - self.alphabet.num_specials
         known = {len(family) for family in self.families}
         found = set(lengths.tolist())
         if (
             not found <= known
-            or (flat[first] != self.alphabet.cls_idx).any()
-            or (flat[last] != self.alphabet.eos_idx).any()
+            or (self.alphabet.prepend_cls and (flat[first] != self.alphabet.cls_idx).any())
+            or (self.alphabet.append_eos and (flat[last] != self.alphabet.eos_idx).any())
         ):
             raise ValueError(
                 "[optimal_loss] every segment must be a whole protein, cls ... eos, of a length "
                 f"in {sorted(known)}; got lengths {sorted(found)}. Rows shorter than the longest "
                 "protein crop it, and the floor of a cropped protein is not known."
             )
-        return [first[lengths == n, None] + 1 + np.arange(n) for n in sorted(found)]
+        first = first + int(self.alphabet.prepend_cls)
+        return [first[lengths == n, None] + np.arange(n) for n in sorted(found)]
 
     def _symbols(
         self, ids: npt.NDArray[np.integer], name: str, also: Sequence[int] = ()

@@ -76,7 +76,8 @@ def fill_masks(
     Args:
         model: the model.
         alphabet: its alphabet.
-        tokens: (N, L) integer, one protein in each row: cls, residues and masks, eos; no padding.
+        tokens: (N, L) integer, one protein in each row: residues and masks, with the
+            cls and eos of the alphabet; no padding.
             Every row has the same number of masks.
         sampling: how to choose.
         on_step: called after each step with the number of masks that it filled.
@@ -131,20 +132,21 @@ def pseudo_perplexity(
 
     Args:
         model: the model. alphabet: its alphabet.
-        tokens: (N, L) integer, one protein in each row: cls, residues, eos; no masks or padding.
+        tokens: (N, L) integer, one protein in each row, with the cls and eos of the alphabet;
+            no masks or padding.
         on_step: called with a number of residues whenever that many more are scored.
 
     Returns:
         (N,) float64.
     """
     count, length = tokens.shape
-    residues = length - 2
+    residues = length - alphabet.num_specials
     scores = np.empty((count, residues))
     # One row per residue: protein p with residue i masked. Passes go through them in order.
     per_pass = max(1, TOKENS_PER_PASS // length)
     for start in range(0, count * residues, per_pass):
         flat = np.arange(start, min(start + per_pass, count * residues))
-        proteins, columns = flat // residues, flat % residues + 1
+        proteins, columns = flat // residues, flat % residues + int(alphabet.prepend_cls)
         copies = tokens[proteins]
         copies[np.arange(len(flat)), columns] = alphabet.mask_idx
         logits = _logits(model, copies, np.arange(len(flat)), columns)

@@ -11,19 +11,18 @@ from typing import Any
 import click
 import mlx.core as mx
 from click.core import ParameterSource
-from mlx.utils import tree_flatten
 
-from .alphabet import ESM1B, Alphabet
+from .alphabet import Alphabet
+from .checkpoints import WeightsError, load_model
 from .console import duration, say, warnings_as_lines
 from .corpus import Corpus, open_corpus
 from .data import DataError
 from .metrics import MetricsError, MetricsLog
-from .model import ESM1, PRESETS
+from .model import ESM1, PRESETS, describe
 from .packing import PackedBatches
 from .run_folder import RunFolder, RunFolderError, open_run_folder
 from .training import Outcome, Settings, Trainer, TrainingDiverged
 from .validation import Validation, batch_shape, perplexity
-from .weights import WeightsError, load_alphabet, load_model
 
 # The default run: about a minute on two cores.
 NUM_ITERS = 1000
@@ -172,6 +171,7 @@ def _train(ctx: click.Context, **options: Any) -> int | None:
         corpus.proteins.lengths[corpus.train],
         tokens_per_batch=options["tokens_per_batch"],
         max_positions=model.config.max_positions,
+        num_specials=alphabet.num_specials,
     )
     batches = PackedBatches(
         corpus.proteins,
@@ -182,7 +182,7 @@ def _train(ctx: click.Context, **options: Any) -> int | None:
         seed=options["seed"],
     )
     folder = open_run_folder(options["weights_dir"], options["weights_file"], label=corpus.label)
-    say(f"🚂 training {_describe(model)} on the {mx.default_device().type.name}")
+    say(f"🚂 training {describe(model)} on the {mx.default_device().type.name}")
     with MetricsLog(folder.metrics) as log:
         trainer = Trainer(
             model,
@@ -214,13 +214,15 @@ def _make_model(
     ctx: click.Context, preset: str, weights_file: Path | None
 ) -> tuple[ESM1, Alphabet]:
     if weights_file is None:
-        return ESM1(PRESETS[preset]), ESM1B
+        model = ESM1(PRESETS[preset])
+        return model, model.alphabet
     if ctx.get_parameter_source("preset") is ParameterSource.COMMANDLINE:
         raise click.UsageError(
             "--preset is the size of a new model, but --weights-file brings one with a size: "
             "leave one of them out."
         )
-    return load_model(weights_file), load_alphabet(weights_file)
+    model = load_model(weights_file)
+    return model, model.alphabet
 
 
 def _settings(options: dict[str, Any], width: int) -> Settings:
@@ -236,16 +238,6 @@ def _settings(options: dict[str, Any], width: int) -> Settings:
         warmup=warmup,
         valid_every=options["valid_every"],
         seed=options["seed"],
-    )
-
-
-def _describe(model: ESM1) -> str:
-    config = model.config
-    size = sum(parameter.size for parameter in dict(tree_flatten(model.parameters())).values())
-    shown = f"{size / 1e6:.1f} M" if size >= 1e6 else f"{size:,}"
-    return (
-        f"{shown} parameters ({config.num_layers} layers, width {config.embed_dim}, "
-        f"{config.num_heads} heads)"
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from .alphabet import Alphabet
+from .checkpoints import save_weights
 from .console import progress, say
 from .interrupt import StopOnSignal
 from .metrics import MetricsLog, plot_loss
@@ -21,7 +22,6 @@ from .objective import mask_tokens
 from .optimization import TrainStep, learning_rate
 from .packing import PackedBatches
 from .validation import Validation, as_arrays, perplexity
-from .weights import save_weights
 
 STEPS_PER_ROW = 10  # of metrics.jsonl
 VALIDATIONS = 10  # in a run, where no interval is given
@@ -287,7 +287,7 @@ class Trainer:
         if not all(mx.isfinite(parameter).all() for parameter in parameters.values()):
             raise self._diverged("the weights hold NaN or infinite numbers")
         step = self._earlier_steps + self._steps
-        save_weights(self.weights_path, self.model, self.alphabet, {"step": str(step)})
+        save_weights(self.weights_path, self.model, {"step": str(step)})
         self._saved_steps = self._steps
 
     def _plot(self) -> None:

@@ -61,7 +61,7 @@ class Validation:
         max_tokens: int = MAX_TOKENS,
     ) -> None:
         valid = np.asarray(valid)
-        if proteins.lengths[valid].max() > max_positions - 2:
+        if proteins.lengths[valid].max() > max_positions - alphabet.num_specials:
             optimal_loss = None  # which is that of whole proteins
         frequencies = residue_frequencies(proteins, np.asarray(train), alphabet)
         self._batches: list[tuple[mx.array, ...]] = []
@@ -131,7 +131,7 @@ def residue_frequencies(proteins: Proteins, indices: np.ndarray, alphabet: Alpha
 
 
 def batch_shape(
-    lengths: np.ndarray, *, tokens_per_batch: int, max_positions: int
+    lengths: np.ndarray, *, tokens_per_batch: int, max_positions: int, num_specials: int
 ) -> tuple[int, int]:
     """Rows and row length of batches that hold about `tokens_per_batch` tokens.
 
@@ -142,8 +142,9 @@ def batch_shape(
         lengths: (N,) residues of each protein.
         tokens_per_batch: tokens of a batch, padding counted.
         max_positions: tokens of the longest protein that the model takes.
+        num_specials: how many of cls and eos stand around a protein.
     """
-    needed = int(np.minimum(lengths + 2, max_positions).sum())
+    needed = int(np.minimum(lengths + num_specials, max_positions).sum())
     row_length = min(max_positions, tokens_per_batch, needed)
     rows = min(tokens_per_batch // row_length, math.ceil(needed / row_length))
     return rows, row_length
@@ -154,7 +155,10 @@ def _questions(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, Masked]]:
     """Batches of (true tokens, segment ids, masked), (B, L) each, up to max_tokens tokens."""
     rows, row_length = batch_shape(
-        proteins.lengths[valid], tokens_per_batch=TOKENS_PER_BATCH, max_positions=max_positions
+        proteins.lengths[valid],
+        tokens_per_batch=TOKENS_PER_BATCH,
+        max_positions=max_positions,
+        num_specials=alphabet.num_specials,
     )
     batches = PackedBatches(
         proteins, valid, alphabet, rows=rows, row_length=row_length, seed=QUESTION_SEED

@@ -12,9 +12,9 @@ from click.testing import CliRunner
 
 from mlx_esm_kernels import cli, generate, unmask
 from mlx_esm_kernels.alphabet import ESM1B
+from mlx_esm_kernels.checkpoints import save_weights
 from mlx_esm_kernels.model import ESM1, ESM1Config
 from mlx_esm_kernels.unmask import parse_template
-from mlx_esm_kernels.weights import save_weights
 
 AMINO_ACIDS = set("ACDEFGHIKLMNPQRSTVWY")
 
@@ -168,7 +168,7 @@ def test_weights_that_hold_nan_give_a_sentence_and_no_protein(tmp_path):
     save_weights(tmp_path / "nan.safetensors", model)
     result = run(generate.command, tmp_path / "nan.safetensors")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "its weights are damaged" in result.stderr
+    assert "is damaged: lm_head.bias has numbers that are NaN or infinite" in result.stderr
 
 
 def test_help_says_what_the_perplexity_is():
@@ -177,8 +177,8 @@ def test_help_says_what_the_perplexity_is():
         assert "pseudo-perplexity: exp of the mean of -log p(residue), each residue masked" in text
 
 
-def test_mlx_esm_is_the_three_commands_in_one(weights_file):
-    assert sorted(cli.main.commands) == ["generate", "train", "unmask"]
+def test_mlx_esm_is_the_commands_in_one(weights_file):
+    assert sorted(cli.main.commands) == ["convert", "generate", "train", "unmask"]
     flags = ["--weights-file", str(weights_file), "--seq", "M*K"]
     whole = CliRunner().invoke(cli.main, ["unmask", *flags])
     assert whole.stdout == CliRunner().invoke(unmask.command, flags).stdout != ""
@@ -191,3 +191,17 @@ def test_python_m_runs_the_command_with_only_fasta_on_its_standard_output(weight
     )
     assert len(records(process.stdout.decode())[0][1]) == 12
     assert "🌳" in process.stderr.decode()
+
+
+def test_a_model_without_eos_generates_and_unmasks_to_the_last_residue(tmp_path):
+    mx.random.seed(0)
+    config = ESM1Config.esm1(num_layers=1, embed_dim=16, ffn_dim=32, num_heads=2, max_positions=12)
+    path = tmp_path / "esm1.safetensors"
+    save_weights(path, ESM1(config))
+    ((_, sequence),) = records(run(generate.command, path, "--length", "11").stdout)
+    assert len(sequence) == 11
+    assert set(sequence) <= AMINO_ACIDS
+    ((_, sequence),) = records(run(unmask.command, path, "--seq", "MK*TW").stdout)
+    assert (sequence[:2], sequence[3:]) == ("MK", "TW")
+    result = run(generate.command, path, "--length", "12")
+    assert "12 residues are too many: the position table of this model ends at 11" in result.stderr

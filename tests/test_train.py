@@ -15,12 +15,12 @@ from click.testing import CliRunner
 
 from mlx_esm_kernels import train, training
 from mlx_esm_kernels.alphabet import ESM1B
+from mlx_esm_kernels.checkpoints import load_model, save_weights
 from mlx_esm_kernels.data import Proteins
 from mlx_esm_kernels.metrics import MetricsLog
 from mlx_esm_kernels.model import ESM1, ESM1Config
 from mlx_esm_kernels.packing import PackedBatches
 from mlx_esm_kernels.validation import Validation
-from mlx_esm_kernels.weights import load_model
 
 TINY = ESM1Config(num_layers=1, embed_dim=32, ffn_dim=64, num_heads=2, max_positions=64)
 QUICK = ("--num-iters", "3", "--tokens-per-batch", "128")
@@ -307,3 +307,14 @@ def test_the_first_run_comes_close_to_the_entropy_floor(tmp_path, monkeypatch):
     row = rows_of(tmp_path / "runs" / "sample-1" / "metrics.jsonl")[-1]
     assert row["valid_perplexity"] < 1.1 * row["floor_perplexity"]
     assert row["valid_perplexity"] < 0.7 * row["unigram_perplexity"]
+
+
+def test_a_model_without_eos_is_trained_on(workplace):
+    config = ESM1Config.esm1(num_layers=1, embed_dim=32, ffn_dim=64, num_heads=2, max_positions=64)
+    save_weights(workplace / "esm1.safetensors", ESM1(config))
+    result = invoke("--weights-file", "esm1.safetensors", "--weights-dir", "run", *QUICK)
+    assert result.exit_code == 0, result.output
+    assert "entropy floor" in result.output
+    trained = load_model(workplace / "run" / "weights.safetensors")
+    assert trained.config == config
+    assert rows_of(workplace / "run" / "metrics.jsonl")[-1]["step"] == 3

@@ -130,7 +130,7 @@ def test_a_batch_is_within_its_budget_and_as_long_as_it_can_be(
 ):
     lengths = np.array(lengths)
     rows, row_length = batch_shape(
-        lengths, tokens_per_batch=tokens_per_batch, max_positions=max_positions
+        lengths, tokens_per_batch=tokens_per_batch, max_positions=max_positions, num_specials=2
     )
     assert rows >= 1
     assert rows * row_length <= tokens_per_batch
@@ -140,7 +140,9 @@ def test_a_batch_is_within_its_budget_and_as_long_as_it_can_be(
 
 
 def test_real_proteins_get_rows_of_the_whole_table_and_few_ones_no_empty_rows():
-    many = np.full(10_000, 300)
-    assert batch_shape(many, tokens_per_batch=4096, max_positions=1024) == (4, 1024)
-    assert batch_shape(many, tokens_per_batch=500, max_positions=1024) == (1, 500)
-    assert batch_shape(np.full(10, 28), tokens_per_batch=4096, max_positions=1024) == (1, 300)
+    many, few = np.full(10_000, 300), np.full(10, 28)
+    limits = {"max_positions": 1024, "num_specials": 2}
+    assert batch_shape(many, tokens_per_batch=4096, **limits) == (4, 1024)
+    assert batch_shape(many, tokens_per_batch=500, **limits) == (1, 500)
+    assert batch_shape(few, tokens_per_batch=4096, **limits) == (1, 300)
+    assert batch_shape(few, tokens_per_batch=4096, max_positions=1024, num_specials=1) == (1, 290)

@@ -12,11 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
-from mlx_esm_kernels import weights
 from mlx_esm_kernels.alphabet import ESM1B, ESM1B_TOKENS, Alphabet
+from mlx_esm_kernels.checkpoints import WeightsError, load_model, native, save_weights
 from mlx_esm_kernels.model import ESM1, ESM1Config
-from mlx_esm_kernels.weights import WeightsError, load_alphabet, load_model, save_weights
 
+# Of format version 1, which knew ESM-1b and ESM-1v alone.
+FIRST_FIELDS = (
+    *("num_layers", "embed_dim", "ffn_dim", "num_heads", "max_positions", "vocab_size"),
+    *("padding_idx", "mask_idx", "cls_idx", "eos_idx"),
+    *("token_dropout", "emb_layer_norm_before", "layer_norm_eps"),
+)
 CONFIG = ESM1Config(1, 8, 16, 2, max_positions=12, emb_layer_norm_before=False)
 
 
@@ -67,7 +72,7 @@ def test_a_model_comes_back_bit_for_bit_with_its_config_and_alphabet(tmp_path, m
     loaded = load_model(path)
     assert same(loaded, model)
     assert loaded.config == CONFIG
-    assert load_alphabet(path) == ESM1B
+    assert loaded.alphabet == ESM1B
 
 
 def test_the_file_is_a_safetensors_file_with_readable_metadata(path, model):
@@ -75,15 +80,15 @@ def test_the_file_is_a_safetensors_file_with_readable_metadata(path, model):
     arrays, metadata = mx.load(str(path), return_metadata=True)
     assert arrays.keys() == parameters(model).keys()
     assert metadata["step"] == "7"
-    assert metadata["format_version"] == "1"
+    assert metadata["format_version"] == "2"
     assert json.loads(metadata["config"])["embed_dim"] == 8
     assert json.loads(metadata["alphabet"]) == ESM1B.to_dict()
 
 
-def test_an_alphabet_of_ones_own_comes_back(tmp_path, model):
+def test_an_alphabet_of_ones_own_comes_back(tmp_path):
     tokens = tuple("J" if token == "." else token for token in ESM1B_TOKENS)
-    save_weights(tmp_path / "esm1.safetensors", model, Alphabet(tokens))
-    assert load_alphabet(tmp_path / "esm1.safetensors").tokens == tokens
+    save_weights(tmp_path / "esm1.safetensors", ESM1(CONFIG, Alphabet(tokens)))
+    assert load_model(tmp_path / "esm1.safetensors").alphabet.tokens == tokens
 
 
 @pytest.mark.parametrize("step", ["save_safetensors", "fsync", "replace"])
@@ -93,7 +98,7 @@ def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(path, model, mon
 
     before = path.read_bytes()
     model.lm_head.bias += 1
-    monkeypatch.setattr(weights.mx if step == "save_safetensors" else weights.os, step, fail)
+    monkeypatch.setattr(native.mx if step == "save_safetensors" else native.os, step, fail)
     with pytest.raises(OSError, match="No space left"):
         save_weights(path, model)
     assert path.read_bytes() == before
@@ -108,7 +113,7 @@ def test_the_new_file_is_complete_before_it_takes_the_old_ones_place(path, model
         replace(source, target)
 
     model.lm_head.bias += 1
-    monkeypatch.setattr(weights.os, "replace", watch)
+    monkeypatch.setattr(native.os, "replace", watch)
     save_weights(path, model)
     assert seen == [(True, False)]
     assert same(load_model(path), model)
@@ -136,10 +141,8 @@ def test_the_file_has_the_permissions_of_any_new_file(path, tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
 
 
-def test_what_does_not_belong_together_is_not_saved(tmp_path, model):
+def test_metadata_of_ours_cannot_be_set(tmp_path, model):
     path = tmp_path / "esm1.safetensors"
-    with pytest.raises(ValueError, match="vocab_size is 33, the alphabet has 34 tokens"):
-        save_weights(path, model, Alphabet((*ESM1B_TOKENS, "<more>")))
     with pytest.raises(ValueError, match="metadata may not set config"):
         save_weights(path, model, metadata={"config": "mine"})
     assert not path.exists()
@@ -171,7 +174,7 @@ def with_tensor(name, **changes):
     [
         (without("config"), "has no config in it: it was not written by mlx-esm-kernels"),
         (without("alphabet"), "has no alphabet in it"),
-        (with_metadata("format_version", "2"), "format version 2, this release reads 1: install"),
+        (with_metadata("format_version", "3"), "format version 3, this release reads 2: install"),
         (with_config(num_heads=3), "config that cannot be used: .* multiple of num_heads"),
         (with_config(depth=3), "config that cannot be used: .* unknown fields: depth"),
         (with_metadata("config", "[]"), "config that cannot be used"),
@@ -194,6 +197,39 @@ def test_a_file_that_does_not_fit_is_refused_with_a_sentence(path, change, sente
         load_model(path)
 
 
+def test_a_file_of_the_first_format_still_loads(path, model):
+    def as_version_1(header):
+        metadata = header["__metadata__"]
+        config, alphabet = json.loads(metadata["config"]), json.loads(metadata["alphabet"])
+        first = {field: config[field] for field in FIRST_FIELDS}
+        metadata["config"] = json.dumps(first)
+        metadata["alphabet"] = json.dumps({"tokens": alphabet["tokens"]})
+        metadata["format_version"] = "1"
+
+    rewrite(path, as_version_1)
+    loaded = load_model(path)
+    assert same(loaded, model)
+    assert (loaded.config, loaded.alphabet) == (CONFIG, ESM1B)
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
+def test_any_precision_can_be_asked_for(path, model, dtype):
+    loaded = load_model(path, dtype)
+    model.set_dtype(dtype)
+    assert same(loaded, model)
+
+
+def test_numbers_that_a_precision_cannot_hold_are_refused_and_so_are_nan(path, model):
+    model.layers[0].fc1.bias = model.layers[0].fc1.bias + 1e5
+    save_weights(path, model)
+    with pytest.raises(WeightsError, match=r"layers.0.fc1.bias has numbers that .*float16 cannot"):
+        load_model(path, mx.float16)
+    model.layers[0].fc1.bias = model.layers[0].fc1.bias + float("nan")
+    save_weights(path, model)
+    with pytest.raises(WeightsError, match=r"damaged: layers.0.fc1.bias has numbers that are NaN"):
+        load_model(path)
+
+
 def test_a_tensor_too_many_is_refused(tmp_path, path):
     arrays, metadata = mx.load(str(path), return_metadata=True)
     mx.save_safetensors(str(tmp_path / "more.safetensors"), {**arrays, "x": mx.ones(1)}, metadata)
@@ -204,7 +240,7 @@ def test_a_tensor_too_many_is_refused(tmp_path, path):
 def test_no_file_a_folder_and_a_short_file_are_each_called_what_they_are(path):
     with pytest.raises(WeightsError, match=r"There is no weights file .*nowhere"):
         load_model(path.with_name("nowhere"))
-    with pytest.raises(WeightsError, match="cannot be read: Is a directory"):
+    with pytest.raises(WeightsError, match=r"is a folder without config.json"):
         load_model(path.parent)
     data = path.read_bytes()
     path.write_bytes(data[:-1])
@@ -214,7 +250,7 @@ def test_no_file_a_folder_and_a_short_file_are_each_called_what_they_are(path):
 
 @given(st.binary(max_size=40) | st.binary(max_size=40).map(lambda b: struct.pack("<Q", len(b)) + b))
 def test_any_other_bytes_are_refused(tmp_path_factory, data):
-    path = tmp_path_factory.getbasetemp() / "any.bin"
+    path = tmp_path_factory.getbasetemp() / "any.safetensors"
     path.write_bytes(data)
     with pytest.raises(WeightsError, match=r"is no safetensors file|has no config"):
         load_model(path)
