@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from . import contacts, embed_command, generate, score, train, unmask
+from . import contacts, convert, embed_command, generate, score, train, unmask
 
 
 @click.group("mlx-esm")
@@ -13,12 +13,8 @@ def main() -> None:
     """Train, sample and use ESM-1 protein language models with MLX."""
 
 
-main.add_command(train.command)
-main.add_command(generate.command)
-main.add_command(unmask.command)
-main.add_command(embed_command.command)
-main.add_command(score.command)
-main.add_command(contacts.command)
+for module in (train, generate, unmask, convert, embed_command, score, contacts):
+    main.add_command(module.command)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 
 import click
 
-from .checkpoints import load_model
-from .checkpoints.checkpoint import DTYPES
+from .checkpoints import DTYPES, load_model
 from .console import warnings_as_lines
 from .model import ESM1
 

@@ -1,8 +1,8 @@
-"""UniProt's FASTA files, downloaded once, checked, and kept in the cache folder.
+"""Downloads: had once, checked, and kept in the cache folder; UniProt's FASTA files among them.
 
 A download that breaks off goes on where it stopped, in this run or a later one, unless the file has
-changed on the server meanwhile. Only a file of the announced length that unpacks without an error
-gets its final name.
+changed on the server meanwhile. Only a file of the announced length that passes a check gets its
+final name; the default check is that it unpacks as gzip.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import re
 import shutil
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import requests
@@ -80,14 +80,16 @@ def uniparc(partitions: Sequence[int]) -> list[Path]:
     ]
 
 
-def download(url: str, path: Path) -> Path:
-    """Download a gzip file, unless it is there already.
+def download(url: str, path: Path, damage: Callable[[Path, str], str] | None = None) -> Path:
+    """Download a file, unless it is there already.
 
     Two processes may ask for the same file: the second one waits for the first.
 
     Args:
         url: http or https.
         path: where to put it; `path.partial` and others beside it are used meanwhile.
+        damage: says what is wrong with the file at a path, shown under a name; "" if nothing is.
+            Default: the check of a gzip file.
 
     Returns:
         `path`.
@@ -102,16 +104,16 @@ def download(url: str, path: Path) -> Path:
         if path.exists():  # while we waited
             return path
         partial = _Partial(path)
-        damage = ""
+        found = ""
         for _ in range(2):
             _transfer(url, partial)
-            damage = _damage(partial.path, path.name)
-            if not damage:
+            found = (damage or _gzip_damage)(partial.path, path.name)
+            if not found:
                 partial.finish()
                 return path
             partial.discard()
     raise DownloadError(
-        f"{url} arrived damaged, twice ({damage}). The server's copy may be broken, or something "
+        f"{url} arrived damaged, twice ({found}). The server's copy may be broken, or something "
         "between you and it (a proxy, a sign-in page) gives another answer; try again later."
     )
 
@@ -277,7 +279,7 @@ def _require_space(partial: _Partial) -> None:
         )
 
 
-def _damage(path: Path, name: str) -> str:
+def _gzip_damage(path: Path, name: str) -> str:
     """What is wrong with a gzip file, from unpacking all of it; "" if nothing is."""
     try:
         with (

@@ -10,6 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_flatten
 
 from .alphabet import Alphabet
 from .config import PRESETS, ESM1Config
@@ -17,7 +18,7 @@ from .contact_head import ContactHead, ContactSum
 from .ops import linear, masked_attention, positional_embedding
 from .positions import sinusoidal_positions
 
-__all__ = ["ESM1", "PRESETS", "ESM1Config", "predict_contacts"]
+__all__ = ["ESM1", "PRESETS", "ESM1Config", "describe", "predict_contacts"]
 
 
 class ESM1(nn.Module):
@@ -274,6 +275,17 @@ def predict_contacts(model: ESM1, tokens: mx.array) -> mx.array:
         raise ValueError(f"[predict_contacts] tokens must be (L,); got shape {tokens.shape}.")
     contacts: mx.array = model(tokens[None], return_contacts=True)["contacts"][0]
     return contacts
+
+
+def describe(model: ESM1) -> str:
+    """Its size in words: `652.4 M parameters (33 layers, width 1280, 20 heads)`."""
+    config = model.config
+    size = sum(parameter.size for parameter in dict(tree_flatten(model.parameters())).values())
+    shown = f"{size / 1e6:.1f} M" if size >= 1e6 else f"{size:,}"
+    return (
+        f"{shown} parameters ({config.num_layers} layers, width {config.embed_dim}, "
+        f"{config.num_heads} heads)"
+    )
 
 
 def _embedding(rows: int, width: int, padding_idx: int, deviation: float = 0.02) -> nn.Embedding:

@@ -153,7 +153,7 @@ def linear(
 
 
 class ESM1Reference(nn.Module):
-    """The ESM-1 model with learned positions (ESM-1b, ESM-1v) in plain mlx.nn.
+    """The models of the ESM-1 family in plain mlx.nn.
 
     Same parameter tree and same calls as `mlx_esm_kernels.model.ESM1`.
     """
@@ -163,12 +163,20 @@ class ESM1Reference(nn.Module):
         self.config = config
         width, eps = config.embed_dim, config.layer_norm_eps
         self.embed_tokens = nn.Embedding(config.vocab_size, width)
-        self.embed_positions = nn.Embedding(config.num_position_rows, width)
+        if not config.sinusoidal_positions:
+            self.embed_positions = nn.Embedding(config.num_position_rows, width)
         if config.emb_layer_norm_before:
             self.emb_layer_norm_before = nn.LayerNorm(width, eps)
         self.layers = [_Layer(config) for _ in range(config.num_layers)]
-        self.emb_layer_norm_after = nn.LayerNorm(width, eps)
-        self.lm_head = _LMHead(config)
+        if config.emb_layer_norm_after:
+            self.emb_layer_norm_after = nn.LayerNorm(width, eps)
+        if config.tied_output:
+            self.lm_head = _LMHead(config)
+        else:
+            self.embed_out = mx.zeros((config.vocab_size, width))
+            self.embed_out_bias = mx.zeros((config.vocab_size,))
+        if config.contact_head:
+            self.contact_head = _ContactHead(config)
 
     def __call__(
         self,
@@ -176,32 +184,49 @@ class ESM1Reference(nn.Module):
         segment_ids: mx.array | None = None,
         *,
         repr_layers: Collection[int] = (),
+        return_contacts: bool = False,
     ) -> dict[str, Any]:
-        """tokens (B, L) -> {"logits": (B, L, V), "representations": {layer: (B, L, C)}}."""
-        hidden = self._hidden_states(tokens, segment_ids)
-        representations = {layer: hidden[layer] for layer in sorted(repr_layers)}
-        return {"logits": self.head(hidden[-1]), "representations": representations}
+        """tokens (B, L) -> {"logits": (B, L, V), "representations": {layer: (B, L, C)}}.
+
+        With return_contacts also "contacts": (B, L', L'), from all attention maps at once.
+        """
+        hidden, maps = self._hidden_states(tokens, segment_ids)
+        out = {
+            "logits": self.head(hidden[-1]),
+            "representations": {layer: hidden[layer] for layer in sorted(repr_layers)},
+        }
+        if return_contacts:
+            out["contacts"] = self.contact_head(tokens, mx.concatenate(maps, axis=1))
+        return out
 
     def encode(self, tokens: mx.array, segment_ids: mx.array | None = None) -> mx.array:
-        """tokens (B, L) -> (B, L, C), after the last LayerNorm."""
-        return self._hidden_states(tokens, segment_ids)[-1]
+        """tokens (B, L) -> (B, L, C), the last representation."""
+        return self._hidden_states(tokens, segment_ids)[0][-1]
 
     def head(self, x: mx.array) -> mx.array:
         """x (..., C) from `encode` -> logits (..., V)."""
-        return self.lm_head(x, self.embed_tokens.weight)
+        if self.config.tied_output:
+            return self.lm_head(x, self.embed_tokens.weight)
+        return x @ self.embed_out.T + self.embed_out_bias
 
-    def _hidden_states(self, tokens: mx.array, segment_ids: mx.array | None) -> list[mx.array]:
-        """The embedding and the output of each layer, num_layers + 1 arrays (B, L, C)."""
+    def _hidden_states(
+        self, tokens: mx.array, segment_ids: mx.array | None
+    ) -> tuple[list[mx.array], list[mx.array]]:
+        """The embedding and the output of each layer, num_layers + 1 arrays (B, L, C).
+
+        And the attention maps of each layer, (B, H, L, L).
+        """
         config = self.config
         real = tokens != config.padding_idx
         if segment_ids is None:
             segment_ids = real.astype(mx.int32)
         else:
             segment_ids = mx.where(real, segment_ids, 0)
+        token_table = self.embed_tokens.weight
         x = positional_embedding(
             tokens,
-            self.embed_tokens.weight,
-            self.embed_positions.weight,
+            token_table * math.sqrt(config.embed_dim) if config.scale_embedding else token_table,
+            self._position_table(tokens.shape[1]),
             padding_idx=config.padding_idx,
             mask_idx=config.mask_idx if config.token_dropout else None,
             segment_ids=segment_ids,
@@ -209,11 +234,24 @@ class ESM1Reference(nn.Module):
         if config.emb_layer_norm_before:
             x = self.emb_layer_norm_before(x)
             x = mx.where((segment_ids != 0)[..., None], x, 0.0)
-        hidden = [x]
+        hidden, maps = [x], []
         for layer in self.layers:
-            hidden.append(layer(hidden[-1], segment_ids))
-        hidden[-1] = self.emb_layer_norm_after(hidden[-1])
-        return hidden
+            x, attention = layer(x, segment_ids)
+            hidden.append(x)
+            maps.append(attention)
+        if config.emb_layer_norm_after:
+            hidden[-1] = self.emb_layer_norm_after(hidden[-1])
+        return hidden, maps
+
+    def _position_table(self, length: int) -> mx.array:
+        """(P, C): learned, or sin and cos of p exp(-i ln(10^4) / (C/2 - 1)) side by side."""
+        if not self.config.sinusoidal_positions:
+            return self.embed_positions.weight
+        half = self.config.embed_dim // 2
+        frequencies = mx.exp(mx.arange(half) * (-math.log(1e4) / (half - 1)))
+        angles = mx.arange(length + self.config.padding_idx + 1)[:, None] * frequencies
+        table = mx.concatenate([mx.sin(angles), mx.cos(angles)], axis=1)
+        return table.astype(self.embed_tokens.weight.dtype)
 
 
 class _Layer(nn.Module):
@@ -226,9 +264,10 @@ class _Layer(nn.Module):
         self.fc2 = nn.Linear(config.ffn_dim, width)
         self.final_layer_norm = nn.LayerNorm(width, eps)
 
-    def __call__(self, x: mx.array, segment_ids: mx.array) -> mx.array:
-        x = x + self.self_attn(self.self_attn_layer_norm(x), segment_ids)
-        return x + self.fc2(nn.gelu(self.fc1(self.final_layer_norm(x))))
+    def __call__(self, x: mx.array, segment_ids: mx.array) -> tuple[mx.array, mx.array]:
+        o, attention = self.self_attn(self.self_attn_layer_norm(x), segment_ids)
+        x = x + o
+        return x + self.fc2(nn.gelu(self.fc1(self.final_layer_norm(x)))), attention
 
 
 class _SelfAttention(nn.Module):
@@ -240,15 +279,56 @@ class _SelfAttention(nn.Module):
         self.k_proj = nn.Linear(width, width)
         self.v_proj = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, width)
+        if config.bias_kv:
+            self.bias_k = mx.zeros((1, 1, width))
+            self.bias_v = mx.zeros((1, 1, width))
 
-    def __call__(self, x: mx.array, segment_ids: mx.array) -> mx.array:
+    def __call__(self, x: mx.array, segment_ids: mx.array) -> tuple[mx.array, mx.array]:
+        """x (B, L, C), segment_ids (B, L) -> the same, and the maps (B, H, L, L) in float32."""
         heads = (*x.shape[:2], self.num_heads, -1)
         q, k, v = (
             project(x).reshape(heads).swapaxes(1, 2)  # (B, H, L, D)
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
-        o = masked_attention(q, k, v, segment_ids=segment_ids)
-        return self.out_proj(o.swapaxes(1, 2).reshape(x.shape))
+        biases = {
+            name: self[name].reshape(self.num_heads, -1)
+            for name in ("bias_k", "bias_v")
+            if name in self
+        }
+        o = masked_attention(q, k, v, segment_ids=segment_ids, **biases)
+        # Attending to the rows of the identity gives the attention itself.
+        identity = mx.broadcast_to(mx.eye(x.shape[1]), (*q.shape[:2], x.shape[1], x.shape[1]))
+        q, k = q.astype(mx.float32), k.astype(mx.float32)
+        if biases:
+            biases["bias_v"] = mx.zeros((self.num_heads, x.shape[1]))
+        maps = masked_attention(q, k, identity, segment_ids=segment_ids, **biases)
+        return self.out_proj(o.swapaxes(1, 2).reshape(x.shape)), maps
+
+
+class _ContactHead(nn.Module):
+    """fair-esm's ContactPredictionHead: symmetrise, correct by average products, regress."""
+
+    def __init__(self, config: ESM1Config):
+        super().__init__()
+        self.config = config
+        self.regression = nn.Linear(config.num_layers * config.num_heads, 1)
+
+    def __call__(self, tokens: mx.array, maps: mx.array) -> mx.array:
+        """tokens (B, L), maps (B, layers x heads, L, L) -> (B, L', L')."""
+        config = self.config
+        if config.append_eos:
+            kept = tokens != config.eos_idx
+            maps = mx.where(kept[:, None, :, None] & kept[:, None, None, :], maps, 0)
+            maps = maps[..., :-1, :-1]
+        if config.prepend_cls:
+            maps = maps[..., 1:, 1:]
+        maps = maps + maps.swapaxes(-1, -2)
+        product = maps.sum(axis=-1, keepdims=True) * maps.sum(axis=-2, keepdims=True)
+        total = maps.sum(axis=(-1, -2), keepdims=True)
+        features = (maps - product / mx.where(total == 0, 1, total)).transpose(0, 2, 3, 1)
+        regression = self.regression
+        weight, bias = (p.astype(mx.float32) for p in (regression.weight, regression.bias))
+        return mx.sigmoid(features @ weight[0] + bias)
 
 
 class _LMHead(nn.Module):

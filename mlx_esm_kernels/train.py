@@ -11,7 +11,6 @@ from typing import Any
 import click
 import mlx.core as mx
 from click.core import ParameterSource
-from mlx.utils import tree_flatten
 
 from .alphabet import Alphabet
 from .checkpoints import WeightsError, load_model
@@ -19,7 +18,7 @@ from .console import duration, say, warnings_as_lines
 from .corpus import Corpus, open_corpus
 from .data import DataError
 from .metrics import MetricsError, MetricsLog
-from .model import ESM1, PRESETS
+from .model import ESM1, PRESETS, describe
 from .packing import PackedBatches
 from .run_folder import RunFolder, RunFolderError, open_run_folder
 from .spread_command import SpreadCommand
@@ -169,7 +168,7 @@ def _train(ctx: click.Context, **options: Any) -> int | None:
         seed=options["seed"],
     )
     folder = open_run_folder(options["weights_dir"], options["weights_file"], label=corpus.label)
-    say(f"🚂 training {_describe(model)} on the {mx.default_device().type.name}")
+    say(f"🚂 training {describe(model)} on the {mx.default_device().type.name}")
     with MetricsLog(folder.metrics) as log:
         trainer = Trainer(
             model,
@@ -225,16 +224,6 @@ def _settings(options: dict[str, Any], width: int) -> Settings:
         warmup=warmup,
         valid_every=options["valid_every"],
         seed=options["seed"],
-    )
-
-
-def _describe(model: ESM1) -> str:
-    config = model.config
-    size = sum(parameter.size for parameter in dict(tree_flatten(model.parameters())).values())
-    shown = f"{size / 1e6:.1f} M" if size >= 1e6 else f"{size:,}"
-    return (
-        f"{shown} parameters ({config.num_layers} layers, width {config.embed_dim}, "
-        f"{config.num_heads} heads)"
     )
 
 

@@ -16,6 +16,12 @@ from mlx_esm_kernels.alphabet import ESM1B, ESM1B_TOKENS, Alphabet
 from mlx_esm_kernels.checkpoints import WeightsError, load_model, native, save_weights
 from mlx_esm_kernels.model import ESM1, ESM1Config
 
+# Of format version 1, which knew ESM-1b and ESM-1v alone.
+FIRST_FIELDS = (
+    *("num_layers", "embed_dim", "ffn_dim", "num_heads", "max_positions", "vocab_size"),
+    *("padding_idx", "mask_idx", "cls_idx", "eos_idx"),
+    *("token_dropout", "emb_layer_norm_before", "layer_norm_eps"),
+)
 CONFIG = ESM1Config(1, 8, 16, 2, max_positions=12, emb_layer_norm_before=False)
 
 
@@ -191,6 +197,39 @@ def test_a_file_that_does_not_fit_is_refused_with_a_sentence(path, change, sente
         load_model(path)
 
 
+def test_a_file_of_the_first_format_still_loads(path, model):
+    def as_version_1(header):
+        metadata = header["__metadata__"]
+        config, alphabet = json.loads(metadata["config"]), json.loads(metadata["alphabet"])
+        first = {field: config[field] for field in FIRST_FIELDS}
+        metadata["config"] = json.dumps(first)
+        metadata["alphabet"] = json.dumps({"tokens": alphabet["tokens"]})
+        metadata["format_version"] = "1"
+
+    rewrite(path, as_version_1)
+    loaded = load_model(path)
+    assert same(loaded, model)
+    assert (loaded.config, loaded.alphabet) == (CONFIG, ESM1B)
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
+def test_any_precision_can_be_asked_for(path, model, dtype):
+    loaded = load_model(path, dtype)
+    model.set_dtype(dtype)
+    assert same(loaded, model)
+
+
+def test_numbers_that_a_precision_cannot_hold_are_refused_and_so_are_nan(path, model):
+    model.layers[0].fc1.bias = model.layers[0].fc1.bias + 1e5
+    save_weights(path, model)
+    with pytest.raises(WeightsError, match=r"layers.0.fc1.bias has numbers that .*float16 cannot"):
+        load_model(path, mx.float16)
+    model.layers[0].fc1.bias = model.layers[0].fc1.bias + float("nan")
+    save_weights(path, model)
+    with pytest.raises(WeightsError, match=r"damaged: layers.0.fc1.bias has numbers that are NaN"):
+        load_model(path)
+
+
 def test_a_tensor_too_many_is_refused(tmp_path, path):
     arrays, metadata = mx.load(str(path), return_metadata=True)
     mx.save_safetensors(str(tmp_path / "more.safetensors"), {**arrays, "x": mx.ones(1)}, metadata)
@@ -201,7 +240,7 @@ def test_a_tensor_too_many_is_refused(tmp_path, path):
 def test_no_file_a_folder_and_a_short_file_are_each_called_what_they_are(path):
     with pytest.raises(WeightsError, match=r"There is no weights file .*nowhere"):
         load_model(path.with_name("nowhere"))
-    with pytest.raises(WeightsError, match="cannot be read: Is a directory"):
+    with pytest.raises(WeightsError, match=r"is a folder without config.json"):
         load_model(path.parent)
     data = path.read_bytes()
     path.write_bytes(data[:-1])

@@ -1,7 +1,8 @@
 """Weights files: one module for each format, `load_model` for any of them, `save_weights`."""
 
-from .checkpoint import WeightsError
+from .checkpoint import DTYPES, WeightsError
 from .loading import load_model
 from .native import save_weights
+from .released import RELEASED
 
-__all__ = ["WeightsError", "load_model", "save_weights"]
+__all__ = ["DTYPES", "RELEASED", "WeightsError", "load_model", "save_weights"]

@@ -80,7 +80,8 @@ def build_model(checkpoint: Checkpoint, dtype: mx.Dtype | None = None) -> ESM1:
     for name_in_file, name in names.items():
         _check_shape(checkpoint, name_in_file, wanted[name])
     if dtype is None:
-        found = {tensor.dtype for tensor in tensors.values()}
+        # The contact regression is computed in float32 in any case.
+        found = {tensors[key].dtype for key, n in names.items() if not n.startswith("contact_head")}
         dtype = found.pop() if len(found) == 1 else mx.float32
     model.load_weights(
         [(name, _read(path, key, tensors[key], dtype)) for key, name in names.items()]
