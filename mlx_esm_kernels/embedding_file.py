@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import mlx.core as mx
 import numpy as np
@@ -29,7 +29,7 @@ from .whole_file import OutputError, output_errors, require_writable, whole_file
 
 SUFFIXES = (".safetensors", ".npz", ".h5")
 SECONDS_BETWEEN_COMMITS = 5.0  # work that a power cut may cost
-_CHUNK = 1 << 24  # bytes that are copied at a time
+_CHUNK = 1 << 22  # bytes that are copied at a time
 
 # dtype of an array: its name in safetensors, and the numpy type that holds its bits.
 _DTYPES: dict[mx.Dtype, tuple[str, Any]] = {
@@ -41,9 +41,6 @@ _DTYPES: dict[mx.Dtype, tuple[str, Any]] = {
 }
 
 
-_Converter = Callable[[Path, Mapping[str, npt.NDArray[Any]], Mapping[str, str]], None]
-
-
 @dataclass(frozen=True)
 class Column:
     """An array of the file; it is written piece by piece along its first axis."""
@@ -52,8 +49,41 @@ class Column:
     shape: tuple[int, ...]
 
     @property
+    def row_bytes(self) -> int:
+        """Bytes of one place of the first axis."""
+        return math.prod(self.shape[1:]) * self.dtype.size
+
+    @property
     def num_bytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.size
+        return self.shape[0] * self.row_bytes
+
+
+class _Stored:
+    """An array of the partial file, read a few megabytes at a time.
+
+    Attributes:
+        shape, dtype: of the array; bfloat16, which numpy has not, is read as float32.
+    """
+
+    def __init__(self, file: int, offset: int, column: Column) -> None:
+        self._file, self._offset, self._column = file, offset, column
+        self.shape = column.shape
+        self._bits = np.dtype(_DTYPES[column.dtype][1])
+        self._widen = column.dtype == mx.bfloat16
+        self.dtype = np.dtype(np.float32) if self._widen else self._bits
+
+    def chunks(self) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """Pieces along the first axis, each with its place there."""
+        row_bytes = self._column.row_bytes
+        step = max(1, _CHUNK // row_bytes)
+        for first in range(0, self.shape[0], step):
+            count = min(step, self.shape[0] - first)
+            data = os.pread(self._file, count * row_bytes, self._offset + first * row_bytes)
+            rows = np.frombuffer(data, self._bits).reshape(count, *self.shape[1:])
+            yield first, (rows.astype(np.uint32) << 16).view(np.float32) if self._widen else rows
+
+
+_Converter = Callable[[Path, Mapping[str, _Stored], Mapping[str, str]], None]
 
 
 def require_embedding_output(path: Path, overwrite: bool) -> _Converter | None:
@@ -135,9 +165,8 @@ class EmbeddingFile:
         if isinstance(rows, mx.array):
             bits = rows.view(mx.uint16) if rows.dtype == mx.bfloat16 else rows
             rows = np.array(bits)
-        row_bytes = column.num_bytes // column.shape[0]
         with output_errors(self.partial):
-            _write_all(self._file, rows.tobytes(), self._offsets[name] + first * row_bytes)
+            _write_all(self._file, rows.tobytes(), self._offsets[name] + first * column.row_bytes)
 
     def commit(self, done: int, *, now: bool = False) -> None:
         """Note that the first `done` proteins are written; on the disk every few seconds."""
@@ -159,7 +188,14 @@ class EmbeddingFile:
                 os.replace(self.partial, self.path)
                 return
             with whole_file(self.path) as half_done:
-                self._convert(half_done, self._mapped(), self.about)
+                self._convert(
+                    half_done,
+                    {
+                        name: _Stored(self._file, self._offsets[name], column)
+                        for name, column in self.columns.items()
+                    },
+                    self.about,
+                )
             self.partial.unlink()
 
     def _lock(self) -> None:
@@ -195,18 +231,6 @@ class EmbeddingFile:
                 f"{self.path} needs {needed / 1e9:,.1f} GB of disk while it is made; there are "
                 f"{free / 1e9:,.1f} GB."
             )
-
-    def _mapped(self) -> dict[str, npt.NDArray[Any]]:
-        mapped = {}
-        for name, column in self.columns.items():
-            stored = _DTYPES[column.dtype][1]
-            if not column.num_bytes:
-                mapped[name] = np.empty(column.shape, stored)
-                continue
-            mapped[name] = np.memmap(
-                self.partial, stored, mode="r", offset=self._offsets[name], shape=column.shape
-            )
-        return mapped
 
 
 def _header(
@@ -244,27 +268,29 @@ def _write_all(file: int, data: bytes, offset: int) -> None:
         view, offset = view[written:], offset + written
 
 
-def _write_npz(
-    path: Path, arrays: Mapping[str, npt.NDArray[Any]], about: Mapping[str, str]
-) -> None:
+def _write_npz(path: Path, arrays: Mapping[str, _Stored], about: Mapping[str, str]) -> None:
     """Every array as an uncompressed member, as `np.savez` has it, and `about` as json text."""
-    text = np.array(json.dumps(dict(about)))
     with zipfile.ZipFile(path, "w", allowZip64=True) as file:
-        for name, array in {"about": text, **arrays}.items():
-            dtype = _plain_dtype(array)
+
+        def member(name: str) -> IO[bytes]:
             # ZipInfo's own date, not today's: the same run gives the same file.
-            with file.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                head = {
-                    "descr": np.lib.format.dtype_to_descr(dtype),
-                    "fortran_order": False,
-                    "shape": array.shape,
-                }
-                np.lib.format.write_array_header_2_0(member, head)
-                for _, chunk in _chunks(array):
-                    member.write(chunk.tobytes())
+            return file.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True)
+
+        with member("about") as out:
+            np.lib.format.write_array(out, np.array(json.dumps(dict(about))))
+        for name, array in arrays.items():
+            head = {
+                "descr": np.lib.format.dtype_to_descr(array.dtype),
+                "fortran_order": False,
+                "shape": array.shape,
+            }
+            with member(name) as out:
+                np.lib.format.write_array_header_2_0(out, head)
+                for _, rows in array.chunks():
+                    out.write(rows.tobytes())
 
 
-def _write_h5(path: Path, arrays: Mapping[str, npt.NDArray[Any]], about: Mapping[str, str]) -> None:
+def _write_h5(path: Path, arrays: Mapping[str, _Stored], about: Mapping[str, str]) -> None:
     """Every array as a dataset, the names as strings, and `about` as attributes."""
     import h5py
 
@@ -272,27 +298,10 @@ def _write_h5(path: Path, arrays: Mapping[str, npt.NDArray[Any]], about: Mapping
         file.attrs.update(about)
         for name, array in arrays.items():
             if name == "names":
-                lines = array.tobytes().decode().split("\n")[:-1]
+                text = b"".join(rows.tobytes() for _, rows in array.chunks())
+                lines = text.decode().split("\n")[:-1]
                 file.create_dataset(name, data=lines, dtype=h5py.string_dtype())
                 continue
-            dataset = file.create_dataset(name, array.shape, _plain_dtype(array))
-            for first, chunk in _chunks(array):
-                dataset[first : first + len(chunk)] = chunk
-
-
-def _plain_dtype(array: npt.NDArray[Any]) -> np.dtype[Any]:
-    """bfloat16, held here as uint16, becomes float32: numpy has no bfloat16."""
-    return np.dtype(np.float32) if array.dtype == np.uint16 else array.dtype
-
-
-def _chunks(array: npt.NDArray[Any]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """Pieces of an array along its first axis, each with its place there."""
-    if not array.ndim:
-        yield 0, array
-        return
-    rows = max(1, _CHUNK * len(array) // max(array.nbytes, 1))
-    for first in range(0, len(array), rows):
-        chunk = np.asarray(array[first : first + rows])
-        if chunk.dtype == np.uint16:
-            chunk = (chunk.astype(np.uint32) << 16).view(np.float32)
-        yield first, chunk
+            dataset = file.create_dataset(name, array.shape, array.dtype)
+            for first, rows in array.chunks():
+                dataset[first : first + len(rows)] = rows
