@@ -18,6 +18,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .config import ESM1Config
+from .ops import linear
 
 # Numbers in the maps that are made at once: those of all heads where proteins are short.
 _MAPS_AT_ONCE = 1 << 22
@@ -43,7 +44,6 @@ class ContactSum:
 
     def __init__(self, head: ContactHead, config: ESM1Config, tokens: mx.array, real: mx.array):
         batch, length = tokens.shape
-        self._real = real
         self._residues = slice(
             int(config.prepend_cls), max(length - int(config.append_eos), int(config.prepend_cls))
         )
@@ -52,10 +52,14 @@ class ContactSum:
         if config.append_eos:
             kept = kept & (tokens != config.eos_idx)
         self._kept = kept.astype(mx.float32)
+        # A column more of the keys, to which every query answers 1. Not -inf: a row of padding
+        # alone would be NaN.
+        self._mask = mx.where(real, 0.0, -1e30)[:, None, :, None]  # (B, 1, L, 1)
+        self._keys = length + int(config.bias_kv)
         self._weight = head.regression.weight[0].astype(mx.float32)  # (layers * heads,)
         self._bias = head.regression.bias.astype(mx.float32)
         self._num_added = 0
-        self._sum = mx.zeros((batch, length, length))
+        self._sum = mx.zeros((batch, length, self._keys))
         self._marginals: list[mx.array] = []  # r_h, (B, heads, L) each
 
     def add(self, q: mx.array, k: mx.array, bias_k: mx.array | None) -> None:
@@ -69,10 +73,14 @@ class ContactSum:
         at_once = max(1, _MAPS_AT_ONCE // max(batch * length * length, 1))
         for first in range(0, heads, at_once):
             some = slice(first, min(first + at_once, heads))
+            # MLX orders its work as it likes, and what is not used up is kept. So the maps before
+            # are used up first.
+            (q,) = mx.depends([q], [self._sum, *self._marginals[-1:]])
             maps = self._maps(q[:, some], k[:, some], None if bias_k is None else bias_k[some])
-            kept = self._kept[:, None]  # (B, 1, L)
-            sums = (maps @ kept[..., None])[..., 0] + (kept[..., None, :] @ maps)[..., 0, :]
-            self._marginals.append(sums * kept)
+            kept = self._kept[:, None, None]  # (B, 1, 1, L)
+            given = (kept @ maps)[..., 0, :length]  # what each residue gets from the others
+            taken = (maps[..., :length] @ kept.swapaxes(-1, -2))[..., 0]
+            self._marginals.append((given + taken) * self._kept[:, None])
             count = maps.shape[1]
             weight = self._weight[self._num_added : self._num_added + count]
             self._num_added += count
@@ -84,19 +92,28 @@ class ContactSum:
         marginals = mx.concatenate(self._marginals, axis=1)  # (B, layers * heads, L)
         totals = marginals.sum(axis=-1)  # (B, layers * heads)
         scale = self._weight / mx.where(totals == 0, 1, totals)  # a row of padding alone has 0
-        product = (marginals * scale[..., None]).swapaxes(1, 2) @ marginals
+        marginals, scale = marginals.swapaxes(1, 2), scale[:, None]
+        product = _products(marginals * scale, marginals)
         kept = self._kept[:, :, None] * self._kept[:, None, :]
-        logits = (self._sum + self._sum.swapaxes(1, 2)) * kept - product + self._bias
+        maps = self._sum[..., : self._kept.shape[1]]
+        logits = (maps + maps.swapaxes(1, 2)) * kept - product + self._bias
         return mx.sigmoid(logits[:, self._residues, self._residues])
 
     def _maps(self, q: mx.array, k: mx.array, bias_k: mx.array | None) -> mx.array:
-        """The attention maps (B, heads, L, L) of some heads, in float32."""
-        scaled = q.astype(mx.float32) * q.shape[-1] ** -0.5
-        scores = scaled @ k.astype(mx.float32).swapaxes(-1, -2)
-        # Not -inf: a row of padding alone would be NaN.
-        scores = mx.where(self._real[:, None, None], scores, mx.finfo(mx.float32).min)
+        """The attention maps (B, heads, L, keys) of some heads, in float32; bias_k is the last."""
+        q, k = q.astype(mx.float32) * q.shape[-1] ** -0.5, k.astype(mx.float32)
+        q = mx.concatenate([q, mx.ones((*q.shape[:3], 1))], axis=-1)
+        k = mx.concatenate([k, mx.broadcast_to(self._mask, (*k.shape[:3], 1))], axis=-1)
         if bias_k is not None:
-            more = scaled @ bias_k.astype(mx.float32)[None, :, :, None]  # (B, heads, L, 1)
-            scores = mx.concatenate([scores, more], axis=-1)
-        maps = mx.softmax(scores, axis=-1)
-        return maps[..., : k.shape[2]]
+            row = mx.pad(bias_k.astype(mx.float32), [(0, 0), (0, 1)])[None, :, None]
+            row = mx.broadcast_to(row, (k.shape[0], *row.shape[1:]))
+            k = mx.concatenate([k, row], axis=2)
+        return mx.softmax(_products(q, k), axis=-1)
+
+
+def _products(x: mx.array, y: mx.array) -> mx.array:
+    """x (..., M, D), y (..., N, D) -> x y^T (..., M, N), by `linear`: on a CPU faster than `@`."""
+    rows, columns = x.shape[-2:], y.shape[-2:]
+    pairs = zip(x.reshape(-1, *rows), y.reshape(-1, *columns), strict=True)
+    products = mx.stack([linear(a, b) for a, b in pairs])
+    return products.reshape(*x.shape[:-1], columns[0])

@@ -1,4 +1,4 @@
-"""The model is fair-esm's, is the plain MLX reference, and sees each protein by itself."""
+"""The models are fair-esm's, are the plain MLX reference, and see each protein by itself."""
 
 from pathlib import Path
 
@@ -10,12 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
+from mlx_esm_kernels.alphabet import ESM1_ALPHABET, ESM1B, FIRST_MLX_ESM
 from mlx_esm_kernels.model import ESM1, PRESETS, ESM1Config
 from mlx_esm_kernels.reference import ESM1Reference
 
 GOLDEN = Path(__file__).parent / "golden"
 SMALL = {"num_layers": 2, "embed_dim": 24, "ffn_dim": 40, "num_heads": 3, "max_positions": 40}
-CLS, PAD, EOS, MASK = 0, 1, 2, 32
+ARCHITECTURES = {
+    "ESM-1b": ESM1Config(**SMALL),
+    "ESM-1v": ESM1Config(**SMALL, emb_layer_norm_before=False),
+    "no token dropout": ESM1Config(**SMALL, token_dropout=False),
+    "ESM-1": ESM1Config.esm1(**SMALL),
+    "the first mlx-esm": ESM1Config.first_mlx_esm(**SMALL),
+}
+every_architecture = pytest.mark.parametrize("config", ARCHITECTURES.values(), ids=ARCHITECTURES)
+PAD, MASK = ESM1B.padding_idx, ESM1B.mask_idx
 
 
 def parameters(model):
@@ -35,15 +44,15 @@ def randomised(model, seed=0, scale=0.3):
     return model
 
 
-def protein(rng, residues, mask_rate=0.2):
-    tokens = rng.integers(4, 31, residues)
-    tokens[rng.random(residues) < mask_rate] = MASK
-    return np.array([CLS, *tokens, EOS])
+def protein(rng, residues, mask_rate=0.2, alphabet=ESM1B):
+    tokens = rng.choice(alphabet.amino_acid_ids, residues)
+    tokens[rng.random(residues) < mask_rate] = alphabet.mask_idx
+    return alphabet.with_specials(tokens)
 
 
-def packed(rows, length):
+def packed(rows, length, alphabet=ESM1B):
     """Lists of proteins -> tokens and segment ids (B, L)."""
-    tokens = np.full((len(rows), length), PAD)
+    tokens = np.full((len(rows), length), alphabet.padding_idx)
     segment_ids = np.zeros((len(rows), length), dtype=np.int32)
     for row, proteins in enumerate(rows):
         start = 0
@@ -63,39 +72,42 @@ def far(actual, expected):
 
 
 @pytest.mark.parametrize("model_class", [ESM1, ESM1Reference])
-@pytest.mark.parametrize(("name", "layer_norm_before"), [("1b", True), ("1v", False)])
-def test_logits_and_every_layer_are_those_of_fair_esm(model_class, name, layer_norm_before):
+@pytest.mark.parametrize("name", ["1", "1b", "1v"])
+def test_logits_every_layer_and_contacts_are_those_of_fair_esm(model_class, name):
     golden = np.load(GOLDEN / f"fair_esm_{name}.npz")
-    config = ESM1Config(2, 8, 16, 2, max_positions=24, emb_layer_norm_before=layer_norm_before)
+    sizes = {"num_layers": 2, "embed_dim": 8, "ffn_dim": 16, "num_heads": 2, "max_positions": 24}
+    if name == "1":
+        config = ESM1Config.esm1(**sizes, contact_head=True)
+    else:
+        config = ESM1Config(**sizes, emb_layer_norm_before=name == "1b", contact_head=True)
     weights = {key[6:]: mx.array(golden[key]) for key in golden if key.startswith("model.")}
     model = model_class(config)
     model.load_weights(list(weights.items()))  # strict: the names are fair-esm's
-    out = model(mx.array(golden["tokens"]), repr_layers=range(3))
+    out = model(mx.array(golden["tokens"]), repr_layers=range(3), return_contacts=True)
     real = golden["tokens"] != PAD
     assert far(np.array(out["logits"])[real], golden["logits"][real]) < 5e-6
     for layer in range(3):
         actual = np.array(out["representations"][layer])[real]
         assert far(actual, golden["representations"][layer][real]) < 5e-6
+    assert far(out["contacts"], golden["contacts"]) < 5e-6
 
 
-@pytest.mark.parametrize("token_dropout", [True, False])
-@pytest.mark.parametrize("layer_norm_before", [True, False])
+@every_architecture
 @pytest.mark.parametrize("with_segments", [True, False])
-def test_logits_and_all_gradients_are_those_of_the_reference(
-    token_dropout, layer_norm_before, with_segments
-):
-    config = ESM1Config(
-        **SMALL, token_dropout=token_dropout, emb_layer_norm_before=layer_norm_before
-    )
+def test_logits_and_all_gradients_are_those_of_the_reference(config, with_segments):
+    alphabet = config.known_alphabet()
     model, reference = randomised(ESM1(config)), randomised(ESM1Reference(config))
     rng = np.random.default_rng(1)
-    rows = [[protein(rng, n) for n in lengths] for lengths in ((9, 14, 3), (26,), (1, 1, 1))]
+    rows = [
+        [protein(rng, n, alphabet=alphabet) for n in lengths]
+        for lengths in ((9, 14, 3), (26,), (1, 1, 1))
+    ]
     rows = rows if with_segments else [row[:1] for row in rows]
-    tokens, segment_ids = packed(rows, 38)
+    tokens, segment_ids = packed(rows, 38, alphabet)
     if not with_segments:
         segment_ids = None
-    real = (tokens != PAD)[..., None]
-    cotangent = mx.where(real, mx.array(rng.normal(size=(3, 38, 33)), mx.float32), 0)
+    real = (tokens != alphabet.padding_idx)[..., None]
+    cotangent = mx.array(rng.normal(size=(3, 38, len(alphabet))), mx.float32) * real
 
     def loss(model):
         return (model(tokens, segment_ids)["logits"] * cotangent).sum()
@@ -107,19 +119,24 @@ def test_logits_and_all_gradients_are_those_of_the_reference(
     largest = max(np.abs(np.array(g)).max() for g in gradients[1].values())
     for name, expected in gradients[1].items():
         # The bias of k has no influence on the softmax: what remains of its gradient is rounding.
-        if name.endswith("k_proj.bias"):
+        if name.endswith("k_proj.bias") and not config.bias_kv:
             assert np.abs(np.array(gradients[0][name])).max() < 1e-5 * largest
         else:
             assert far(gradients[0][name], expected) < 2e-5, name
 
 
-@given(st.lists(st.integers(1, 20), min_size=1, max_size=5), st.integers(0, 9), st.integers(0, 99))
-def test_a_protein_has_the_same_logits_alone_padded_and_packed(lengths, padding, seed):
-    model = randomised(ESM1(ESM1Config(**SMALL)))
+@every_architecture
+@given(
+    lengths=st.lists(st.integers(1, 20), min_size=1, max_size=5),
+    padding=st.integers(0, 9),
+    seed=st.integers(0, 99),
+)
+def test_a_protein_has_the_same_logits_alone_padded_and_packed(config, lengths, padding, seed):
+    model, alphabet = randomised(ESM1(config)), config.known_alphabet()
     rng = np.random.default_rng(seed)
-    proteins = [protein(rng, n) for n in lengths]
-    in_one_row, segment_ids = packed([proteins], sum(map(len, proteins)) + padding)
-    in_rows, _ = packed([[p] for p in proteins], max(map(len, proteins)) + padding)
+    proteins = [protein(rng, n, alphabet=alphabet) for n in lengths]
+    in_one_row, segment_ids = packed([proteins], sum(map(len, proteins)) + padding, alphabet)
+    in_rows, _ = packed([[p] for p in proteins], max(map(len, proteins)) + padding, alphabet)
     from_one_row = np.array(model(in_one_row, segment_ids)["logits"])[0]
     from_rows = np.array(model(in_rows)["logits"])
     start = 0
@@ -161,14 +178,17 @@ def test_encode_and_head_are_the_two_halves_of_a_call():
 
 
 @pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
-def test_a_half_precision_model_stays_in_its_dtype_and_near_float32(dtype):
-    model = randomised(ESM1(ESM1Config(**SMALL)), scale=0.1)
-    tokens, _ = packed([[protein(np.random.default_rng(0), 20)]], 22)
+@every_architecture
+def test_a_half_precision_model_stays_in_its_dtype_and_near_float32(config, dtype):
+    model, alphabet = randomised(ESM1(config), scale=0.1), config.known_alphabet()
+    tokens, _ = packed([[protein(np.random.default_rng(0), 20, alphabet=alphabet)]], 22, alphabet)
     expected = model(tokens)["logits"]
     model.set_dtype(dtype)
     actual = model(tokens)["logits"]
     assert actual.dtype == dtype
-    assert far(actual.astype(mx.float32), expected) < 20 * mx.finfo(dtype).eps
+    real = np.array(tokens[0] != alphabet.padding_idx)
+    actual, expected = np.array(actual[0].astype(mx.float32)), np.array(expected[0])
+    assert far(actual[real], expected[real]) < 20 * mx.finfo(dtype).eps
 
 
 def test_a_new_model_starts_near_a_uniform_guess_with_zero_rows_for_padding():
@@ -185,9 +205,12 @@ def test_a_new_model_starts_near_a_uniform_guess_with_zero_rows_for_padding():
     ("preset", "count"),
     [
         ("small", 272_289),
-        # fair-esm's own count, less the 661 of its contact head.
+        # fair-esm's own count, less its contact head.
         ("esm1b_t33_650M_UR50S", 652_359_094 - 661),
         ("esm1v_t33_650M_UR90S", 652_356_534 - 661),
+        ("esm1_t6_43M", 42_590_316 - 73),
+        ("esm1_t12_85M", 85_126_836 - 145),
+        ("esm1_t34_670M", 669_210_316 - 681),
     ],
 )
 def test_presets_have_the_known_number_of_parameters(preset, count):
@@ -204,6 +227,11 @@ def test_presets_have_the_known_number_of_parameters(preset, count):
         ({"mask_idx": 33}, "mask_idx must be from 0 to 32; got 33"),
         ({"token_dropout": "yes"}, "token_dropout must be True or False; got 'yes'"),
         ({"layer_norm_eps": 0.0}, "layer_norm_eps must be a float between 0 and 1; got 0.0"),
+        ({"bias_kv": 1}, "bias_kv must be True or False; got 1"),
+        (
+            {"sinusoidal_positions": True, "embed_dim": 9},
+            "embed_dim must be even and at least 4 for sinusoidal positions; got 9",
+        ),
     ],
 )
 def test_a_config_that_cannot_be_is_refused_with_a_sentence(change, sentence):
@@ -218,6 +246,28 @@ def test_a_config_survives_its_dict_and_refuses_one_that_is_not_its_own():
         ESM1Config.from_dict({**SMALL, "depth": 3})
     with pytest.raises(ValueError, match="missing fields: embed_dim, ffn_dim"):
         ESM1Config.from_dict({"num_layers": 1, "num_heads": 1})
+
+
+def test_a_model_has_the_alphabet_that_fits_its_config_or_says_that_none_does():
+    assert [ESM1(config).alphabet for config in ARCHITECTURES.values()] == [
+        *[ESM1B] * 3,
+        ESM1_ALPHABET,
+        FIRST_MLX_ESM,
+    ]
+    with pytest.raises(ValueError, match="append_eos is False in the config and True in the alph"):
+        ESM1(ESM1Config(**SMALL, append_eos=False), ESM1B)
+    with pytest.raises(ValueError, match="vocab_size is 34, the alphabet has 33 tokens"):
+        ESM1(ESM1Config(**SMALL, vocab_size=34), ESM1B)
+    with pytest.raises(ValueError, match="no known alphabet has these token ids"):
+        ESM1(ESM1Config(**SMALL, vocab_size=34))
+
+
+def test_sinusoidal_positions_go_on_where_learned_ones_end():
+    config = ESM1Config.esm1(**SMALL)
+    model, reference = randomised(ESM1(config)), randomised(ESM1Reference(config))
+    rng = np.random.default_rng(0)
+    tokens, _ = packed([[protein(rng, 90, alphabet=ESM1_ALPHABET)]], 91, ESM1_ALPHABET)
+    assert far(model(tokens)["logits"], reference(tokens)["logits"]) < 2e-5
 
 
 def test_bad_arguments_are_refused_with_a_sentence():

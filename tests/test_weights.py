@@ -250,7 +250,7 @@ def test_no_file_a_folder_and_a_short_file_are_each_called_what_they_are(path):
 
 @given(st.binary(max_size=40) | st.binary(max_size=40).map(lambda b: struct.pack("<Q", len(b)) + b))
 def test_any_other_bytes_are_refused(tmp_path_factory, data):
-    path = tmp_path_factory.getbasetemp() / "any.bin"
+    path = tmp_path_factory.getbasetemp() / "any.safetensors"
     path.write_bytes(data)
     with pytest.raises(WeightsError, match=r"is no safetensors file|has no config"):
         load_model(path)

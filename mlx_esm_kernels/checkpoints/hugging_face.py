@@ -41,6 +41,7 @@ _DEFAULTS: dict[str, Any] = {
 _IGNORED = re.compile(r"esm\.embeddings\.position_ids|esm\.pooler\..*|.*\.inv_freq")
 _OUTPUT, _TABLE = "lm_head.decoder.weight", "esm.embeddings.word_embeddings.weight"
 _OUTPUT_BIAS, _BIAS = "lm_head.decoder.bias", "lm_head.bias"
+_CONTACT = "contact_head.regression.weight"
 
 _NAMES = {
     "embed_tokens": "esm.embeddings.word_embeddings",
@@ -71,15 +72,16 @@ def read_hugging_face(folder: Path) -> Checkpoint:
     description = _read_json(folder / "config.json")
     settings = {**_DEFAULTS, **description}
     _require_esm1b(folder, settings)
-    tensors = {n: t for n, t in _read_tensors(folder).items() if not _IGNORED.fullmatch(n)}
+    tensors = {
+        _today(name): tensor
+        for name, tensor in _read_tensors(folder).items()
+        if not _IGNORED.fullmatch(name)
+    }
     _drop_tied(folder, tensors, _OUTPUT, _TABLE)
     _drop_tied(folder, tensors, _OUTPUT_BIAS, _BIAS)
     alphabet = _alphabet(folder, settings)
     config = _config(folder, settings, alphabet, name_in_transformers(_CONTACT) in tensors)
     return Checkpoint(folder, config, alphabet, tensors, name_in_transformers)
-
-
-_CONTACT = "contact_head.regression.weight"
 
 
 def name_in_transformers(name: str) -> str:
@@ -89,6 +91,12 @@ def name_in_transformers(name: str) -> str:
         return f"esm.encoder.layer.{layer[1]}.{_LAYER_NAMES[layer[2]]}.{layer[3]}"
     first, rest = name.split(".", 1)
     return f"{_NAMES[first]}.{rest}"
+
+
+def _today(name: str) -> str:
+    """The name in today's transformers, which may still write the older names of LayerNorm."""
+    name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
+    return re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:

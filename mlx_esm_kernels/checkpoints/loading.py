@@ -63,7 +63,8 @@ def _is_npz(path: Path) -> bool:
     if not _is_zip(path):
         return path.suffix == ".npz"
     with zipfile.ZipFile(path) as records:
-        return any(name.endswith(".npy") for name in records.namelist())
+        names = records.namelist()
+    return path.suffix == ".npz" or any(name.endswith(".npy") for name in names)
 
 
 def _is_torch(path: Path) -> bool:

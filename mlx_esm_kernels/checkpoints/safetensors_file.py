@@ -11,6 +11,7 @@ import math
 import os
 import struct
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import mlx.core as mx
@@ -36,17 +37,28 @@ def open_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensor is neither float32, float16 nor bfloat16.
     """
     entries, metadata = _read_header(path)
-    try:
-        arrays = mx.load(str(path), format="safetensors")  # lazy: nothing is read yet
-    except RuntimeError as error:
-        raise WeightsError(f"{path} cannot be loaded: {error}.") from None
-    assert isinstance(arrays, dict)
+    arrays = _lazy_arrays(path)
+
+    def read(name: str) -> mx.array:
+        # Not kept here: once it is evaluated, that would be the whole file. Asked for again (tied
+        # weights are), it is read again.
+        return arrays.pop(name) if name in arrays else _lazy_arrays(path)[name]
+
     tensors = {
-        # Popped, so that a tensor that has been converted is not kept here too.
-        name: Tensor(entry.shape, _DTYPES[entry.dtype], lambda name=name: arrays.pop(name))  # type: ignore[misc]
+        name: Tensor(entry.shape, _DTYPES[entry.dtype], partial(read, name))
         for name, entry in entries.items()
     }
     return tensors, metadata
+
+
+def _lazy_arrays(path: Path) -> dict[str, mx.array]:
+    """The arrays of a file, of which nothing is read until they are evaluated."""
+    try:
+        arrays = mx.load(str(path), format="safetensors")
+    except RuntimeError as error:
+        raise WeightsError(f"{path} cannot be loaded: {error}.") from None
+    assert isinstance(arrays, dict)
+    return arrays
 
 
 def _read_header(path: Path) -> tuple[dict[str, _Entry], dict[str, str]]:
@@ -80,7 +92,9 @@ def _read_header(path: Path) -> tuple[dict[str, _Entry], dict[str, str]]:
 def _parse_header(text: bytes) -> tuple[dict[str, _Entry], dict[str, str]]:
     """The json of a header; any of several exceptions where it is something else."""
     described = dict(json.loads(text).items())
-    metadata = {str(key): str(text) for key, text in described.pop("__metadata__", {}).items()}
+    metadata = {
+        str(key): str(text) for key, text in (described.pop("__metadata__", None) or {}).items()
+    }
     entries = {}
     for name, entry in described.items():
         begin, end = entry["data_offsets"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,7 +43,8 @@ def load_torch(path: Path) -> Any:
         with path.open("rb"):
             pass
         is_zip = zipfile.is_zipfile(path)
-        with _only_namespaces():
+        with _only_namespaces(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch thinks of odd pickles; we refuse them
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except FileNotFoundError:
         raise WeightsError(f"There is no weights file {path}.") from None
@@ -110,7 +112,10 @@ def _only_namespaces() -> Iterator[None]:
 def _refusal(path: Path, message: str) -> str:
     found = _GLOBAL.search(message)
     if not found:
-        return f"{path} is no file of torch.save, or a damaged one ({message.splitlines()[0]})."
+        # Not torch's whole message: it suggests to trust the file.
+        reason = re.search(r"WeightsUnpickler error:\s*(.+)", message)
+        why = reason[1].rstrip(".") if reason else "it cannot be unpickled"
+        return f"{path} is no file of torch.save, or a damaged one ({why})."
     name = next(group for group in found.groups() if group)
     return (
         f"{path} is refused: it asks for {name}, and weights may hold nothing but tensors and "
