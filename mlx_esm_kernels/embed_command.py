@@ -116,16 +116,18 @@ def _embed(
     names = "".join(f"{name}\n" for name in proteins.names).encode()
     columns = plan_columns(embedder, proteins, len(names))
     about = _about(embedder, proteins, names, weights_file)
-    with EmbeddingFile(output, columns, about, overwrite=overwrite) as file:
+    with (
+        StopOnSignal() as stop,
+        EmbeddingFile(output, columns, about, overwrite=overwrite) as file,
+    ):
         if not file.done:
             _write_tables(file, proteins, names)
-        stopped_by = _fill(file, embedder, proteins)
-        if stopped_by is not None:
+        if not _fill(file, embedder, proteins, stop):
             say(
                 f"⏸️ stopped after {file.done:,} of {len(proteins):,} proteins; the same command "
                 f"goes on from there ({file.partial})"
             )
-            return stopped_by
+            return stop.received
         file.finish()
     say(f"💾 saved to {output} ({output.stat().st_size / 1e6:,.2f} MB)")
     return None
@@ -154,18 +156,15 @@ def _write_tables(file: EmbeddingFile, proteins: Proteins, names: bytes) -> None
         file.write("contact_offsets", 0, _offsets(proteins.lengths**2))
 
 
-def _fill(file: EmbeddingFile, embedder: Embedder, proteins: Proteins) -> int | None:
-    """Embed what is not in the file yet; the number of a signal that came between, or None."""
+def _fill(file: EmbeddingFile, embedder: Embedder, proteins: Proteins, stop: StopOnSignal) -> bool:
+    """Embed what is not in the file yet; False where a signal came between."""
     offsets, contact_offsets = _offsets(proteins.lengths), _offsets(proteins.lengths**2)
     before = int(offsets[file.done])
     total = int(offsets[-1])
     if file.done:
         say(f"⏩ {file.done:,} of {len(proteins):,} proteins are there already")
     started = time.monotonic()
-    with (
-        StopOnSignal() as stop,
-        progress(total=total, initial=before, desc="🧬 embedding", unit="residue") as bar,
-    ):
+    with progress(total=total, initial=before, desc="🧬 embedding", unit="residue") as bar:
         places = range(file.done, len(proteins))
         for group in embedder.groups(places, lambda place: int(proteins.lengths[place])):
             found = embedder.run([proteins[place] for place in group])
@@ -175,14 +174,14 @@ def _fill(file: EmbeddingFile, embedder: Embedder, proteins: Proteins) -> int | 
             file.commit(end, now=stop.received is not None)
             bar.update(int(offsets[end] - offsets[group[0]]))
             if stop.received is not None and end < len(proteins):
-                return stop.received
+                return False
     seconds = time.monotonic() - started
     if total > before:
         say(
             f"🌳 {len(proteins):,} proteins, {total:,} residues, {(total - before) / seconds:,.0f} "
             f"residues/s in {duration(seconds)}"
         )
-    return None
+    return True
 
 
 def _write(
@@ -205,7 +204,7 @@ def _about(
     content = hashlib.blake2b(proteins.hashes.tobytes() + names, digest_size=16)
     return {
         "writer": "mlx-esm-kernels embed, layout 1",
-        "model": str(weights_file),
+        "model": Path(weights_file).name,
         "weights": fingerprint(embedder.model),
         "proteins": content.hexdigest(),
         "layers": json.dumps(embedder.layers),

@@ -127,32 +127,31 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_file(place, weights, monk
     large_fasta(place)
     flags = ("large.fasta", "--include", "mean", "per-residue", "--long", "window")
     monkeypatch.setattr(embedding_file, "SECONDS_BETWEEN_COMMITS", 0.0)
-    done(weights, *flags, "-o", "whole.safetensors")
+    whole, embedded = Embedder.run, []
 
-    def run_until(group_number):
+    def run_until(group_number, output):
         """The run is cut off, without any cleaning up, when that group is to be embedded."""
-        groups, whole = [], Embedder.run
+        embedded.clear()
 
         def cut_off(self, proteins):
-            groups.append(len(proteins))
-            if len(groups) == group_number:
+            if len(embedded) + 1 == group_number:
                 raise KeyboardInterrupt
+            embedded.append(len(proteins))
             return whole(self, proteins)
 
-        with monkeypatch.context() as patch:
-            patch.setattr(Embedder, "run", cut_off)
-            result = run(weights, *flags, "-o", "parts.safetensors")
-        assert result.exit_code != 0
-        assert len(groups) == group_number
-        return result
+        monkeypatch.setattr(Embedder, "run", cut_off)
+        return run(weights, *flags, "-o", output)
 
-    run_until(2)
+    assert run_until(None, "whole.safetensors").exit_code == 0
+    groups = list(embedded)
+    assert len(groups) > 3
+    assert run_until(2, "parts.safetensors").exit_code != 0
+    assert embedded == groups[:1]
     assert not (place / "parts.safetensors").exists()
-    assert int(
-        mx.load("parts.safetensors.partial", format="safetensors", return_metadata=True)[1]["done"]
-    )
-    assert "are there already" in run_until(2).output
-    assert "are there already" in done(weights, *flags, "-o", "parts.safetensors").output
+    assert f"{groups[0]} of 400 proteins are there" in run_until(2, "parts.safetensors").output
+    assert embedded == groups[1:2]
+    assert run_until(None, "parts.safetensors").exit_code == 0
+    assert embedded == groups[2:]
     assert (place / "parts.safetensors").read_bytes() == (place / "whole.safetensors").read_bytes()
     assert not (place / "parts.safetensors.partial").exists()
 
