@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_esm_kernels.alphabet import (
+    ESM1_ALPHABET,
     ESM1B,
     ESM1B_TOKENS,
     RESIDUES,
@@ -143,3 +144,33 @@ def test_tokens_must_be_complete_and_distinct():
         Alphabet([*ESM1B_TOKENS, "L"])
     with pytest.raises(ValueError, match="at most 256 tokens"):
         Alphabet([*ESM1B_TOKENS, *map(str, range(250))])
+
+
+def test_ids_are_those_of_esm1():
+    assert len(ESM1_ALPHABET) == 35
+    assert ESM1_ALPHABET.tokens[:4] == ("<null_0>", "<pad>", "<eos>", "<unk>")
+    assert ESM1_ALPHABET.tokens[31:] == ("<null_1>", "<cls>", "<mask>", "<sep>")
+    assert ESM1_ALPHABET.encode("LAGV.-").tolist() == ESM1B.encode("LAGV.-").tolist()
+    assert (ESM1_ALPHABET.cls_idx, ESM1_ALPHABET.mask_idx) == (32, 33)
+
+
+@pytest.mark.parametrize("prepend_cls", [True, False])
+@pytest.mark.parametrize("append_eos", [True, False])
+@pytest.mark.parametrize("residues", ["", "M", "MKT"])
+def test_cls_and_eos_stand_around_a_protein_where_the_alphabet_has_them(
+    prepend_cls, append_eos, residues
+):
+    alphabet = Alphabet(prepend_cls=prepend_cls, append_eos=append_eos)
+    ids = alphabet.encode(residues)
+    tokens = alphabet.with_specials(ids)
+    assert tokens.tolist() == [0] * prepend_cls + ids.tolist() + [2] * append_eos
+    assert alphabet.num_specials == prepend_cls + append_eos
+    assert tokens[alphabet.residue_slice].tolist() == ids.tolist()
+    assert Alphabet.from_dict(json.loads(json.dumps(alphabet.to_dict()))) == alphabet
+    assert (alphabet == ESM1B) == (prepend_cls and append_eos)
+
+
+def test_a_description_without_specials_is_that_of_an_older_file_and_has_both():
+    assert Alphabet.from_dict({"tokens": list(ESM1B_TOKENS)}) == ESM1B
+    with pytest.raises(ValueError, match="append_eos must be a bool; got 'no'"):
+        Alphabet.from_dict({"tokens": list(ESM1B_TOKENS), "append_eos": "no"})

@@ -285,7 +285,7 @@ def test_a_zip_of_something_else_and_no_file_are_called_what_they_are(path):
         archive.writestr("readme.txt", "hello")
     with pytest.raises(WeightsError, match=r"is no file of torch\.save"):
         load_model(path)
-    with pytest.raises(WeightsError, match=r"There is no weights file .*nowhere\.pt, nor"):
+    with pytest.raises(WeightsError, match=r"There is no weights file .*nowhere\.pt\.$"):
         load_model(path.with_name("nowhere.pt"))
 
 

@@ -177,8 +177,9 @@ def test_help_says_what_the_perplexity_is():
         assert "pseudo-perplexity: exp of the mean of -log p(residue), each residue masked" in text
 
 
-def test_mlx_esm_is_all_commands_in_one(weights_file):
-    assert {"contacts", "embed", "generate", "score", "train", "unmask"} <= set(cli.main.commands)
+def test_mlx_esm_is_the_commands_in_one(weights_file):
+    commands = ["contacts", "convert", "embed", "generate", "score", "train", "unmask"]
+    assert sorted(cli.main.commands) == commands
     flags = ["--weights-file", str(weights_file), "--seq", "M*K"]
     whole = CliRunner().invoke(cli.main, ["unmask", *flags])
     assert whole.stdout == CliRunner().invoke(unmask.command, flags).stdout != ""
@@ -191,3 +192,17 @@ def test_python_m_runs_the_command_with_only_fasta_on_its_standard_output(weight
     )
     assert len(records(process.stdout.decode())[0][1]) == 12
     assert "🌳" in process.stderr.decode()
+
+
+def test_a_model_without_eos_generates_and_unmasks_to_the_last_residue(tmp_path):
+    mx.random.seed(0)
+    config = ESM1Config.esm1(num_layers=1, embed_dim=16, ffn_dim=32, num_heads=2, max_positions=12)
+    path = tmp_path / "esm1.safetensors"
+    save_weights(path, ESM1(config))
+    ((_, sequence),) = records(run(generate.command, path, "--length", "11").stdout)
+    assert len(sequence) == 11
+    assert set(sequence) <= AMINO_ACIDS
+    ((_, sequence),) = records(run(unmask.command, path, "--seq", "MK*TW").stdout)
+    assert (sequence[:2], sequence[3:]) == ("MK", "TW")
+    result = run(generate.command, path, "--length", "12")
+    assert "12 residues are too many: the position table of this model ends at 11" in result.stderr

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_esm_kernels import packing
-from mlx_esm_kernels.alphabet import ESM1B, STANDARD_RESIDUES
+from mlx_esm_kernels.alphabet import ESM1_ALPHABET, ESM1B, STANDARD_RESIDUES
 from mlx_esm_kernels.data import Proteins
 from mlx_esm_kernels.packing import PackedBatches, best_fit
 
@@ -229,3 +229,19 @@ def test_what_cannot_be_packed_is_said_in_a_sentence(change, sentence):
     options = {"indices": [0, 1], "rows": 2, "row_length": 16, "seed": 0} | change
     with pytest.raises(ValueError, match=sentence):
         PackedBatches(random_proteins([4, 5, 6]), alphabet=ESM1B, **options)
+
+
+def test_an_alphabet_without_eos_gets_none_and_its_rows_hold_more():
+    proteins = random_proteins([9, 9, 9])
+    (batch,) = PackedBatches(proteins, range(3), ESM1_ALPHABET, rows=1, row_length=30, seed=0)
+    assert (batch.segment_ids != 0).all()
+    for segment in (1, 2, 3):
+        tokens = batch.tokens[batch.segment_ids == segment]
+        assert tokens[0] == ESM1_ALPHABET.cls_idx
+        assert any((tokens[1:] == protein).all() for protein in proteins)
+    batches = PackedBatches(proteins, range(3), ESM1_ALPHABET, rows=3, row_length=8, seed=0)
+    (batch,) = batches
+    assert (batch.tokens[:, 0] == ESM1_ALPHABET.cls_idx).all()
+    assert not (batch.tokens == ESM1_ALPHABET.eos_idx).any()
+    with pytest.raises(ValueError, match=r"at least 2 \(a residue, and 1 of cls and eos\); got 1"):
+        PackedBatches(proteins, range(3), ESM1_ALPHABET, rows=1, row_length=1, seed=0)

@@ -93,6 +93,11 @@ def test_a_file_of_that_name_is_meant_rather_than_the_released_model(server, tmp
     assert same(load_model(ESM1B_NAME), model)
 
 
+def test_a_word_that_is_no_released_model_lists_those_that_are():
+    with pytest.raises(WeightsError, match=r"no weights file esm1c\. The released models are"):
+        load_model("esm1c")
+
+
 def test_what_the_server_does_not_have_is_said(server):
     with pytest.raises(WeightsError, match=r"models/esm1b_t33_650M_UR50S\.pt .* answers 404"):
         load_model(ESM1B_NAME)

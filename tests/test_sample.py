@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from mlx_esm_kernels.alphabet import ESM1B, STANDARD_RESIDUES
+from mlx_esm_kernels.alphabet import ESM1_ALPHABET, ESM1B, STANDARD_RESIDUES
 from mlx_esm_kernels.data import Proteins, split_held_out
 from mlx_esm_kernels.objective import MASK_RATE, SHOWN_AS_MASK, SHOWN_AS_RANDOM, mask_tokens
 from mlx_esm_kernels.packing import PackedBatches
@@ -267,3 +267,19 @@ def test_odd_residues_and_questions_are_refused(sample):
         sample.optimal_loss(tokens, tokens, segment_ids, asked)
     with pytest.raises(ValueError, match=r"must have one shape \(B, L\)"):
         sample.optimal_loss(tokens, tokens, segment_ids, asked[:, 1:])
+
+
+def test_the_floor_is_the_same_in_an_alphabet_without_eos(sample):
+    residues = [sample.proteins[i] for i in range(20)]
+    losses = []
+    for alphabet in (ESM1B, ESM1_ALPHABET):
+        families = SyntheticFamilies(sample.families, 1, 0, alphabet)
+        nats = 0.0
+        for ids in residues:
+            tokens = alphabet.with_specials(ids)[None]
+            inputs, asked = tokens.copy(), np.zeros(tokens.shape, dtype=bool)
+            inputs[0, 4], asked[0, 4] = alphabet.mask_idx, True
+            nats += families.optimal_loss(inputs, tokens, np.ones_like(tokens), asked)[0]
+        losses.append(nats)
+    assert losses[0] == pytest.approx(losses[1])
+    assert losses[0] > 0

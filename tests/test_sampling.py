@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_esm_kernels import sampling
-from mlx_esm_kernels.alphabet import ESM1B
+from mlx_esm_kernels.alphabet import ESM1_ALPHABET, ESM1B, FIRST_MLX_ESM
 from mlx_esm_kernels.model import ESM1, ESM1Config
 from mlx_esm_kernels.sampling import ORDERS, Sampling, fill_masks, pseudo_perplexity
 
@@ -255,3 +255,20 @@ def test_rows_with_different_numbers_of_masks_are_refused(model):
     tokens = np.concatenate([tokens_of("M*"), tokens_of("**")])
     with pytest.raises(ValueError, match="same number of masks; got 1 to 2"):
         fill_masks(model, ESM1B, tokens, Sampling())
+
+
+@pytest.mark.parametrize("alphabet", [ESM1_ALPHABET, FIRST_MLX_ESM], ids=["no eos", "first"])
+def test_other_alphabets_have_every_residue_filled_and_scored(alphabet):
+    guess = np.full((6, len(alphabet)), -1e4)
+    guess[:, alphabet.amino_acid_ids] = 0.0
+    template = np.full(4, alphabet.mask_idx)
+    tokens = alphabet.with_specials(template)[None]
+    guess = guess[: tokens.shape[1]]
+    filled = fill_masks(TableModel(guess), alphabet, tokens, Sampling())
+    residues = filled[0, alphabet.residue_slice]
+    assert np.isin(residues, alphabet.amino_acid_ids).all()
+    assert (filled[0, 0], residues.size) == (alphabet.cls_idx, 4)
+    fake = TableModel(guess)
+    assert pseudo_perplexity(fake, alphabet, filled) == pytest.approx([20.0])
+    seen = np.concatenate(fake.seen) == alphabet.mask_idx
+    assert seen.argmax(axis=1).tolist() == [1, 2, 3, 4]

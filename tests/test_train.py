@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from mlx_esm_kernels import train, training
 from mlx_esm_kernels.alphabet import ESM1B
-from mlx_esm_kernels.checkpoints import load_model
+from mlx_esm_kernels.checkpoints import load_model, save_weights
 from mlx_esm_kernels.data import Proteins
 from mlx_esm_kernels.metrics import MetricsLog
 from mlx_esm_kernels.model import ESM1, ESM1Config
@@ -182,7 +182,7 @@ def test_a_loss_that_is_no_number_stops_with_a_sentence_and_spares_the_weights(w
         (("--learning-rate", "inf"), "expected a finite number; got inf"),
         (("--max-minutes", "nan"), "expected a finite number; got nan"),
         (("--preset", "huge"), "'huge' is not one of 'small'"),
-        (("--weights-file", "none.safetensors"), "There is no weights file none.safetensors."),
+        (("--weights-file", "none.safetensors"), "There is no weights file none.safetensors,"),
         (("--weights-file", "proteins.fasta"), "is no safetensors file"),
         (("--weights-file", "x", "--preset", "small"), "leave one of them out"),
         (("--data", "proteins.fasta", "--weights-dir", "proteins.fasta/x"), "--weights-dir"),
@@ -307,3 +307,14 @@ def test_the_first_run_comes_close_to_the_entropy_floor(tmp_path, monkeypatch):
     row = rows_of(tmp_path / "runs" / "sample-1" / "metrics.jsonl")[-1]
     assert row["valid_perplexity"] < 1.1 * row["floor_perplexity"]
     assert row["valid_perplexity"] < 0.7 * row["unigram_perplexity"]
+
+
+def test_a_model_without_eos_is_trained_on(workplace):
+    config = ESM1Config.esm1(num_layers=1, embed_dim=32, ffn_dim=64, num_heads=2, max_positions=64)
+    save_weights(workplace / "esm1.safetensors", ESM1(config))
+    result = invoke("--weights-file", "esm1.safetensors", "--weights-dir", "run", *QUICK)
+    assert result.exit_code == 0, result.output
+    assert "entropy floor" in result.output
+    trained = load_model(workplace / "run" / "weights.safetensors")
+    assert trained.config == config
+    assert rows_of(workplace / "run" / "metrics.jsonl")[-1]["step"] == 3

@@ -45,10 +45,10 @@ def open_checkpoint(path_or_name: str | os.PathLike[str]) -> Checkpoint:
     if not path.exists():
         if str(path_or_name) in RELEASED:
             return read_released(str(path_or_name))
-        raise WeightsError(
-            f"There is no weights file {path}, nor is it one of the released models: "
-            f"{', '.join(RELEASED)}."
-        )
+        # A bare word may be meant as a name; a path, or a file's name, is not.
+        is_word = path.name == str(path_or_name) and not path.suffix
+        known = f" The released models are {', '.join(RELEASED)}." if is_word else ""
+        raise WeightsError(f"There is no weights file {path}.{known}")
     if path.is_dir():
         return read_hugging_face(path)
     # The content tells, not the name; of a damaged file only the name is left.
