@@ -182,7 +182,7 @@ def test_a_loss_that_is_no_number_stops_with_a_sentence_and_spares_the_weights(w
         (("--learning-rate", "inf"), "expected a finite number; got inf"),
         (("--max-minutes", "nan"), "expected a finite number; got nan"),
         (("--preset", "huge"), "'huge' is not one of 'small'"),
-        (("--weights-file", "none.safetensors"), "There is no weights file none.safetensors,"),
+        (("--weights-file", "none.safetensors"), "There is no weights file none.safetensors."),
         (("--weights-file", "proteins.fasta"), "is no safetensors file"),
         (("--weights-file", "x", "--preset", "small"), "leave one of them out"),
         (("--data", "proteins.fasta", "--weights-dir", "proteins.fasta/x"), "--weights-dir"),
