@@ -2,8 +2,10 @@
 
 from .alphabet import ESM1_ALPHABET, ESM1B, FIRST_MLX_ESM, Alphabet
 from .checkpoints import load_model, save_weights
+from .embedding import Embedding, embed
 from .model import ESM1, PRESETS, ESM1Config, predict_contacts
 from .ops import linear, masked_attention, positional_embedding
+from .variants import pseudo_perplexity, score_variants
 
 __all__ = [
     "ESM1",
@@ -13,10 +15,14 @@ __all__ = [
     "PRESETS",
     "Alphabet",
     "ESM1Config",
+    "Embedding",
+    "embed",
     "linear",
     "load_model",
     "masked_attention",
     "positional_embedding",
     "predict_contacts",
+    "pseudo_perplexity",
     "save_weights",
+    "score_variants",
 ]

@@ -1,22 +1,20 @@
-"""`mlx-esm`: train, generate, unmask and convert as one command."""
+"""`mlx-esm`: all commands as one."""
 
 from __future__ import annotations
 
 import click
 
-from . import convert, generate, train, unmask
+from . import contacts, convert, embed_command, generate, score, train, unmask
 
 
 @click.group("mlx-esm")
 @click.version_option(package_name="mlx-esm-kernels")
 def main() -> None:
-    """Train and sample ESM-1 protein language models with MLX."""
+    """Train, sample and use ESM-1 protein language models with MLX."""
 
 
-main.add_command(train.command)
-main.add_command(generate.command)
-main.add_command(unmask.command)
-main.add_command(convert.command)
+for module in (train, generate, unmask, convert, embed_command, score, contacts):
+    main.add_command(module.command)
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def fill_masks(
                 )
             else:
                 columns = masked.argmax(axis=1)
-            logits = _logits(model, tokens, rows, columns)[:, alphabet.amino_acid_ids]
+            logits = logits_at(model, tokens, rows, columns)[:, alphabet.amino_acid_ids]
         tokens[rows, columns] = alphabet.amino_acid_ids[_choose(logits, sampling, streams)]
         masked[rows, columns] = False
         on_step(len(rows))
@@ -149,15 +149,15 @@ def pseudo_perplexity(
         proteins, columns = flat // residues, flat % residues + int(alphabet.prepend_cls)
         copies = tokens[proteins]
         copies[np.arange(len(flat)), columns] = alphabet.mask_idx
-        logits = _logits(model, copies, np.arange(len(flat)), columns)
+        logits = logits_at(model, copies, np.arange(len(flat)), columns)
         true = tokens[proteins, columns]
-        scores.flat[flat] = _log_softmax(logits)[np.arange(len(flat)), true]
+        scores.flat[flat] = log_softmax(logits)[np.arange(len(flat)), true]
         on_step(len(flat))
     perplexities: Floats = np.exp(-scores.mean(axis=1))
     return perplexities
 
 
-def _logits(model: ESM1, tokens: Tokens, rows: Tokens, columns: Tokens) -> Floats:
+def logits_at(model: ESM1, tokens: Tokens, rows: Tokens, columns: Tokens) -> Floats:
     """The logits (M, V) at (rows, columns) of tokens (N, L); rows ascend."""
     parts = []
     per_pass = max(1, TOKENS_PER_PASS // tokens.shape[1])
@@ -179,9 +179,9 @@ def _most_confident(
 ) -> tuple[Tokens, Floats]:
     """Of each row the mask (N,) whose best amino acid is the most probable; its logits (N, 20)."""
     rows, columns = np.nonzero(masked)
-    logits = _logits(model, tokens, rows, columns)[:, alphabet.amino_acid_ids]
+    logits = logits_at(model, tokens, rows, columns)[:, alphabet.amino_acid_ids]
     shape = (len(tokens), -1)
-    best = _log_softmax(logits).max(axis=1).reshape(shape).argmax(axis=1)  # (N,)
+    best = log_softmax(logits).max(axis=1).reshape(shape).argmax(axis=1)  # (N,)
     picked = np.arange(len(tokens)), best
     return columns.reshape(shape)[picked], logits.reshape(*shape, logits.shape[1])[picked]
 
@@ -195,7 +195,7 @@ def _choose(logits: Floats, sampling: Sampling, streams: list[np.random.Generato
     # From the highest logit down, so that a tiny temperature gives -inf and not inf - inf.
     shifted = logits - logits.max(axis=1, keepdims=True)
     with np.errstate(over="ignore"):
-        log_probabilities = _log_softmax(shifted / sampling.temperature)
+        log_probabilities = log_softmax(shifted / sampling.temperature)
     probabilities = _nucleus(np.exp(log_probabilities), sampling.top_p)
     heaps = probabilities.cumsum(axis=1)
     draws = np.array([stream.random() for stream in streams])
@@ -218,7 +218,7 @@ def _nucleus(probabilities: Floats, top_p: float) -> Floats:
     return kept
 
 
-def _log_softmax(logits: Floats) -> Floats:
+def log_softmax(logits: Floats) -> Floats:
     shifted = logits - logits.max(axis=-1, keepdims=True)
     log_probabilities: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return log_probabilities

@@ -21,6 +21,7 @@ from .metrics import MetricsError, MetricsLog
 from .model import ESM1, PRESETS, describe
 from .packing import PackedBatches
 from .run_folder import RunFolder, RunFolderError, open_run_folder
+from .spread_command import SpreadCommand
 from .training import Outcome, Settings, Trainer, TrainingDiverged
 from .validation import Validation, batch_shape, perplexity
 
@@ -29,21 +30,6 @@ NUM_ITERS = 1000
 WARMUP = 100
 # Wider models take smaller steps: 0.003 for small, 0.0006 for medium, 0.00016 for the released.
 RATE_TIMES_WIDTH = 0.2
-
-
-class TrainCommand(click.Command):
-    """Lets `--data A B C` stand for `--data A --data B --data C`, as `--data *.fasta` needs."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        spread: list[str] = []
-        gathering = False
-        for arg in args:
-            if gathering and (arg == "-" or not arg.startswith("-")):
-                spread += [arg] if spread[-1] == "--data" else ["--data", arg]
-            else:
-                gathering = arg == "--data" or arg.startswith("--data=")
-                spread.append(arg)
-        return super().parse_args(ctx, spread)
 
 
 def parse_partitions(
@@ -68,7 +54,7 @@ def require_finite(
     return value
 
 
-@click.command(name="train", cls=TrainCommand, context_settings={"show_default": True})
+@click.command(name="train", cls=SpreadCommand, context_settings={"show_default": True})
 @click.option(
     "--data",
     multiple=True,

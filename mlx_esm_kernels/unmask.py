@@ -11,6 +11,7 @@ import numpy as np
 
 from .alphabet import Alphabet
 from .generate import PSEUDO_PERPLEXITY, grow, open_model, require_room, sampling_flags
+from .residues import is_residue
 from .sampling import Tokens
 
 # A text without spaces as a list of masks and single characters.
@@ -55,7 +56,7 @@ def parse_template(text: str, alphabet: Alphabet) -> Tokens:
     odd = [
         f"{symbol!r} (position {position})"
         for position, (symbol, mask) in enumerate(zip(symbols, masked, strict=True), start=1)
-        if not mask and not _is_residue(symbol, alphabet)
+        if not mask and not is_residue(symbol, alphabet)
     ]
     if odd:
         more = f" and {len(odd) - _SHOWN} more" if len(odd) > _SHOWN else ""
@@ -68,12 +69,6 @@ def parse_template(text: str, alphabet: Alphabet) -> Tokens:
     # The letter in place of a mask does not matter; its token is replaced at once.
     letters = ["A" if mask else symbol for mask, symbol in zip(masked, symbols, strict=True)]
     return np.where(masked, alphabet.mask_idx, alphabet.encode("".join(letters))).astype(np.int32)
-
-
-def _is_residue(symbol: str, alphabet: Alphabet) -> bool:
-    """A letter that has a token; the gap signs `.` and `-` have one too, but are no residues."""
-    ids = alphabet.encode(symbol)
-    return symbol.isalpha() and ids.size == 1 and bool(ids[0] != alphabet.unk_idx)
 
 
 if __name__ == "__main__":

@@ -178,7 +178,8 @@ def test_help_says_what_the_perplexity_is():
 
 
 def test_mlx_esm_is_the_commands_in_one(weights_file):
-    assert sorted(cli.main.commands) == ["convert", "generate", "train", "unmask"]
+    commands = ["contacts", "convert", "embed", "generate", "score", "train", "unmask"]
+    assert sorted(cli.main.commands) == commands
     flags = ["--weights-file", str(weights_file), "--seq", "M*K"]
     whole = CliRunner().invoke(cli.main, ["unmask", *flags])
     assert whole.stdout == CliRunner().invoke(unmask.command, flags).stdout != ""

@@ -1,0 +1,58 @@
+"""Files that appear whole or not at all, and what stands in the way of one, in a sentence."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+class OutputError(ValueError):
+    """A file that cannot be written; the message names it and says why."""
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path to write to; what is written there takes the place of `path` at the end.
+
+    If the block is left by an exception, `path` is as it was before and nothing is left behind.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    half_done = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with output_errors(path):
+            yield half_done
+            with half_done.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(half_done, path)
+    finally:
+        with suppress(OSError):
+            half_done.unlink()
+
+
+@contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError within the block into an OutputError about `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from None
+
+
+def require_writable(path: Path) -> None:
+    """Refuse a file that cannot be written before the work is done, not after it.
+
+    Raises:
+        OutputError: its folder is missing, it is a folder, or one of them may not be written.
+    """
+    if not path.parent.is_dir():
+        raise OutputError(f"{path} cannot be written: there is no folder {path.parent}.")
+    if path.is_dir():
+        raise OutputError(f"{path} cannot be written: it is a folder.")
+    # The folder too where the file is there: the new file is made beside the old one.
+    for place in (path.parent, path):
+        if place.exists() and not os.access(place, os.W_OK):
+            raise OutputError(f"{path} cannot be written: {place} may not be changed.")
