@@ -72,7 +72,10 @@ class Side:
 def packed_batches(proteins: Proteins, config: ESM1Config, tokens: int, count: int) -> list[Batch]:
     """The first batches of an epoch, as the package's own training packs them."""
     rows, row_length = batch_shape(
-        proteins.lengths, tokens_per_batch=tokens, max_positions=config.max_positions
+        proteins.lengths,
+        tokens_per_batch=tokens,
+        max_positions=config.max_positions,
+        num_specials=ESM1B.num_specials,
     )
     batches = iter(
         PackedBatches(

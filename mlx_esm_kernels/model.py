@@ -164,7 +164,7 @@ class ESM1(nn.Module):
         )
         # fair-esm clears padding once more after the LayerNorm. Nothing sees padding, so that
         # changes nothing.
-        return self.emb_layer_norm_before(x) if config.emb_layer_norm_before else x
+        return _norm(self.emb_layer_norm_before, x) if config.emb_layer_norm_before else x
 
     def _require_contacts(self, segment_ids: mx.array | None) -> None:
         if not self.config.contact_head:
