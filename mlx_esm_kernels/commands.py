@@ -20,7 +20,7 @@ dtype_flag = click.option(
 )
 
 
-def open_model(weights: str, dtype: str | None) -> ESM1:
+def open_model(weights: str, dtype: str | None = None) -> ESM1:
     """The model that --weights-file and --dtype name; WeightsError says why not."""
     return load_model(weights, dtype=None if dtype is None else DTYPES[dtype])
 

@@ -15,7 +15,7 @@ import click
 import numpy as np
 
 from .alphabet import Alphabet
-from .checkpoints import WeightsError, load_model
+from .commands import open_model, plain_errors, weights_flag
 from .console import progress, say
 from .model import ESM1
 from .sampling import ORDERS, Floats, Sampling, Tokens, fill_masks, pseudo_perplexity
@@ -31,12 +31,7 @@ PSEUDO_PERPLEXITY = (
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _FLAGS = (
-    click.option(
-        "--weights-file",
-        required=True,
-        type=click.Path(path_type=Path),
-        help="Weights that `train` has saved (.safetensors).",
-    ),
+    weights_flag,
     click.option(
         "--num-samples", type=click.IntRange(min=1), default=1, help="Proteins, in one batch."
     ),
@@ -85,21 +80,14 @@ def sampling_flags(function: _Function) -> _Function:
 @click.command("generate", context_settings={"show_default": True}, epilog=PSEUDO_PERPLEXITY)
 @sampling_flags
 @click.option("--length", type=click.IntRange(min=1), default=100, help="Residues in a protein.")
-def command(weights_file: Path, length: int, output: Path | None, **flags: Any) -> None:
+def command(weights_file: str, length: int, output: Path | None, **flags: Any) -> None:
     """Generate proteins: all positions start as masks and are filled one by one."""
-    model, alphabet = open_model(weights_file)
+    with plain_errors():
+        model = open_model(weights_file)
+    alphabet = model.alphabet
     require_room(model, length, "--length")
     template = np.full(length, alphabet.mask_idx, dtype=np.int32)
     grow(model, alphabet, template, output, "generated", **flags)
-
-
-def open_model(weights_file: Path) -> tuple[ESM1, Alphabet]:
-    """The model and the alphabet in a weights file, or a ClickException that says why not."""
-    try:
-        model = load_model(weights_file)
-    except WeightsError as error:
-        raise click.ClickException(str(error)) from None
-    return model, model.alphabet
 
 
 def require_room(model: ESM1, residues: int, flag: str) -> None:
@@ -125,7 +113,7 @@ def grow(
     """Fill the masks of a template, score the proteins, and write them as FASTA.
 
     Args:
-        model, alphabet: of `open_model`.
+        model, alphabet: the model and its alphabet.
         template: (residues,) token ids, some of them masks.
         output: file to write; None or "-": standard output.
         name: the proteins are called NAME_1, NAME_2, ...

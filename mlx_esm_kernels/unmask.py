@@ -10,7 +10,8 @@ import click
 import numpy as np
 
 from .alphabet import Alphabet
-from .generate import PSEUDO_PERPLEXITY, grow, open_model, require_room, sampling_flags
+from .commands import open_model, plain_errors
+from .generate import PSEUDO_PERPLEXITY, grow, require_room, sampling_flags
 from .residues import is_residue
 from .sampling import Tokens
 
@@ -25,9 +26,11 @@ _SHOWN = 5  # odd characters that an error message lists
 @click.option(
     "--seq", required=True, help="Residues and masks; each of * _ <mask> is one mask: MK*T<mask>_"
 )
-def command(weights_file: Path, seq: str, output: Path | None, **flags: Any) -> None:
+def command(weights_file: str, seq: str, output: Path | None, **flags: Any) -> None:
     """Fill the masks of a protein; the other residues stay as they are."""
-    model, alphabet = open_model(weights_file)
+    with plain_errors():
+        model = open_model(weights_file)
+    alphabet = model.alphabet
     try:
         template = parse_template(seq, alphabet)
     except ValueError as error:
