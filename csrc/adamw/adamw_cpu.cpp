@@ -6,9 +6,7 @@
 namespace mlx_esm_kernels {
 
 void AdamW::eval_cpu(const Arrays& inputs, Arrays& outputs) {
-  for (mx::array& out : outputs) {
-    cpu::allocate(out);
-  }
+  cpu::allocate(outputs);
   const size_t count = (inputs.size() - 1) / 4;
   const auto in = [&](size_t list, size_t i) { return inputs[1 + list * count + i].data<float>(); };
   const auto out = [&](size_t list, size_t i) {

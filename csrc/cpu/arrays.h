@@ -35,6 +35,12 @@ inline void allocate(mlx::core::array& out) {
   advise_huge_pages(out.data<char>(), out.nbytes());
 }
 
+inline void allocate(std::vector<mlx::core::array>& outputs) {
+  for (mlx::core::array& out : outputs) {
+    allocate(out);
+  }
+}
+
 inline void* bytes(const mlx::core::array& x) {
   return const_cast<void*>(static_cast<const void*>(x.data<char>()));
 }

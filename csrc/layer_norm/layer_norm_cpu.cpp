@@ -35,9 +35,7 @@ void LayerNorm::eval_cpu(const Arrays& inputs, Arrays& outputs) {
 }
 
 void LayerNormVJP::eval_cpu(const Arrays& inputs, Arrays& outputs) {
-  for (mx::array& out : outputs) {
-    cpu::allocate(out);
-  }
+  cpu::allocate(outputs);
   const cpu::LayerNormBackward args{common(inputs[0], inputs[1], options_.eps),
                                     rows(inputs[2]),
                                     options_.gives_sum ? rows(inputs[3]) : cpu::LayerNormRows{},

@@ -20,9 +20,7 @@ cpu::LinearInputs common(const mx::array& x, const mx::array& weight, bool gelu)
 }  // namespace
 
 void Linear::eval_cpu(const Arrays& inputs, Arrays& outputs) {
-  for (mx::array& out : outputs) {
-    cpu::allocate(out);
-  }
+  cpu::allocate(outputs);
   const int weights = options_.has_residual ? 2 : 1;
   std::vector<cpu::LinearForward> layers;
   for (int i = 0; i < options_.layers; ++i) {
@@ -37,9 +35,7 @@ void Linear::eval_cpu(const Arrays& inputs, Arrays& outputs) {
 }
 
 void LinearVJP::eval_cpu(const Arrays& inputs, Arrays& outputs) {
-  for (mx::array& out : outputs) {
-    cpu::allocate(out);
-  }
+  cpu::allocate(outputs);
   const int count = options_.layers, weights = options_.x ? 1 : 0;
   const int biases = weights + (options_.weights ? count : 0);
   std::vector<cpu::LinearBackward> layers;

@@ -34,8 +34,7 @@ void PositionalEmbedding::eval_cpu(const Arrays& inputs, Arrays& outputs) {
     eval_gpu(inputs, outputs);
     return;
   }
-  allocate(outputs);
-  cpu::advise_huge_pages(outputs);
+  cpu::allocate(outputs);
   const size_t tables = options_.has_segments ? 2 : 1;
   cpu::EmbeddingForward args{common(inputs, options_), table(inputs[tables]),
                              table(inputs[tables + 1]), cpu::bytes(outputs[0])};
@@ -47,8 +46,7 @@ void PositionalEmbeddingVJP::eval_cpu(const Arrays& inputs, Arrays& outputs) {
     eval_gpu(inputs, outputs);
     return;
   }
-  allocate(outputs);
-  cpu::advise_huge_pages(outputs);
+  cpu::allocate(outputs);
   const mx::array& dout = inputs.back();
   const mx::Strides& strides = dout.strides();
   cpu::EmbeddingBackward args{
