@@ -84,10 +84,9 @@ def command(weights_file: str, length: int, output: Path | None, **flags: Any) -
     """Generate proteins: all positions start as masks and are filled one by one."""
     with plain_errors():
         model = open_model(weights_file)
-    alphabet = model.alphabet
-    require_room(model, length, "--length")
-    template = np.full(length, alphabet.mask_idx, dtype=np.int32)
-    grow(model, alphabet, template, output, "generated", **flags)
+        require_room(model, length, "--length")
+        template = np.full(length, model.alphabet.mask_idx, dtype=np.int32)
+        grow(model, template, output, "generated", **flags)
 
 
 def require_room(model: ESM1, residues: int, flag: str) -> None:
@@ -102,7 +101,6 @@ def require_room(model: ESM1, residues: int, flag: str) -> None:
 
 def grow(
     model: ESM1,
-    alphabet: Alphabet,
     template: Tokens,
     output: Path | None,
     name: str,
@@ -113,27 +111,28 @@ def grow(
     """Fill the masks of a template, score the proteins, and write them as FASTA.
 
     Args:
-        model, alphabet: the model and its alphabet.
+        model: the model.
         template: (residues,) token ids, some of them masks.
         output: file to write; None or "-": standard output.
         name: the proteins are called NAME_1, NAME_2, ...
         num_samples: number of proteins.
         flags: the fields of `Sampling`.
+
+    Raises:
+        ValueError: a field of `Sampling` cannot be, or the model gives NaN.
     """
+    alphabet = model.alphabet
     destination = None if output is None or str(output) == "-" else output
     if destination is not None:
         _require_folder(destination)
     tokens: Tokens = np.tile(alphabet.with_specials(template), (num_samples, 1))
     masks = int((tokens == alphabet.mask_idx).sum())
-    try:
-        sampling = Sampling(**flags)
-        with progress(total=masks, desc="🌱 generating", unit="residue") as bar:
-            tokens = fill_masks(model, alphabet, tokens, sampling, bar.update)
-        total = num_samples * len(template)
-        with progress(total=total, desc="🔍 scoring", unit="residue") as bar:
-            perplexities = pseudo_perplexity(model, alphabet, tokens, bar.update)
-    except ValueError as error:
-        raise click.ClickException(str(error)) from None
+    sampling = Sampling(**flags)
+    with progress(total=masks, desc="🌱 generating", unit="residue") as bar:
+        tokens = fill_masks(model, alphabet, tokens, sampling, bar.update)
+    total = num_samples * len(template)
+    with progress(total=total, desc="🔍 scoring", unit="residue") as bar:
+        perplexities = pseudo_perplexity(model, alphabet, tokens, bar.update)
     _write(_fasta(alphabet, tokens, perplexities, name, sampling.seed), destination)
     say(_summary(perplexities, len(template), destination), err=True)
 

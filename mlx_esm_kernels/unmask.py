@@ -30,13 +30,12 @@ def command(weights_file: str, seq: str, output: Path | None, **flags: Any) -> N
     """Fill the masks of a protein; the other residues stay as they are."""
     with plain_errors():
         model = open_model(weights_file)
-    alphabet = model.alphabet
-    try:
-        template = parse_template(seq, alphabet)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--seq") from None
-    require_room(model, len(template), "--seq")
-    grow(model, alphabet, template, output, "unmasked", **flags)
+        try:
+            template = parse_template(seq, model.alphabet)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--seq") from None
+        require_room(model, len(template), "--seq")
+        grow(model, template, output, "unmasked", **flags)
 
 
 def parse_template(text: str, alphabet: Alphabet) -> Tokens:
