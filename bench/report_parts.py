@@ -184,6 +184,13 @@ def line(
     return Line(work, against, target, values=values, limits=limits, note=note, **more)
 
 
+def torch_lines(
+    work: str, against: str, target: float, found: dict[str, dict[str, dict[str, float]]]
+) -> list[Line]:
+    """A line for each direction, which takes the place of {} in `work`."""
+    return [line(work.format(d), against, "torch", target, found[d]) for d in (FORWARD, BOTH)]
+
+
 def stock_line(work: str, found: dict[str, dict[str, dict[str, float]]]) -> Line:
     """The line about stock MLX, of both directions."""
     both = {
@@ -219,11 +226,7 @@ def padded(setting: Setting) -> Part:
         direction: compare_attention(part, [shape], direction, setting, ids, label=" padded")
         for direction in (FORWARD, BOTH)
     }
-    against = "torch SDPA with that key mask"
-    part.lines = [
-        line(work.format(direction), against, "torch", 5.0, found[direction])
-        for direction in (FORWARD, BOTH)
-    ]
+    part.lines = torch_lines(work, "torch SDPA with that key mask", 5.0, found)
     part.lines.append(stock_line("attention, padded", found))
     return part
 
@@ -232,10 +235,7 @@ def narrow(setting: Setting) -> Part:
     part = Part()
     shapes = [(1, 2, 32, 16)] if setting.quick else [(16, 4, 128, 16), (8, 20, 256, 16)]
     found = {d: compare_attention(part, shapes, d, setting) for d in (FORWARD, BOTH)}
-    part.lines = [
-        line(f"attention {d}, 16 wide heads", "torch SDPA", "torch", 2.0, found[d])
-        for d in (FORWARD, BOTH)
-    ]
+    part.lines = torch_lines("attention {}, 16 wide heads", "torch SDPA", 2.0, found)
     part.lines.append(stock_line("attention, 16 wide heads", found))
     return part
 
@@ -270,10 +270,7 @@ def packed(setting: Setting) -> Part:
     }
     against = f"torch SDPA on the same {len(lengths)} proteins padded to the longest, {longest}"
     work = f"attention {{}}, packed {rows} x {length}, {setting.where}"
-    part.lines = [
-        line(work.format(direction), against, "torch", 3.0, found[direction])
-        for direction in (FORWARD, BOTH)
-    ]
+    part.lines = torch_lines(work, against, 3.0, found)
     part.lines.append(stock_line("attention, packed (stock MLX padded)", found))
     return part
 

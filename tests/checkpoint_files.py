@@ -5,7 +5,7 @@ import json
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten
+from random_models import parameters
 
 from mlx_esm_kernels.checkpoints.first_mlx_esm import name_in_first_mlx_esm
 from mlx_esm_kernels.checkpoints.hugging_face import name_in_transformers
@@ -14,19 +14,6 @@ from mlx_esm_kernels.model import ESM1, ESM1Config
 SIZES = {"num_layers": 2, "embed_dim": 8, "ffn_dim": 16, "num_heads": 2}
 ESM1B_CONFIG = ESM1Config(**SIZES, max_positions=24, contact_head=True)
 ESM1_CONFIG = ESM1Config.esm1(**SIZES, contact_head=True)
-
-
-def parameters(model):
-    return dict(tree_flatten(model.parameters()))
-
-
-def same(model, other):
-    """Whether two models have the same parameters, bit for bit."""
-    ours, theirs = parameters(model), parameters(other)
-    return ours.keys() == theirs.keys() and all(
-        ours[name].dtype == theirs[name].dtype and mx.array_equal(ours[name], theirs[name])
-        for name in ours
-    )
 
 
 def random_model(config, seed=0):

@@ -3,7 +3,8 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from test_model import SMALL, packed, protein, randomised
+from random_models import randomised
+from test_model import SMALL, packed, protein
 
 from mlx_esm_kernels import contact_head
 from mlx_esm_kernels.model import ESM1, ESM1Config, predict_contacts

@@ -6,12 +6,12 @@ from checkpoint_files import (
     ESM1B_CONFIG,
     SIZES,
     random_model,
-    same,
     write_fair_esm,
     write_first_mlx_esm,
     write_hugging_face,
 )
 from click.testing import CliRunner
+from random_models import same
 
 from mlx_esm_kernels import cli, convert, load_model
 from mlx_esm_kernels.model import ESM1Config

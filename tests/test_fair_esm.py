@@ -18,11 +18,10 @@ from checkpoint_files import (
     ESM1_CONFIG,
     ESM1B_CONFIG,
     fair_esm_parts,
-    parameters,
     random_model,
-    same,
     write_fair_esm,
 )
+from random_models import parameters, same
 
 from mlx_esm_kernels import ESM1_ALPHABET, ESM1B, load_model
 from mlx_esm_kernels.checkpoints import WeightsError

@@ -7,8 +7,13 @@ import dnaio
 import mlx.core as mx
 import numpy as np
 import pytest
-from checkpoint_files import SIZES, random_model, same, write_first_mlx_esm
+from checkpoint_files import (
+    SIZES,
+    random_model,
+    write_first_mlx_esm,
+)
 from click.testing import CliRunner
+from random_models import same
 
 from mlx_esm_kernels import FIRST_MLX_ESM, generate, load_model, unmask
 from mlx_esm_kernels.checkpoints import WeightsError

@@ -7,7 +7,12 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
-from checkpoint_files import ESM1B_CONFIG, parameters, random_model, same, write_hugging_face
+from checkpoint_files import (
+    ESM1B_CONFIG,
+    random_model,
+    write_hugging_face,
+)
+from random_models import parameters, same
 
 from mlx_esm_kernels import ESM1B, load_model
 from mlx_esm_kernels.checkpoints import WeightsError

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten
+from random_models import parameters, randomised
 
 from mlx_esm_kernels.alphabet import ESM1_ALPHABET, ESM1B, FIRST_MLX_ESM
 from mlx_esm_kernels.model import ESM1, PRESETS, ESM1Config
@@ -25,23 +26,6 @@ ARCHITECTURES = {
 }
 every_architecture = pytest.mark.parametrize("config", ARCHITECTURES.values(), ids=ARCHITECTURES)
 PAD, MASK = ESM1B.padding_idx, ESM1B.mask_idx
-
-
-def parameters(model):
-    return dict(tree_flatten(model.parameters()))
-
-
-def randomised(model, seed=0, scale=0.3):
-    """The model with every parameter away from its neat initial value, so that each one counts."""
-    rng = np.random.default_rng(seed)
-    values = {
-        name: mx.array(
-            rng.normal("norm" in name and name.endswith("weight"), scale, p.shape), mx.float32
-        )
-        for name, p in sorted(parameters(model).items())
-    }
-    model.load_weights(list(values.items()))
-    return model
 
 
 def protein(rng, residues, mask_rate=0.2, alphabet=ESM1B):

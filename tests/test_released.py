@@ -7,7 +7,13 @@ import threading
 
 import numpy as np
 import pytest
-from checkpoint_files import ESM1_CONFIG, ESM1B_CONFIG, random_model, same, write_fair_esm
+from checkpoint_files import (
+    ESM1_CONFIG,
+    ESM1B_CONFIG,
+    random_model,
+    write_fair_esm,
+)
+from random_models import same
 
 from mlx_esm_kernels import download, load_model
 from mlx_esm_kernels.checkpoints import RELEASED, WeightsError

@@ -10,7 +10,7 @@ import mlx.core as mx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mlx.utils import tree_flatten
+from random_models import parameters, same
 
 from mlx_esm_kernels.alphabet import ESM1B, ESM1B_TOKENS, Alphabet
 from mlx_esm_kernels.checkpoints import WeightsError, load_model, native, save_weights
@@ -23,18 +23,6 @@ FIRST_FIELDS = (
     *("token_dropout", "emb_layer_norm_before", "layer_norm_eps"),
 )
 CONFIG = ESM1Config(1, 8, 16, 2, max_positions=12, emb_layer_norm_before=False)
-
-
-def parameters(model):
-    return dict(tree_flatten(model.parameters()))
-
-
-def same(model, other):
-    ours, theirs = parameters(model), parameters(other)
-    return ours.keys() == theirs.keys() and all(
-        ours[name].dtype == theirs[name].dtype and mx.array_equal(ours[name], theirs[name])
-        for name in ours
-    )
 
 
 @pytest.fixture
