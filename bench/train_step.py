@@ -1,24 +1,25 @@
-"""Time whole training steps: ours on packed rows, and others' on padded batches, in one run.
-
-Proteins are a FASTA's. Ours packs them; the others get the kindest padding there is: the whole
-FASTA sorted by length and cut into batches of as many tokens as ours. A few batches of each side,
-evenly over the whole, are timed; the figure is real residues a second.
-"""
+"""Time whole training steps: ours on packed rows, and others' on padded batches, in one run."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import click
 import mlx.core as mx
 import mlx.optimizers
 import numpy as np
-from command import Options, Row, begin, benchmark_options, capturing, finish
-from measuring import Run, Timing, alternate, gemm_rate, gemm_runs, undisturbed
+from command import Options, Row, begin, benchmark_options, capturing
+from measuring import Run
 from mlx.nn.utils import value_and_grad
+from sides import (
+    Side,
+    dense_proteins,
+    finish_models,
+    length_sorted_batches,
+    measure_sides,
+    side_of_rows,
+)
 
 from mlx_esm_kernels.alphabet import ESM1B
 from mlx_esm_kernels.config import ESM1Config
@@ -33,40 +34,17 @@ from mlx_esm_kernels.validation import as_arrays, batch_shape
 SHAPES = "4x64x256x4,6x320x1280x20,6x768x3072x12"
 WAYS = ("mlx", "fair-esm", "transformer-encoder")
 RATE = 1e-4
-DENSE_TOKENS = 256  # of each protein where batches are dense
 
 
-@dataclass(frozen=True)
-class Side:
-    """One way to train: a step for each of its batches, and what is in them.
+def useful_flops(side: Side, config: ESM1Config) -> float:
+    """Of the products that forward and backward need.
 
-    Attributes:
-        steps: functions that take one step each.
-        lengths: for each batch, (n,) the tokens of its proteins.
-        fill: share of the tokens that are not padding.
+    A matrix of N numbers costs 6 N a token; attention 14 D a pair and head, as in attention.py;
+    the LM head runs on the positions that are asked for.
     """
-
-    steps: list[Run]
-    lengths: list[np.ndarray]
-    fill: float
-
-    @property
-    def residues(self) -> int:
-        """In all batches, without cls and eos."""
-        return sum(int((lengths - 2).sum()) for lengths in self.lengths)
-
-    def useful_flops(self, config: ESM1Config) -> float:
-        """Of the products that forward and backward need, in all batches; padding has none.
-
-        A matrix of N numbers costs 6 N a token; attention 14 D a pair and head, as in
-        attention.py; the LM head runs on the positions that are asked for.
-        """
-        width = config.embed_dim
-        matrices = config.num_layers * (4 * width**2 + 2 * width * config.ffn_dim)
-        matrices += MASK_RATE * (width**2 + width * config.vocab_size)
-        tokens = sum(float(lengths.sum()) for lengths in self.lengths)
-        pairs = sum(float((lengths**2).sum()) for lengths in self.lengths)
-        return 6 * matrices * tokens + 14 * config.num_layers * width * pairs
+    width = config.embed_dim
+    head = MASK_RATE * (width**2 + width * config.vocab_size)
+    return side.useful_flops(config, per_number=6, per_pair=14, head=head)
 
 
 def packed_batches(proteins: Proteins, config: ESM1Config, tokens: int, count: int) -> list[Batch]:
@@ -83,39 +61,6 @@ def packed_batches(proteins: Proteins, config: ESM1Config, tokens: int, count: i
         )
     )
     return [batch for batch, _ in zip(batches, range(count), strict=False)]
-
-
-def length_sorted_batches(
-    proteins: Proteins, config: ESM1Config, tokens: int, count: int
-) -> list[Batch]:
-    """All proteins sorted by length, cut into padded batches; `count` of these, evenly spread."""
-    lengths = np.minimum(proteins.lengths + 2, config.max_positions)
-    order = np.argsort(lengths, kind="stable")
-    cut: list[list[int]] = [[]]
-    for place in order.tolist():
-        if cut[-1] and (len(cut[-1]) + 1) * lengths[place] > tokens:
-            cut.append([])
-        cut[-1].append(place)
-    count = min(count, len(cut))
-    chosen = [cut[int((i + 0.5) * len(cut) / count)] for i in range(count)]
-    return [_padded(proteins, places, lengths[places]) for places in chosen]
-
-
-def _padded(proteins: Proteins, places: list[int], lengths: np.ndarray) -> Batch:
-    tokens = np.full((len(places), lengths.max()), ESM1B.padding_idx, np.int32)
-    for row, (place, length) in enumerate(zip(places, lengths.tolist(), strict=True)):
-        residues = proteins[place][: length - 2]
-        tokens[row, :length] = [ESM1B.cls_idx, *residues, ESM1B.eos_idx]
-    return Batch(tokens, (tokens != ESM1B.padding_idx).astype(np.int32))
-
-
-def dense_proteins(tokens: int) -> Proteins:
-    """Proteins of one length that leave no padding in anybody's batches."""
-    rng = np.random.default_rng(0)
-    letters = np.array([ESM1B.tokens[i] for i in ESM1B.amino_acid_ids])
-    length = min(DENSE_TOKENS, tokens) - 2
-    count = 4 * tokens // (length + 2)
-    return Proteins.from_sequences("".join(rng.choice(letters, length)) for _ in range(count))
 
 
 def side_of(
@@ -138,10 +83,7 @@ def side_of(
         from torch_training import torch_steps
 
         steps = torch_steps(way, config, questions, dtype, RATE)
-    ids = [batch.segment_ids for batch in batches]
-    lengths = [np.concatenate([np.bincount(row)[1:] for row in rows]) for rows in ids]
-    fill = sum(int((rows != 0).sum()) for rows in ids) / sum(rows.size for rows in ids)
-    return Side(steps, lengths, fill)
+    return side_of_rows(steps, batches)
 
 
 def _our_step(config: ESM1Config, dtype: str) -> Callable[[tuple[mx.array, ...]], Any]:
@@ -170,27 +112,6 @@ def _stock_step(config: ESM1Config, dtype: str) -> Callable[[tuple[mx.array, ...
     return step
 
 
-def time_sides(
-    sides: dict[str, Side], gemms: dict[str, Run], *, repeats: int, budget_s: float
-) -> tuple[dict[str, list[Timing]], tuple[str, float], bool]:
-    """The timings of every batch of each side, in turns; the GEMM rate; whether disturbed."""
-    found: dict[str, list[Timing]] = {way: [] for way in sides}
-    rates, any_disturbed = [], False
-    for side in sides.values():
-        side.steps[0]()  # allocates the moments; a slow step is timed once, and not on this one
-    for i in range(max(len(side.steps) for side in sides.values())):
-        runs = {way: side.steps[i] for way, side in sides.items() if i < len(side.steps)}
-        timed, disturbed = undisturbed(
-            functools.partial(alternate, {**runs, **gemms}, repeats=repeats, budget_s=budget_s),
-            f"batch {i + 1}",
-        )
-        rates.append(gemm_rate({name: timed[name] for name in gemms}))
-        any_disturbed = any_disturbed or disturbed
-        for way in runs:
-            found[way].append(timed[way])
-    return found, max(rates, key=lambda rate: rate[1]), any_disturbed
-
-
 def measure(
     shape: tuple[int, ...],
     proteins: Proteins,
@@ -207,23 +128,8 @@ def measure(
         way: side_of(way, config, proteins, tokens, count, options.dtype)
         for way in ("ours", *options.against)
     }
-    found, (name, gemm), disturbed = time_sides(
-        sides, gemm_runs(options.device), repeats=options.repeats, budget_s=budget_s
-    )
-    rows = []
-    for way, side in sides.items():
-        seconds = sum(timing.seconds for timing in found[way])
-        rate = side.useful_flops(config) / seconds
-        row: Row = {"shape": shape, "lengths": lengths, "direction": "training step", "way": way}
-        row |= {"seconds": seconds / len(found[way]), "residues_per_s": side.residues / seconds}
-        row |= {"fill": side.fill, "rate": 1e-9 * rate, "unit": "GFLOP/s", "share": rate / gemm}
-        row["yardstick"] = f"the best float32 GEMM at hand, {name}: {1e-9 * gemm:.0f} billion/s"
-        peak = max(timing.peak_bytes for timing in found[way])
-        row["peak_bytes"] = peak if way in ("ours", "mlx") else None
-        row["disturbed"] = disturbed
-        row["calls"] = [timing.calls for timing in found[way]]
-        rows.append(row)
-    return rows
+    about: Row = {"shape": shape, "lengths": lengths, "direction": "training step"}
+    return measure_sides(sides, lambda side: useful_flops(side, config), about, options, budget_s)
 
 
 @click.command()
@@ -237,18 +143,14 @@ def main(options: Options, tokens_per_batch: int, batches: int) -> None:
     for shape in options.shapes:
         for lengths, chosen in (("dense", dense_proteins(tokens_per_batch)), ("real", proteins)):
             rows += measure(shape, chosen, lengths, options, tokens=tokens_per_batch, count=batches)
-    finish(options, about, rows)
-    for row in rows:
-        click.echo(
-            f"{row['shape']} {row['lengths']} {row['way']}: {row['residues_per_s']:,.0f} residues/s"
-        )
+    finish_models(options, about, rows)
     if options.capture_file:
         side = side_of(
             "ours", ESM1Config(*options.shapes[0]), proteins, tokens_per_batch, 1, options.dtype
         )
-        side.steps[0]()
+        side.runs[0]()
         with capturing(options.capture_file):
-            side.steps[0]()
+            side.runs[0]()
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ import pytest
 import train_step as bench
 from click.testing import CliRunner, Result
 from command import PACKAGES
+from sides import Side, length_sorted_batches
 
 from mlx_esm_kernels.alphabet import ESM1B
 from mlx_esm_kernels.config import ESM1Config
-from mlx_esm_kernels.data import Proteins
 from mlx_esm_kernels.objective import mask_tokens
 from mlx_esm_kernels.sample import make_sample
 
@@ -25,11 +25,6 @@ pytestmark = pytest.mark.usefixtures("quick_turns")
 def run(*arguments: str) -> Result:
     sizes = ("--shapes", "1x16x32x2", "--tokens-per-batch", "128", "--batches", "1")
     return CliRunner().invoke(bench.main, [*sizes, "--repeats", "1", *arguments])
-
-
-def some_proteins(count: int = 50) -> Proteins:
-    rng = np.random.default_rng(0)
-    return Proteins.from_sequences("A" * int(n) for n in rng.integers(1, 45, count))
 
 
 def test_it_prints_and_writes_every_way(tmp_path: Path) -> None:
@@ -67,42 +62,22 @@ def test_a_side_learns(way: str) -> None:
     side = bench.side_of(way, TINY, make_sample(num_proteins=40).proteins, 256, 1, "float32")
     losses = []
     for _ in range(60):
-        found = side.steps[0]()
+        found = side.runs[0]()
         losses.append(found[0] if way == "ours" else found)
     assert losses[-1] < losses[0] - 0.01
 
 
-def test_sorted_batches_hold_whole_proteins_of_like_lengths_within_the_budget() -> None:
-    proteins = some_proteins()
-    batches = bench.length_sorted_batches(proteins, TINY, 128, 10_000)
-    assert all(batch.tokens.size <= 128 for batch in batches)
-    lengths = np.concatenate([batch.segment_ids.sum(axis=1) for batch in batches])
-    assert lengths.tolist() == sorted(np.minimum(proteins.lengths + 2, 32).tolist())
-    for batch in batches:
-        assert np.array_equal(batch.segment_ids != 0, batch.tokens != ESM1B.padding_idx)
-        assert (batch.tokens[:, 0] == ESM1B.cls_idx).all()
-        assert ((batch.tokens == ESM1B.eos_idx).sum(axis=1) == 1).all()
-
-
-def test_a_choice_of_sorted_batches_is_spread_over_all_lengths() -> None:
-    batches = bench.length_sorted_batches(some_proteins(), TINY, 128, 3)
-    longest = [batch.tokens.shape[1] for batch in batches]
-    assert longest == sorted(longest)
-    assert longest[0] < 20
-    assert longest[-1] == 32
-
-
 def test_packed_batches_are_as_large_as_the_budget() -> None:
-    batches = bench.packed_batches(some_proteins(), TINY, 128, 3)
+    batches = bench.packed_batches(make_sample(num_proteins=40).proteins, TINY, 128, 3)
     assert [batch.tokens.shape for batch in batches] == [(4, 32)] * 3
 
 
 def test_useful_work_is_that_of_matrices_and_pairs() -> None:
-    side = bench.Side([], [np.array([10, 20]), np.array([30])], 1.0)
+    side = Side([], [np.array([10, 20]), np.array([30])], 1.0)
     assert side.residues == 8 + 18 + 28
     matrices = 4 * 16 * 16 + 2 * 16 * 32 + 0.15 * (16 * 16 + 16 * 33)
     expected = 6 * matrices * 60 + 2 * 7 * 16 * (100 + 400 + 900)
-    assert side.useful_flops(TINY) == pytest.approx(expected)
+    assert bench.useful_flops(side, TINY) == pytest.approx(expected)
 
 
 def test_torch_is_asked_the_same_questions() -> None:
@@ -110,7 +85,7 @@ def test_torch_is_asked_the_same_questions() -> None:
     from torch_training import NOT_ASKED, tensors_of
 
     rng = np.random.default_rng(0)
-    (batch,) = bench.length_sorted_batches(make_sample(num_proteins=40).proteins, TINY, 256, 1)
+    (batch,) = length_sorted_batches(make_sample(num_proteins=40).proteins, TINY, 256, 1)
     masked = mask_tokens(batch.tokens, batch.segment_ids, ESM1B, rng)
     inputs, targets = (x.numpy() for x in tensors_of(masked))
     assert np.array_equal(inputs, masked.inputs)
