@@ -31,6 +31,7 @@ PACKAGES = {
     "mx.fast": (),
     "torch": ("torch",),
     "fair-esm": ("torch", "esm"),
+    "transformers": ("torch", "transformers"),
     "transformer-encoder": ("torch",),
 }
 
@@ -95,7 +96,9 @@ def benchmark_options(
             own = {name: flags.pop(name) for name in set(flags) - _SHARED}
             check_device(flags["device"])
             flags["shapes"] = parse_shapes(flags["shapes"], sizes)
-            flags["against"] = parse_against(flags["against"], ways, flags["device"])
+            flags["against"] = parse_against(
+                flags["against"], ways, flags["device"], flags["dtype"]
+            )
             options = Options(**flags)
             if options.capture_file:
                 check_capture(options.capture_file, options.device)
@@ -118,8 +121,8 @@ def parse_shapes(text: str, sizes: str) -> list[tuple[int, ...]]:
     return shapes
 
 
-def parse_against(text: str, ways: Sequence[str], device: str) -> list[str]:
-    """`mlx,torch` -> those ways, which are known, installed, and run on this device."""
+def parse_against(text: str, ways: Sequence[str], device: str, dtype: str) -> list[str]:
+    """`mlx,torch` -> those ways, which are known, installed, and run on this device and dtype."""
     if text == "none":
         return []
     chosen = text.split(",")
@@ -128,6 +131,9 @@ def parse_against(text: str, ways: Sequence[str], device: str) -> list[str]:
     for way in chosen:
         if device == "gpu" and "torch" in PACKAGES[way]:
             raise click.BadParameter(f"--against {way} is for --device cpu; take it away.")
+        if way == "fair-esm" and dtype != "float32":
+            # Its token dropout gives float32, which a LayerNorm of half precision refuses.
+            raise click.BadParameter("--against fair-esm is for --dtype float32; take it away.")
         for package in PACKAGES[way]:
             if not installed(package):
                 raise click.BadParameter(

@@ -211,7 +211,7 @@ def blas_core() -> str:
 
 def describe_machine(device: str) -> dict[str, Any]:
     """What a reader must know of the machine to compare figures."""
-    packages = ("mlx", "mlx-esm-kernels", "numpy", "torch", "fair-esm")
+    packages = ("mlx", "mlx-esm-kernels", "numpy", "torch", "fair-esm", "transformers")
     versions = {"python": platform.python_version()}
     for package in packages:
         try:

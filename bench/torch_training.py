@@ -22,7 +22,7 @@ from mlx_esm_kernels.objective import Masked
 NOT_ASKED = -100  # what cross_entropy leaves out
 
 
-def fair_esm(config: ESM1Config) -> nn.Module:
+def protein_bert(config: ESM1Config) -> Any:
     """fair-esm's ProteinBertModel, as ESM-1b."""
     import esm
 
@@ -36,7 +36,12 @@ def fair_esm(config: ESM1Config) -> nn.Module:
         token_dropout=config.token_dropout,
         emb_layer_norm_before=config.emb_layer_norm_before,
     )
-    model = esm.ProteinBertModel(sizes, esm.Alphabet.from_architecture("roberta_large"))
+    return esm.ProteinBertModel(sizes, esm.Alphabet.from_architecture("roberta_large"))
+
+
+def fair_esm(config: ESM1Config) -> nn.Module:
+    """fair-esm's model as it is trained: tokens (B, L) -> logits (B, L, V)."""
+    model = protein_bert(config)
     # No part of masked language modelling; AdamW would have no gradient for it.
     model.contact_head.requires_grad_(False)
     return _Logits(model)

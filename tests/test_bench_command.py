@@ -8,13 +8,14 @@ from typing import Any
 import attention
 import click
 import command
+import embed
 import mlx.core as mx
 import positional_embedding
 import pytest
 import train_step
 from click.testing import CliRunner
 
-BENCHMARKS = pytest.mark.parametrize("bench", [attention, positional_embedding, train_step])
+BENCHMARKS = pytest.mark.parametrize("bench", [attention, positional_embedding, train_step, embed])
 
 
 @BENCHMARKS
@@ -46,11 +47,19 @@ def test_a_gpu_that_is_not_there_is_refused(bench: Any, monkeypatch: pytest.Monk
 def test_a_side_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "installed", lambda package: package != "esm")
     with pytest.raises(click.BadParameter, match="fair-esm needs esm, which is not installed"):
-        command.parse_against("fair-esm", ("fair-esm", "torch"), "cpu")
-    assert command.parse_against("torch", ("fair-esm", "torch"), "cpu") == ["torch"]
-    assert command.parse_against("none", ("torch",), "cpu") == []
+        command.parse_against("fair-esm", ("fair-esm", "torch"), "cpu", "float32")
+    assert command.parse_against("torch", ("fair-esm", "torch"), "cpu", "float32") == ["torch"]
+    assert command.parse_against("none", ("torch",), "cpu", "float32") == []
     with pytest.raises(click.BadParameter, match="is for --device cpu"):
-        command.parse_against("torch", ("torch",), "gpu")
+        command.parse_against("torch", ("torch",), "gpu", "float32")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_fair_esm_is_for_float32(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "installed", lambda package: True)
+    with pytest.raises(click.BadParameter, match="is for --dtype float32"):
+        command.parse_against("fair-esm", ("fair-esm",), "cpu", dtype)
+    assert command.parse_against("fair-esm", ("fair-esm",), "cpu", "float32") == ["fair-esm"]
 
 
 @pytest.fixture
