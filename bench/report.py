@@ -14,15 +14,17 @@ from typing import Any
 import click
 from command import check_device
 from measuring import describe_machine, lengths_in_words, machine_in_words, open_proteins
-from report_parts import PARTS, Line, Part, Setting
+from report_lines import Line, Part, Setting
+from report_parts import PARTS
 
 NOTES = (
     "Shapes: attention (B, H, L, D), models (layers, C, FFN, heads). float32 where nothing else is "
     "said.",
     "Each comparison ran in one process, in turns, after a warm-up of the function that is timed; "
-    "figures are medians. A function that needs more than a second and a half is timed once. What "
-    "was disturbed by other programs was repeated.",
-    "x: the other side's time over ours (for training, our residues a second over the other's). "
+    "figures are medians; the timings say of how many calls. A function that needs more than a "
+    "second and a half (the largest training step: six) is timed once. What was disturbed by other "
+    "programs was repeated.",
+    "x: the other side's time over ours (for models, our residues a second over the other's). "
     "Several shapes: each has its figure, and the worst decides. Where that falls short, the last "
     "figure is what it would be if our useful work ran at the machine's GEMM rate.",
     "GEMM rate: the fastest float32 product of two 1536 x 1536 matrices at hand, in the same turns "
@@ -36,6 +38,9 @@ NOTES = (
     "TrainStep on packed rows. The torch models get the whole FASTA sorted by length, cut into "
     "batches of as many tokens (2,048), and no mask where nothing is padded; a few batches evenly "
     "spread over it are timed, as many as of ours.",
+    "Embeddings: the last layer's vectors, and their mean over each protein; all sides have the "
+    "same weights and gave the same vectors. Ours is the package's Embedder, 4,096 tokens at a "
+    "time in the order of the FASTA; the others' batches are as for training.",
     "Memory is that of a fresh process: the larger of what MLX allocates and what the process "
     "grows by, threads' scratch included, less o, dq, dk and dv.",
 )
@@ -81,9 +86,9 @@ def timing_table(parts: dict[str, Part]) -> str:
     rows.append("|---|---|---:|---|---:|---:|---:|---:|")
     for part in parts.values():
         for row in part.timings:
-            training = "residues_per_s" in row
-            speed = f"{row['residues_per_s']:,.0f} | {row['fill']:.0%}" if training else "|"
-            calls = "+".join(map(str, row["calls"])) if training else row["calls"]
+            model = "residues_per_s" in row
+            speed = f"{row['residues_per_s']:,.0f} | {row['fill']:.0%}" if model else "|"
+            calls = "+".join(map(str, row["calls"])) if model else row["calls"]
             way = row["way"] + (" (disturbed)" if row["disturbed"] else "")
             rows.append(
                 f"| {row['work']} | {way} | {row['seconds'] * 1e3:.2f} | {calls} "

@@ -6,110 +6,31 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import attention
 import mlx.core as mx
 import numpy as np
-import train_step
 from attention import BOTH, FORWARD
-from command import PACKAGES, Options
 from measuring import (
     Run,
     alternate,
     gemm_rate,
     gemm_runs,
-    installed,
     lognormal_ids,
     packed_batch,
     segment_lengths,
     undisturbed,
 )
+from report_lines import LIMIT, Line, Part, Setting, Shape, in_words, line, missing
+from report_models import embedding, training
 
 from mlx_esm_kernels import ops
-from mlx_esm_kernels.data import Proteins
 
 MEASURE_MEMORY = Path(__file__).parents[1] / "tests" / "measure_attention_memory.py"
 STOCK = "mx.fast"  # what a user of MLX calls; on a CPU it is MLX's own matmul and softmax
 STOCK_TARGET = 60.0
-LIMIT = " at the GEMM rate"
-Shape = tuple[int, ...]
-
-
-@dataclass
-class Line:
-    """A line of the table.
-
-    Attributes:
-        work, against: what is compared.
-        target: to reach; unit x: the other's time over ours; %: a share.
-        at_most: the target is not to be exceeded.
-        values: what was measured, by shape; empty where it could not be.
-        limits: what it would be if ours did its useful work at the machine's GEMM rate.
-        note: why it could not be, or what else to know.
-    """
-
-    work: str
-    against: str
-    target: float
-    unit: str = "x"
-    at_most: bool = False
-    values: dict[str, float] = field(default_factory=dict)
-    limits: dict[str, float] = field(default_factory=dict)
-    note: str = ""
-
-    @property
-    def worst(self) -> str | None:
-        """The shape that decides."""
-        if not self.values:
-            return None
-        extreme = max if self.at_most else min
-        return extreme(self.values, key=self.values.__getitem__)
-
-    @property
-    def met(self) -> bool | None:
-        if self.worst is None:
-            return None
-        value = self.values[self.worst]
-        return value <= self.target if self.at_most else value >= self.target
-
-
-@dataclass
-class Part:
-    """What a part found. timings: rows of the second table, as plain dicts."""
-
-    lines: list[Line] = field(default_factory=list)
-    timings: list[dict[str, Any]] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> Part:
-        return cls([Line(**line) for line in content["lines"]], content["timings"])
-
-
-@dataclass(frozen=True)
-class Setting:
-    """proteins and what they are; quick: tiny shapes, to see that everything runs."""
-
-    proteins: Proteins
-    where: str
-    fasta: str | None
-    quick: bool
-    repeats: int = 7
-    budget_s: float = 3.0
-
-
-def in_words(shape: Shape) -> str:
-    return "(" + ", ".join(map(str, shape)) + ")"
-
-
-def missing(way: str) -> str:
-    """The package that is not there, or nothing."""
-    return next((package for package in PACKAGES[way] if not installed(package)), "")
 
 
 def compare(
@@ -165,23 +86,6 @@ def compare_attention(
         flops = attention.useful_flops(shape, ids, direction)
         found[in_words(shape)] = compare(part, name, ours, others, flops, setting)
     return found
-
-
-def line(
-    work: str,
-    against: str,
-    key: str,
-    target: float,
-    found: dict[str, dict[str, float]],
-    **more: Any,
-) -> Line:
-    """A line of the values under `key`; without torch it says so."""
-    values = {label: ratios[key] for label, ratios in found.items() if key in ratios}
-    limits = {
-        label: ratios[key + LIMIT] for label, ratios in found.items() if key + LIMIT in ratios
-    }
-    note = "" if values else f"not measured: {missing(key) or key} is not installed"
-    return Line(work, against, target, values=values, limits=limits, note=note, **more)
 
 
 def torch_lines(
@@ -299,44 +203,6 @@ def half(setting: Setting) -> Part:
     return part
 
 
-def training(shape: Shape, tokens: int, batches: int) -> Callable[[Setting], Part]:
-    """The part for a model of (layers, C, FFN, heads)."""
-
-    def measure(setting: Setting) -> Part:
-        part = Part()
-        sizes = (1, 16, 32, 2) if setting.quick else shape
-        targets = {"fair-esm": 3.0, "transformer-encoder": 1.5}
-        ways = [way for way in targets if not missing(way)]
-        options = Options("cpu", "float32", [sizes], ways, setting.fasta, 3, None, None, None)
-        rows = train_step.measure(
-            sizes,
-            setting.proteins,
-            "real",
-            options,
-            tokens=256 if setting.quick else tokens,
-            count=1 if setting.quick else batches,
-            budget_s=setting.budget_s,
-        )
-        rates = {row["way"]: row["residues_per_s"] for row in rows}
-        for row in rows:
-            row["work"] = f"training step {in_words(sizes)}, {setting.where}"
-        part.timings = rows
-        ratios = {way: rates["ours"] / rates[way] for way in ways}
-        limits = {way + LIMIT: ratios[way] / rows[0]["share"] for way in ways}  # rows[0] is ours
-        found = {in_words(sizes): {**ratios, **limits}}
-        words = {
-            "fair-esm": "fair-esm's ProteinBertModel, padded, length-sorted",
-            "transformer-encoder": "torch TransformerEncoder, fused attention, the same batches",
-        }
-        part.lines = [
-            line(f"training step, residues/s, {setting.where}", words[way], way, target, found)
-            for way, target in targets.items()
-        ]
-        return part
-
-    return measure
-
-
 def memory(setting: Setting) -> Part:
     length, dim = (1024, 16) if setting.quick else (16384, 64)
     command = [sys.executable, str(MEASURE_MEMORY), "1", "1", str(length), str(dim)]
@@ -358,8 +224,10 @@ PARTS: dict[str, Callable[[Setting], Part]] = {
     "one-head": one_head,
     "packed": packed,
     "half": half,
-    "train-small": training((4, 64, 256, 4), 2048, 4),
-    "train-medium": training((6, 320, 1280, 20), 2048, 3),
-    "train-large": training((6, 768, 3072, 12), 2048, 2),
+    "train-small": training((4, 64, 256, 4), 4),
+    "train-medium": training((6, 320, 1280, 20), 3),
+    # Seconds a step: the budget is for three of them after the warm-up.
+    "train-large": training((6, 768, 3072, 12), 2, budget_s=12.0),
+    "embed": embedding,
     "memory": memory,
 }

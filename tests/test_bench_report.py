@@ -9,16 +9,17 @@ import command
 import measuring
 import pytest
 import report
-import report_parts
+import report_lines
 from click.testing import CliRunner, Result
-from report_parts import PARTS, Line
+from report_lines import Line, Part
+from report_parts import PARTS
 
 pytestmark = pytest.mark.usefixtures("quick_turns")
 
 
 @pytest.fixture
 def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (measuring, command, report_parts):
+    for module in (measuring, command, report_lines):
         monkeypatch.setattr(module, "installed", lambda package: False)
 
 
@@ -53,6 +54,17 @@ def test_with_torch_its_lines_are_filled_in(tmp_path: Path) -> None:
     for line in content["parts"]["narrow"]["lines"]:
         assert line["values"]
     assert content["parts"]["train-small"]["lines"][1]["values"]
+
+
+def test_with_transformers_the_lines_of_embeddings_are_filled_in(tmp_path: Path) -> None:
+    for package in ("torch", "esm", "transformers"):
+        pytest.importorskip(package)
+    done = run(tmp_path, "--only", "embed")
+    assert done.exit_code == 0, done.output
+    content = json.loads((tmp_path / "report.json").read_text())
+    for line in content["parts"]["embed"]["lines"]:
+        assert line["values"]
+    assert "| embedding (1, 16, 32, 2), the sample" in (tmp_path / "report.md").read_text()
 
 
 @pytest.mark.usefixtures("without_torch")
@@ -91,7 +103,7 @@ def test_the_worst_shape_decides(line: Line, met: bool | None, said: str) -> Non
 def test_what_stayed_disturbed_is_named_once() -> None:
     calm = {"work": "calm", "disturbed": False}
     loud = {"work": "loud", "disturbed": True}
-    said = report.disturbed_works({"p": report_parts.Part([], [calm, loud, loud])})
+    said = report.disturbed_works({"p": Part([], [calm, loud, loud])})
     assert said.count("loud") == 1
     assert "calm" not in said
-    assert report.disturbed_works({"p": report_parts.Part([], [calm])}) == ""
+    assert report.disturbed_works({"p": Part([], [calm])}) == ""
