@@ -224,6 +224,7 @@ def describe_machine(device: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "cores": ops.num_threads(),
         "instruction_set": ops.cpu_target(),
+        "torch_instruction_set": _torch_instruction_set(),
         "blas": blas_core(),
         "versions": versions,
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
@@ -233,14 +234,26 @@ def describe_machine(device: str) -> dict[str, Any]:
     return about
 
 
+def _torch_instruction_set() -> str:
+    """What torch's own kernels use, such as avx2 (MKL and oneDNN do not tell); "" without torch."""
+    if not installed("torch"):
+        return ""
+    import torch
+
+    return str(torch.backends.cpu.get_cpu_capability()).lower()
+
+
 def machine_in_words(about: dict[str, Any]) -> str:
     """One line of `describe_machine`."""
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    variables = ", ".join(f"{name}={value}" for name, value in about["variables"].items())
+    variables = [f"{name}={value}" for name, value in about["variables"].items()]
+    which = ", ".join(variables) or "no variable set that matters"
     where = f"{about['gpu']}, " if "gpu" in about else ""
+    torch = about["torch_instruction_set"]
+    beside = f" (torch: {torch})" if torch else ""
     return (
-        f"{where}{about['machine']}, {about['cores']} cores in use, {about['instruction_set']}, "
-        f"BLAS kernels {about['blas']}; {versions}; {variables or 'no variable set that matters'}"
+        f"{where}{about['machine']}, {about['cores']} cores in use, "
+        f"{about['instruction_set']}{beside}, BLAS kernels {about['blas']}; {versions}; {which}"
     )
 
 

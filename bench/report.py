@@ -1,7 +1,7 @@
 """Fill in the table of the CPU's targets: python bench/report.py [--fasta FILE] [--out FOLDER].
 
 Writes report.md, report.png and report.json. Minutes; --only does it in pieces, which add up in the
-folder.
+folder. docs/performance.md has the command that holds all sides to AVX2.
 """
 
 from __future__ import annotations

@@ -144,3 +144,11 @@ def test_the_machine_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         assert expected in words
     assert about["cores"] >= 1
+
+
+def test_torchs_instruction_set_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    used = torch.backends.cpu.get_cpu_capability().lower()
+    assert f"(torch: {used})" in measuring.machine_in_words(measuring.describe_machine("cpu"))
+    monkeypatch.setattr(measuring, "installed", lambda package: False)
+    assert "(torch:" not in measuring.machine_in_words(measuring.describe_machine("cpu"))
