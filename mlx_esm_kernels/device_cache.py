@@ -7,15 +7,14 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import os
 import platform
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from . import _ext
 from .data import DataError, cache_folder
+from .whole_file import replacement
 
 log = logging.getLogger("mlx_esm_kernels")
 
@@ -67,14 +66,8 @@ def put(kind: str, name: str, text: str) -> Path | None:
     try:
         folder = cache_folder() / kind
         folder.mkdir(exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=folder, prefix=".partial-")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.replace(partial, folder / name)
-        except OSError:
-            Path(partial).unlink(missing_ok=True)
-            raise
+        with replacement(folder / name) as half_done:
+            half_done.write_text(text, encoding="utf-8")
     except (OSError, DataError) as error:
         log.debug("nothing is kept in the cache folder: %s", error)
         return None

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from .whole_file import replacement
+
 Row = Mapping[str, float]
 
 
@@ -116,10 +118,8 @@ def plot_loss(rows: Sequence[Row], path: str | os.PathLike[str], *, title: str =
     if axes.has_data():
         axes.legend(frameon=False)
         _add_perplexity_axis(axes)
-    path = Path(path)
-    half_done = path.with_name(f".{path.name}.{os.getpid()}")
-    figure.savefig(half_done, dpi=150, format="png")
-    os.replace(half_done, path)
+    with replacement(Path(path)) as half_done:
+        figure.savefig(half_done, dpi=150, format="png")
 
 
 def _draw_curves(axes: Any, rows: Sequence[Row]) -> None:

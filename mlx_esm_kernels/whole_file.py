@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,23 +15,47 @@ class OutputError(ValueError):
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A path to write to; what is written there takes the place of `path` at the end.
-
-    If the block is left by an exception, `path` is as it was before and nothing is left behind.
+    """`replacement`, whose OSErrors are sentences.
 
     Raises:
         OutputError: it cannot be written.
     """
-    half_done = path.with_name(f".{path.name}.{os.getpid()}")
+    with output_errors(path), replacement(path) as half_done:
+        yield half_done
+
+
+@contextmanager
+def replacement(path: Path) -> Iterator[Path]:
+    """A path to write to; what is written there takes the place of `path` at the end.
+
+    It is on the disk itself before it does. If the block is left by an exception, `path` is as it
+    was before and nothing is left behind.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    # Two processes, or two threads, may write the same file; one of them wins.
+    writer = f"{os.getpid()}-{threading.get_ident()}"
+    half_done = path.with_name(f".{path.name}.{writer}")
     try:
-        with output_errors(path):
-            yield half_done
-            with half_done.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(half_done, path)
+        yield half_done
+        _sync(half_done)
+        os.replace(half_done, path)
     finally:
         with suppress(OSError):
             half_done.unlink()
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk itself."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows cannot open a folder.
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from mlx.utils import tree_flatten
 from ..alphabet import Alphabet
 from ..config import ESM1Config
 from ..model import ESM1
+from ..whole_file import replacement
 from .checkpoint import Checkpoint, WeightsError
 from .safetensors_file import open_safetensors
 
@@ -54,13 +54,9 @@ def save_weights(
     }
     parameters = dict(tree_flatten(model.parameters()))
     target = Path(os.path.realpath(path))
-    # A folder of its own beside the target: the same file system, and no clash of names.
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
-        written = Path(folder) / "weights.safetensors"
-        mx.save_safetensors(str(written), parameters, metadata={**extra, **header})
-        _sync(written)
-        os.replace(written, target)
-    _sync(target.parent)
+    # An open file, since mx.save_safetensors puts a suffix behind a path without one.
+    with replacement(target) as half_done, half_done.open("wb") as file:
+        mx.save_safetensors(file, parameters, metadata={**extra, **header})
 
 
 def read_native(path: Path) -> Checkpoint:
@@ -71,17 +67,6 @@ def read_native(path: Path) -> Checkpoint:
     """
     tensors, metadata = open_safetensors(path)
     return Checkpoint(path, _config(path, metadata), _alphabet(path, metadata), tensors)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk itself."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows cannot open a folder.
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _config(path: Path, metadata: Mapping[str, str]) -> ESM1Config:
