@@ -129,10 +129,10 @@ def grow(
     masks = int((tokens == alphabet.mask_idx).sum())
     sampling = Sampling(**flags)
     with progress(total=masks, desc="🌱 generating", unit="residue") as bar:
-        tokens = fill_masks(model, alphabet, tokens, sampling, bar.update)
+        tokens = fill_masks(model, tokens, sampling, bar.update)
     total = num_samples * len(template)
     with progress(total=total, desc="🔍 scoring", unit="residue") as bar:
-        perplexities = pseudo_perplexity(model, alphabet, tokens, bar.update)
+        perplexities = pseudo_perplexity(model, tokens, bar.update)
     _write(_fasta(alphabet, tokens, perplexities, name, sampling.seed), destination)
     say(_summary(perplexities, len(template), destination), err=True)
 

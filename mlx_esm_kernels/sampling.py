@@ -15,7 +15,6 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from .alphabet import Alphabet
 from .model import ESM1
 
 Order = Literal["left-to-right", "confident", "random"]
@@ -66,7 +65,6 @@ class Sampling:
 
 def fill_masks(
     model: ESM1,
-    alphabet: Alphabet,
     tokens: Tokens,
     sampling: Sampling,
     on_step: Callable[[int], object] = lambda filled: None,
@@ -75,10 +73,8 @@ def fill_masks(
 
     Args:
         model: the model.
-        alphabet: its alphabet.
-        tokens: (N, L) integer, one protein in each row: residues and masks, with the
-            cls and eos of the alphabet; no padding.
-            Every row has the same number of masks.
+        tokens: (N, L) integer, one protein in each row: residues and masks, with the cls and eos
+            of the model's alphabet; no padding. Every row has the same number of masks.
         sampling: how to choose.
         on_step: called after each step with the number of masks that it filled.
 
@@ -88,7 +84,7 @@ def fill_masks(
     Raises:
         ValueError: the rows have different numbers of masks, or the model gives NaN.
     """
-    tokens = np.array(tokens)
+    alphabet, tokens = model.alphabet, np.array(tokens)
     masked = tokens == alphabet.mask_idx  # (N, L)
     counts = masked.sum(axis=1)
     if counts.size and counts.min() != counts.max():
@@ -100,7 +96,7 @@ def fill_masks(
     streams = [np.random.default_rng([sampling.seed, row]) for row in range(len(tokens))]
     for _ in range(int(counts[0]) if counts.size else 0):
         if sampling.order == "confident":
-            columns, logits = _most_confident(model, alphabet, tokens, masked)
+            columns, logits = _most_confident(model, tokens, masked)
         else:
             if sampling.order == "random":
                 columns = np.array(
@@ -120,7 +116,6 @@ def fill_masks(
 
 def pseudo_perplexity(
     model: ESM1,
-    alphabet: Alphabet,
     tokens: Tokens,
     on_step: Callable[[int], object] = lambda scored: None,
 ) -> Floats:
@@ -131,14 +126,15 @@ def pseudo_perplexity(
     1 is certainty; a model that knows nothing but 20 equally likely residues gives 20.
 
     Args:
-        model: the model. alphabet: its alphabet.
-        tokens: (N, L) integer, one protein in each row, with the cls and eos of the alphabet;
-            no masks or padding.
+        model: the model.
+        tokens: (N, L) integer, one protein in each row, with the cls and eos of the model's
+            alphabet; no masks or padding.
         on_step: called with a number of residues whenever that many more are scored.
 
     Returns:
         (N,) float64.
     """
+    alphabet = model.alphabet
     count, length = tokens.shape
     residues = length - alphabet.num_specials
     scores = np.empty((count, residues))
@@ -175,11 +171,11 @@ def logits_at(model: ESM1, tokens: Tokens, rows: Tokens, columns: Tokens) -> Flo
 
 
 def _most_confident(
-    model: ESM1, alphabet: Alphabet, tokens: Tokens, masked: npt.NDArray[np.bool_]
+    model: ESM1, tokens: Tokens, masked: npt.NDArray[np.bool_]
 ) -> tuple[Tokens, Floats]:
     """Of each row the mask (N,) whose best amino acid is the most probable; its logits (N, 20)."""
     rows, columns = np.nonzero(masked)
-    logits = logits_at(model, tokens, rows, columns)[:, alphabet.amino_acid_ids]
+    logits = logits_at(model, tokens, rows, columns)[:, model.alphabet.amino_acid_ids]
     shape = (len(tokens), -1)
     best = log_softmax(logits).max(axis=1).reshape(shape).argmax(axis=1)  # (N,)
     picked = np.arange(len(tokens)), best

@@ -166,7 +166,7 @@ def pseudo_perplexity(model: ESM1, sequence: str) -> float:
     sequence = require_residues(sequence, model.alphabet)
     require_room(model, sequence, "pseudo-perplexity", "error")
     tokens = model.alphabet.with_specials(model.alphabet.encode(sequence))
-    return float(sampling.pseudo_perplexity(model, model.alphabet, tokens[None])[0])
+    return float(sampling.pseudo_perplexity(model, tokens[None])[0])
 
 
 def every_substitution(sequence: str, offset: int = 1) -> list[str]:
@@ -220,7 +220,7 @@ def _log_likelihoods(
     for first in range(0, len(sequences), _SEQUENCES_AT_ONCE):
         some = sequences[first : first + _SEQUENCES_AT_ONCE]
         tokens = np.stack([alphabet.with_specials(alphabet.encode(text)) for text in some])
-        perplexities = sampling.pseudo_perplexity(model, alphabet, tokens, on_step)
+        perplexities = sampling.pseudo_perplexity(model, tokens, on_step)
         parts.append(-len(some[0]) * np.log(perplexities))
     return np.concatenate(parts)
 

@@ -30,7 +30,8 @@ def model():
 class TableModel:
     """A stand-in whose logits depend on the column alone; it remembers the tokens it saw."""
 
-    def __init__(self, logits):
+    def __init__(self, logits, alphabet=ESM1B):
+        self.alphabet = alphabet
         self.logits = np.asarray(logits, dtype=np.float32)  # (L, V)
         self.seen = []
 
@@ -84,7 +85,7 @@ def text_of(row):
 def test_masks_become_amino_acids_and_all_else_stays(model, text, count, how):
     tokens = tokens_of(text, count)
     steps = []
-    filled = fill_masks(model, ESM1B, tokens, how, steps.append)
+    filled = fill_masks(model, tokens, how, steps.append)
     masks = tokens == MASK
     assert set(filled[masks].tolist()) <= AMINO_ACIDS
     assert np.array_equal(filled[~masks], tokens[~masks])
@@ -94,10 +95,10 @@ def test_masks_become_amino_acids_and_all_else_stays(model, text, count, how):
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_the_seed_decides_and_a_sample_does_not_depend_on_the_others(model, order):
-    three = fill_masks(model, ESM1B, tokens_of("*" * 20, 3), Sampling(order=order))
-    again = fill_masks(model, ESM1B, tokens_of("*" * 20, 3), Sampling(order=order))
-    two = fill_masks(model, ESM1B, tokens_of("*" * 20, 2), Sampling(order=order))
-    other = fill_masks(model, ESM1B, tokens_of("*" * 20, 3), Sampling(order=order, seed=1))
+    three = fill_masks(model, tokens_of("*" * 20, 3), Sampling(order=order))
+    again = fill_masks(model, tokens_of("*" * 20, 3), Sampling(order=order))
+    two = fill_masks(model, tokens_of("*" * 20, 2), Sampling(order=order))
+    other = fill_masks(model, tokens_of("*" * 20, 3), Sampling(order=order, seed=1))
     assert np.array_equal(three, again)
     assert np.array_equal(three[:2], two)
     texts = {text_of(row) for row in (*three, *other)}
@@ -106,7 +107,7 @@ def test_the_seed_decides_and_a_sample_does_not_depend_on_the_others(model, orde
 
 def test_left_to_right_goes_from_left_to_right():
     fake = TableModel(table(8))
-    fill_masks(fake, ESM1B, tokens_of("*A**B*", 2), Sampling())
+    fill_masks(fake, tokens_of("*A**B*", 2), Sampling())
     assert fake.filled_columns() == [[1, 3, 4, 6]] * 2
 
 
@@ -114,13 +115,13 @@ def test_confident_takes_the_surest_mask_first_and_looks_at_amino_acids_only():
     logits = table(6, c1={"A": 1.0}, c2={"C": 3.0}, c3={"D": 0.1}, c4={"E": 2.0})
     logits[3, MASK] = 50.0  # a special token that is likely makes no residue sure
     fake = TableModel(logits)
-    fill_masks(fake, ESM1B, tokens_of("****", 2), Sampling(order="confident"))
+    fill_masks(fake, tokens_of("****", 2), Sampling(order="confident"))
     assert fake.filled_columns() == [[2, 4, 1, 3]] * 2
 
 
 def test_random_order_visits_each_mask_once_in_an_order_of_each_samples_own():
     fake = TableModel(table(12))
-    fill_masks(fake, ESM1B, tokens_of("*" * 10, 8), Sampling(order="random"))
+    fill_masks(fake, tokens_of("*" * 10, 8), Sampling(order="random"))
     orders = fake.filled_columns()
     assert all(sorted(order) == list(range(1, 11)) for order in orders)
     assert len({tuple(order) for order in orders}) == 8
@@ -128,17 +129,17 @@ def test_random_order_visits_each_mask_once_in_an_order_of_each_samples_own():
 
 def test_each_choice_is_seen_by_the_next(model):
     """The last mask is filled as if the others had always been there."""
-    filled = fill_masks(model, ESM1B, tokens_of("*****"), Sampling(max_prob_only=True))
+    filled = fill_masks(model, tokens_of("*****"), Sampling(max_prob_only=True))
     last = filled.copy()
     last[0, 5] = MASK
-    assert np.array_equal(fill_masks(model, ESM1B, last, Sampling(max_prob_only=True)), filled)
+    assert np.array_equal(fill_masks(model, last, Sampling(max_prob_only=True)), filled)
 
 
 def test_max_prob_only_takes_the_best_residue_whatever_temperature_and_seed():
     fake = TableModel(table(5, c1={"W": 0.1}, c2={"C": 0.2}, c3={"K": 0.1}))
     for seed in range(5):
         how = Sampling(temperature=100.0, max_prob_only=True, seed=seed)
-        assert text_of(fill_masks(fake, ESM1B, tokens_of("***"), how)[0]) == "WCK"
+        assert text_of(fill_masks(fake, tokens_of("***"), how)[0]) == "WCK"
 
 
 def shares(how, count=5_000):
@@ -194,7 +195,7 @@ def test_pseudo_perplexity_masks_each_residue_in_turn_the_last_ones_too(model):
             surprise.append(np.log(np.exp(logits).sum()) - logits[row[column]])
         expected.append(np.exp(np.mean(surprise)))
     scored = []
-    actual = pseudo_perplexity(model, ESM1B, tokens, scored.append)
+    actual = pseudo_perplexity(model, tokens, scored.append)
     assert actual == pytest.approx(expected, rel=1e-5)
     assert sum(scored) == 12
 
@@ -203,14 +204,14 @@ def test_pseudo_perplexity_is_20_for_a_guess_among_20_and_1_for_certainty():
     guess = np.full((6, len(ESM1B)), -np.inf)
     guess[:, ESM1B.amino_acid_ids] = 0.0
     guess = np.maximum(guess, -1e4)
-    assert pseudo_perplexity(TableModel(guess), ESM1B, tokens_of("MKTW")) == pytest.approx([20.0])
+    assert pseudo_perplexity(TableModel(guess), tokens_of("MKTW")) == pytest.approx([20.0])
     certain = table(6, c1={"M": 1e4}, c2={"K": 1e4}, c3={"T": 1e4}, c4={"W": 1e4})
-    assert pseudo_perplexity(TableModel(certain), ESM1B, tokens_of("MKTW")) == pytest.approx([1.0])
+    assert pseudo_perplexity(TableModel(certain), tokens_of("MKTW")) == pytest.approx([1.0])
 
 
 def test_pseudo_perplexity_never_lets_the_model_see_what_it_is_asked_for():
     fake = TableModel(table(6))
-    pseudo_perplexity(fake, ESM1B, tokens_of("MKTW", 3))
+    pseudo_perplexity(fake, tokens_of("MKTW", 3))
     seen = np.concatenate(fake.seen)
     assert (seen == MASK).sum(axis=1).tolist() == [1] * 12
     assert (seen == MASK).argmax(axis=1).tolist() == [1, 2, 3, 4] * 3
@@ -219,8 +220,8 @@ def test_pseudo_perplexity_never_lets_the_model_see_what_it_is_asked_for():
 @pytest.mark.parametrize("order", ORDERS)
 def test_many_passes_give_what_one_pass_gives(model, monkeypatch, order):
     def results():
-        filled = fill_masks(model, ESM1B, tokens_of("*A*" * 4, 7), Sampling(order=order))
-        return filled, pseudo_perplexity(model, ESM1B, filled)
+        filled = fill_masks(model, tokens_of("*A*" * 4, 7), Sampling(order=order))
+        return filled, pseudo_perplexity(model, filled)
 
     filled, perplexities = results()
     monkeypatch.setattr(sampling, "TOKENS_PER_PASS", 3 * 14 + 1)  # three rows in a pass
@@ -232,7 +233,7 @@ def test_many_passes_give_what_one_pass_gives(model, monkeypatch, order):
 def test_damaged_weights_are_named_and_not_sampled_from():
     fake = TableModel(np.full((5, len(ESM1B)), np.nan))
     with pytest.raises(ValueError, match="NaN or infinite logits: its weights are damaged"):
-        fill_masks(fake, ESM1B, tokens_of("***"), Sampling())
+        fill_masks(fake, tokens_of("***"), Sampling())
 
 
 @pytest.mark.parametrize(
@@ -254,7 +255,7 @@ def test_impossible_sampling_is_refused_with_a_sentence(flags, sentence):
 def test_rows_with_different_numbers_of_masks_are_refused(model):
     tokens = np.concatenate([tokens_of("M*"), tokens_of("**")])
     with pytest.raises(ValueError, match="same number of masks; got 1 to 2"):
-        fill_masks(model, ESM1B, tokens, Sampling())
+        fill_masks(model, tokens, Sampling())
 
 
 @pytest.mark.parametrize("alphabet", [ESM1_ALPHABET, FIRST_MLX_ESM], ids=["no eos", "first"])
@@ -264,11 +265,11 @@ def test_other_alphabets_have_every_residue_filled_and_scored(alphabet):
     template = np.full(4, alphabet.mask_idx)
     tokens = alphabet.with_specials(template)[None]
     guess = guess[: tokens.shape[1]]
-    filled = fill_masks(TableModel(guess), alphabet, tokens, Sampling())
+    filled = fill_masks(TableModel(guess, alphabet), tokens, Sampling())
     residues = filled[0, alphabet.residue_slice]
     assert np.isin(residues, alphabet.amino_acid_ids).all()
     assert (filled[0, 0], residues.size) == (alphabet.cls_idx, 4)
-    fake = TableModel(guess)
-    assert pseudo_perplexity(fake, alphabet, filled) == pytest.approx([20.0])
+    fake = TableModel(guess, alphabet)
+    assert pseudo_perplexity(fake, filled) == pytest.approx([20.0])
     seen = np.concatenate(fake.seen) == alphabet.mask_idx
     assert seen.argmax(axis=1).tolist() == [1, 2, 3, 4]
