@@ -1,6 +1,5 @@
 #include "cpu/memory.h"
 
-#include <climits>
 #include <cstdint>
 
 #ifdef __GLIBC__
@@ -14,9 +13,9 @@ namespace mlx_esm_kernels::cpu {
 
 void keep_freed_memory() {
 #ifdef __GLIBC__
-  mallopt(M_MMAP_MAX, 0);  // mapped blocks go back to the system as soon as they are freed
-  mallopt(M_TRIM_THRESHOLD, INT_MAX);
-  mallopt(M_ARENA_MAX, 1);  // arenas other than the main one cannot hold a block above 64 MiB
+  mallopt(M_MMAP_MAX, 0);         // mapped blocks go back to the system as soon as they are freed
+  mallopt(M_TRIM_THRESHOLD, -1);  // never
+  mallopt(M_ARENA_MAX, 1);        // arenas other than the main one cannot hold a block above 64 MiB
 #endif
 }
 
