@@ -36,9 +36,15 @@ constexpr int kTileVectors = 3;
 template <int Vectors>
 constexpr int kTileRows = Vectors == 1 ? 12 : kAccumulators / Vectors;
 
+// Leaves a tile as it is.
+struct Unchanged {
+  template <int Rows, int Vectors>
+  void operator()(vfloat (&)[Rows][Vectors], int, int) const {}
+};
+
 // Depth is p.k where it is known to the compiler, else 0.
-template <int Rows, int Vectors, int Depth>
-inline void multiply_tile(const Product& p, int i, int j) {
+template <int Rows, int Vectors, int Depth, class Finish>
+inline void multiply_tile(const Product& p, int i, int j, const Finish& finish) {
   vfloat acc[Rows][Vectors];
 #pragma GCC unroll 12
   for (int r = 0; r < Rows; ++r) {
@@ -66,6 +72,7 @@ inline void multiply_tile(const Product& p, int i, int j) {
       }
     }
   }
+  finish(acc, i, j);
 #pragma GCC unroll 12
   for (int r = 0; r < Rows; ++r) {
 #pragma GCC unroll 4
@@ -76,34 +83,35 @@ inline void multiply_tile(const Product& p, int i, int j) {
 }
 
 // The tile of `rows` rows, one of 1 ... Rows.
-template <int Rows, int Vectors>
-inline void multiply_rows(const Product& p, int i, int j, int rows) {
+template <int Rows, int Vectors, class Finish>
+inline void multiply_rows(const Product& p, int i, int j, int rows, const Finish& finish) {
   if constexpr (Rows > 1) {
     if (rows < Rows) {
-      return multiply_rows<Rows - 1, Vectors>(p, i, j, rows);
+      return multiply_rows<Rows - 1, Vectors>(p, i, j, rows, finish);
     }
   }
   if (p.k == 16) {  // a head dim of 16: too few steps to pay for a loop
-    return multiply_tile<Rows, Vectors, 16>(p, i, j);
+    return multiply_tile<Rows, Vectors, 16>(p, i, j, finish);
   }
-  multiply_tile<Rows, Vectors, 0>(p, i, j);
+  multiply_tile<Rows, Vectors, 0>(p, i, j, finish);
 }
 
 // Tiles of nearly equal heights: a last one of one or two rows would wait for its own sums.
-template <int Vectors, class Between>
-inline void multiply_columns(const Product& p, int j, Between& between) {
+template <int Vectors, class Between, class Finish>
+inline void multiply_columns(const Product& p, int j, Between& between, const Finish& finish) {
   const int tiles = (p.m + kTileRows<Vectors> - 1) / kTileRows<Vectors>;
   for (int t = 0, i = 0; t < tiles; ++t) {
     const int rows = p.m / tiles + (t < p.m % tiles ? 1 : 0);
-    multiply_rows<kTileRows<Vectors>, Vectors>(p, i, j, rows);
+    multiply_rows<kTileRows<Vectors>, Vectors>(p, i, j, rows, finish);
     i += rows;
     between();
   }
 }
 
 // `between` is called after each tile: a place to ask for memory that is needed later.
-template <class Between>
-inline void multiply(const Product& p, Between& between) {
+// `finish(tile, i, j)` changes what is stored of C from row i, column j on, while it is in registers.
+template <class Between, class Finish = Unchanged>
+inline void multiply(const Product& p, Between& between, const Finish& finish = {}) {
   static_assert(kTileVectors <= 4);
   const int vectors = p.n / kLanes;
   const int groups = (vectors + kTileVectors - 1) / kTileVectors;
@@ -111,16 +119,16 @@ inline void multiply(const Product& p, Between& between) {
     const int width = vectors / groups + (g < vectors % groups ? 1 : 0);
     switch (width) {
       case 4:
-        multiply_columns<kTileVectors>(p, j, between);
+        multiply_columns<kTileVectors>(p, j, between, finish);
         break;
       case 3:
-        multiply_columns<3>(p, j, between);
+        multiply_columns<3>(p, j, between, finish);
         break;
       case 2:
-        multiply_columns<2>(p, j, between);
+        multiply_columns<2>(p, j, between, finish);
         break;
       case 1:
-        multiply_columns<1>(p, j, between);
+        multiply_columns<1>(p, j, between, finish);
         break;
     }
     j += width * kLanes;

@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(__AVX512F__)
+#if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
@@ -94,14 +94,37 @@ inline void transpose(vfloat* rows) {
   }
 }
 
-// Both keep a NaN in `a`: a comparison with NaN is false.
+// Both keep a NaN in `a`: a comparison with NaN is false. x86 has this as one instruction, which
+// compilers do not see in the comparison of vectors.
+#if defined(__AVX512F__)
+inline vfloat max(vfloat a, vfloat b) {
+  return (vfloat)_mm512_mask_max_ps((__m512)a, 0xffff, (__m512)b, (__m512)a);
+}
+inline vfloat min(vfloat a, vfloat b) {
+  return (vfloat)_mm512_mask_min_ps((__m512)a, 0xffff, (__m512)b, (__m512)a);
+}
+#elif defined(__AVX2__)
+inline vfloat max(vfloat a, vfloat b) {
+  return (vfloat)_mm256_max_ps((__m256)b, (__m256)a);
+}
+inline vfloat min(vfloat a, vfloat b) {
+  return (vfloat)_mm256_min_ps((__m256)b, (__m256)a);
+}
+#elif defined(__x86_64__)
+inline vfloat max(vfloat a, vfloat b) {
+  return (vfloat)_mm_max_ps((__m128)b, (__m128)a);
+}
+inline vfloat min(vfloat a, vfloat b) {
+  return (vfloat)_mm_min_ps((__m128)b, (__m128)a);
+}
+#else
 inline vfloat max(vfloat a, vfloat b) {
   return a < b ? b : a;
 }
-
 inline vfloat min(vfloat a, vfloat b) {
   return a > b ? b : a;
 }
+#endif
 
 inline vfloat abs(vfloat a) {
   return (vfloat)((vuint)a & 0x7fffffffu);
@@ -110,7 +133,7 @@ inline vfloat abs(vfloat a) {
 // 2^x for x up to 127. Below -126 it is 2^-126: zero for every purpose here, and no denormal, which
 // would slow the sums that follow. NaN stays NaN. Relative error below 1.5 ulp.
 // x = n + f with a whole n; 2^f is a minimax fit with 2^0 = 1, relative error 2.0e-9.
-inline vfloat exp2(vfloat x) {
+[[gnu::always_inline]] inline vfloat exp2(vfloat x) {
   x = max(x, broadcast(-126.0f));
 #if defined(__AVX512F__)
   // n is the floor of x, as vscalef takes it; f is in [0, 1).

@@ -10,26 +10,36 @@ namespace {
 constexpr int kPanels = 4;  // panels that share a block of keys
 constexpr int kKeys = 128;  // keys of a block
 
+// What sums of weights relative to 0 may be.
+constexpr float kLow = 0x1p-24f;
+constexpr float kHigh = 0x1p40f;
+
 struct Panel {
   int begin, count, width;  // width: count rounded up to whole vectors
   float *qt, *ot;           // (D, width): scaled queries, unnormalised output
   float *max, *sum;         // (width)
 };
 
+// What weights of a row are relative to.
+enum class Reference { zero, running_maximum };
+
 // Without a bias the row starts empty; with one it starts with that single key seen.
-void start(const AttentionForward& f, const Group& g, Panel& p) {
+void start(const AttentionForward& f, const Group& g, Reference reference, Panel& p) {
+  const bool relative_to_zero = reference == Reference::zero;
   const float* bias_k = f.bias_k == nullptr ? nullptr : f.bias_k + g.h * f.D;
   if (bias_k != nullptr) {
     multiply({1, p.width, f.D, bias_k, 0, 1, p.qt, p.width, p.max, p.width, Start::zero});
   }
-  for (int i = 0; i < p.width; ++i) {
-    p.max[i] = bias_k == nullptr ? -FLT_MAX : p.max[i];
-    p.sum[i] = bias_k == nullptr ? 0 : 1;
+  for (int i = 0; i < p.width; i += kLanes) {
+    const vfloat score = bias_k == nullptr ? broadcast(-FLT_MAX) : load(p.max + i);
+    const vfloat weight = relative_to_zero ? exp2(score) : broadcast(1);
+    store(p.max + i, relative_to_zero ? vfloat{} : score);
+    store(p.sum + i, bias_k == nullptr ? vfloat{} : weight);
   }
   for (int d = 0; d < f.D; ++d) {
     const float value = bias_k == nullptr ? 0 : f.bias_v[g.h * f.D + d];
-    for (int i = 0; i < p.width; ++i) {
-      p.ot[d * p.width + i] = value;
+    for (int i = 0; i < p.width; i += kLanes) {
+      store(p.ot + d * p.width + i, value * load(p.sum + i));
     }
   }
 }
@@ -93,6 +103,41 @@ void online_softmax(Panel& p, int D, int keys, float* scores) {
   }
 }
 
+// Makes weights relative to 0 of scores while these are in registers, and adds to their sums.
+struct Weights {
+  float* sum;
+
+  template <int Rows, int Vectors>
+  [[gnu::always_inline]] void operator()(vfloat (&tile)[Rows][Vectors], int, int j) const {
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) {
+      vfloat total = load(sum + j + v * kLanes);
+#pragma GCC unroll 12
+      for (int r = 0; r < Rows; ++r) {
+        tile[r][v] = exp2(tile[r][v]);
+        total += tile[r][v];
+      }
+      store(sum + j + v * kLanes, total);
+    }
+  }
+};
+
+// Whether weights relative to 0 have served: no sum so large or so small that its terms may have
+// left float32's range. A NaN has not.
+bool in_range(const float* x, int count, float low, float high) {
+  vint inside = vint{} - 1;
+  for (int i = 0; i < count; i += kLanes) {
+    const vfloat value = load(x + i);
+    inside &= (value >= low) & (value <= high);
+  }
+  for (int lane = 0; lane < kLanes; ++lane) {
+    if (inside[lane] == 0) {
+      return false;
+    }
+  }
+  return true;
+}
+
 template <class T>
 void finish(const AttentionForward& f, const Group& g, const Panel& p, float* rows) {
   const int pitch = round_up(f.D);
@@ -146,7 +191,7 @@ int load_panels(const AttentionForward& f, const Task& task, Panel* panels, cons
     p.width = round_up(p.count);
     const Rows q = rows_of<T>(f.q, task.group, p.begin, p.count, f.D, f.D, b.rows);
     transpose_from(q, p.count, f.D, f.scale * kLog2E, p.width, p.qt);
-    start(f, task.group, p);
+    start(f, task.group, Reference::zero, p);
   }
   return count;
 }
@@ -168,14 +213,14 @@ Ahead<T> ahead_of(const AttentionForward& f, const Group& g, int next_key, const
   return ahead;
 }
 
-template <class T>
-void forward_panels(const AttentionForward& f, const Task& task, const Task* next, float* scratch) {
+// All keys of the group for the task's panels; false where Reference::zero did not serve and the
+// panels are to be started again.
+
+template <class T, Reference reference>
+bool attend(const AttentionForward& f, const Task& task, const Task* next, Panel* panels, int count,
+            const Blocks& b) {
   const int D = f.D;
   const Group& g = task.group;
-  Arena arena{scratch};
-  Panel panels[kPanels];
-  const Blocks b = carve(D, panels, arena);
-  const int count = load_panels<T>(f, task, panels, b);
   for (int k = 0; k < g.length; k += kKeys) {
     const int keys = smaller(kKeys, g.length - k);
     const Rows key = rows_of<T>(f.k, g, k, keys, D, D, b.k);
@@ -184,14 +229,45 @@ void forward_panels(const AttentionForward& f, const Task& task, const Task* nex
     for (int i = 0; i < count; ++i) {
       Panel& p = panels[i];
       const int w = p.width;
-      multiply({keys, w, D, key.data, key.pitch, 1, p.qt, w, b.scores, w, Start::zero}, ahead);
-      online_softmax(p, D, keys, b.scores);
+      const Product scores = {keys,   w, D,        key.data, key.pitch,  1,
+                              p.qt,   w, b.scores, w,        Start::zero};
+      if constexpr (reference == Reference::zero) {
+        multiply(scores, ahead, Weights{p.sum});
+        if (!in_range(p.sum, w, kLow, kHigh)) {
+          return false;
+        }
+      } else {
+        multiply(scores, ahead);
+        online_softmax(p, D, keys, b.scores);
+      }
       multiply({D, w, keys, value.data, 1, value.pitch, b.scores, w, p.ot, w, Start::accumulate},
                ahead);
     }
   }
+  if constexpr (reference == Reference::zero) {
+    for (int i = 0; i < count; ++i) {
+      if (!in_range(panels[i].ot, D * panels[i].width, -FLT_MAX, FLT_MAX)) {
+        return false;
+      }
+    }
+  }
+  return true;
+}
+
+template <class T>
+void forward_panels(const AttentionForward& f, const Task& task, const Task* next, float* scratch) {
+  Arena arena{scratch};
+  Panel panels[kPanels];
+  const Blocks b = carve(f.D, panels, arena);
+  const int count = load_panels<T>(f, task, panels, b);
+  if (!attend<T, Reference::zero>(f, task, next, panels, count, b)) {
+    for (int i = 0; i < count; ++i) {
+      start(f, task.group, Reference::running_maximum, panels[i]);
+    }
+    attend<T, Reference::running_maximum>(f, task, next, panels, count, b);
+  }
   for (int i = 0; i < count; ++i) {
-    finish<T>(f, g, panels[i], b.rows);
+    finish<T>(f, task.group, panels[i], b.rows);
   }
 }
 
