@@ -28,7 +28,7 @@ void start(const AttentionForward& f, const Group& g, Reference reference, Panel
   const bool relative_to_zero = reference == Reference::zero;
   const float* bias_k = f.bias_k == nullptr ? nullptr : f.bias_k + g.h * f.D;
   if (bias_k != nullptr) {
-    multiply({1, p.width, f.D, bias_k, 0, 1, p.qt, p.width, p.max, p.width, Start::zero});
+    multiply({1, p.width, f.D, bias_k, 0, p.qt, p.width, p.max, p.width, Start::zero});
   }
   for (int i = 0; i < p.width; i += kLanes) {
     const vfloat score = bias_k == nullptr ? broadcast(-FLT_MAX) : load(p.max + i);
@@ -122,20 +122,23 @@ struct Weights {
   }
 };
 
-// Whether weights relative to 0 have served: no sum so large or so small that its terms may have
-// left float32's range. A NaN has not.
-bool in_range(const float* x, int count, float low, float high) {
-  vint inside = vint{} - 1;
-  for (int i = 0; i < count; i += kLanes) {
-    const vfloat value = load(x + i);
-    inside &= (value >= low) & (value <= high);
+// Weights relative to 0 have served unless a sum is so large or so small that its terms may have
+// left float32's range, or is NaN.
+bool in_range(const Panel& p) {
+  vfloat outside = {};
+  for (int i = 0; i < p.width; i += kLanes) {
+    const vfloat sum = load(p.sum + i);
+    outside += (sum >= kLow) & (sum <= kHigh) ? vfloat{} : broadcast(1);
   }
-  for (int lane = 0; lane < kLanes; ++lane) {
-    if (inside[lane] == 0) {
-      return false;
-    }
+  return sum_of_lanes(outside) == 0;
+}
+
+bool finite(const Panel& p, int D) {
+  vfloat zero = {};
+  for (int i = 0; i < D * p.width; i += kLanes) {
+    zero += load(p.ot + i) * 0.0f;
   }
-  return true;
+  return sum_of_lanes(zero) == 0;
 }
 
 template <class T>
@@ -143,10 +146,19 @@ void finish(const AttentionForward& f, const Group& g, const Panel& p, float* ro
   const int pitch = round_up(f.D);
   float* lse = f.lse + head_start(f, g);
   for (int j = 0; j < p.count; j += kLanes) {
-    transpose_to(p.ot, p.width, j, f.D, 1.0f / load(p.sum + j), rows, pitch);
-    for (int i = j; i < smaller(j + kLanes, p.count); ++i) {
-      write_row(rows + (i - j) * pitch, f.D, row_of<T>(f.out, g, p.begin + i));
-      lse[g.positions[p.begin + i]] = p.max[i] + __builtin_log2f(p.sum[i]);
+    const int i = p.begin + j;
+    const int count = smaller(kLanes, p.count - j);
+    const vfloat sum = load(p.sum + j);
+    const vfloat log_sum = load(p.max + j) + log2(sum);
+    if (vectors_in_place<T>(g, i, count, f.D)) {
+      transpose_to(p.ot, p.width, j, f.D, 1.0f / sum, row_of<float>(f.out, g, i), f.out.l);
+      store(lse + g.positions[i], log_sum);
+      continue;
+    }
+    transpose_to(p.ot, p.width, j, f.D, 1.0f / sum, rows, pitch);
+    for (int r = 0; r < count; ++r) {
+      write_row(rows + r * pitch, f.D, row_of<T>(f.out, g, i + r));
+      lse[g.positions[i + r]] = log_sum[r];
     }
   }
 }
@@ -229,24 +241,23 @@ bool attend(const AttentionForward& f, const Task& task, const Task* next, Panel
     for (int i = 0; i < count; ++i) {
       Panel& p = panels[i];
       const int w = p.width;
-      const Product scores = {keys,   w, D,        key.data, key.pitch,  1,
-                              p.qt,   w, b.scores, w,        Start::zero};
+      const Product scores = {keys, w, D, key.data, key.pitch, p.qt, w, b.scores, w, Start::zero};
       if constexpr (reference == Reference::zero) {
         multiply(scores, ahead, Weights{p.sum});
-        if (!in_range(p.sum, w, kLow, kHigh)) {
+        if (!in_range(p)) {
           return false;
         }
       } else {
         multiply(scores, ahead);
         online_softmax(p, D, keys, b.scores);
       }
-      multiply({D, w, keys, value.data, 1, value.pitch, b.scores, w, p.ot, w, Start::accumulate},
-               ahead);
+      multiply<Left::transposed>(
+          {D, w, keys, value.data, value.pitch, b.scores, w, p.ot, w, Start::accumulate}, ahead);
     }
   }
   if constexpr (reference == Reference::zero) {
     for (int i = 0; i < count; ++i) {
-      if (!in_range(panels[i].ot, D * panels[i].width, -FLT_MAX, FLT_MAX)) {
+      if (!finite(panels[i], D)) {
         return false;
       }
     }

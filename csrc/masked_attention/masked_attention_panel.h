@@ -84,17 +84,24 @@ inline Rows rows_of(const View& x, const Group& g, int begin, int count, int D, 
   return {copy, pitch};
 }
 
-// Rows that are read later, asked for a few at a time while products run. Only where they lie far
-// apart, as in (B, L, H, D): along rows end to end the processor itself looks ahead.
+// Whether `count` rows from `begin` on are kLanes in a row of whole vectors of float32.
+template <class T>
+inline bool vectors_in_place(const Group& g, int begin, int count, int D) {
+  return kIsFloat<T> && count == kLanes && D % kLanes == 0 && adjacent(g, begin, begin + count);
+}
+
+// Rows that are read later, asked for a few at a time while products run. Not rows of one line that
+// lie end to end: there the processor itself looks ahead.
 template <class T>
 class Ahead {
  public:
   explicit Ahead(int D) : bytes_(static_cast<int64_t>(D * sizeof(T))) {}
 
   void add(const View& x, const Group& g, int begin, int end) {
-    if (x.l * static_cast<int64_t>(sizeof(T)) != bytes_ && adjacent(g, begin, end)) {
-      wanted_[count_++] = {reinterpret_cast<const char*>(row_of<const T>(x, g, begin)),
-                           x.l * static_cast<int64_t>(sizeof(T)), end - begin};
+    const int64_t pitch = x.l * static_cast<int64_t>(sizeof(T));
+    if ((pitch != bytes_ || bytes_ > kLine) && adjacent(g, begin, end)) {
+      const auto* row = reinterpret_cast<const char*>(row_of<const T>(x, g, begin));
+      wanted_[count_++] = {row, pitch, end - begin};
     }
   }
 
@@ -114,7 +121,7 @@ class Ahead {
     Wanted& w = wanted_[count_ - 1];
     const int rows = smaller(rows_a_call_, w.rows);
     for (int n = 0; n < rows; ++n, w.row += w.pitch) {
-      for (int64_t byte = 0; byte < bytes_; byte += 64) {
+      for (int64_t byte = 0; byte < bytes_; byte += kLine) {
         __builtin_prefetch(w.row + byte, 0, 2);
       }
     }
@@ -123,6 +130,8 @@ class Ahead {
   }
 
  private:
+  static constexpr int64_t kLine = 64;  // bytes of a cache line
+
   struct Wanted {
     const char* row;
     int64_t pitch;
@@ -180,7 +189,7 @@ inline void transpose_from(const Rows& rows, int count, int D, float factor, int
 // Columns [column, column + kLanes) of a D x width matrix, each times its lane of `factor`, as
 // rows at `pitch`, which is D in whole vectors.
 inline void transpose_to(const float* columns, int width, int column, int D, vfloat factor,
-                         float* rows, int pitch) {
+                         float* rows, int64_t pitch) {
   for (int d = 0; d < D; d += kLanes) {
     vfloat block[kLanes];
     for (int c = 0; c < kLanes; ++c) {
