@@ -107,7 +107,7 @@ inline void multiply_rows(const Product& p, int i, int j, int rows, const Finish
       return multiply_rows<left, Rows - 1, Vectors>(p, i, j, rows, finish);
     }
   }
-  if constexpr (left == Left::straight) {
+  if constexpr (left == Left::straight && kLanes > 8) {
     if (p.k == 16) {  // a head dim of 16: too few steps to pay for a loop
       return multiply_tile<left, Rows, Vectors, 16>(p, i, j, finish);
     }

@@ -23,7 +23,8 @@ struct Panel {
 // What weights of a row are relative to.
 enum class Reference { zero, running_maximum };
 
-// Without a bias the row starts empty; with one it starts with that single key seen.
+// Without a bias the row starts empty, with an output that the first product overwrites; with one
+// it starts with that single key seen.
 void start(const AttentionForward& f, const Group& g, Reference reference, Panel& p) {
   const bool relative_to_zero = reference == Reference::zero;
   const float* bias_k = f.bias_k == nullptr ? nullptr : f.bias_k + g.h * f.D;
@@ -36,19 +37,18 @@ void start(const AttentionForward& f, const Group& g, Reference reference, Panel
     store(p.max + i, relative_to_zero ? vfloat{} : score);
     store(p.sum + i, bias_k == nullptr ? vfloat{} : weight);
   }
-  for (int d = 0; d < f.D; ++d) {
-    const float value = bias_k == nullptr ? 0 : f.bias_v[g.h * f.D + d];
+  for (int d = 0; bias_k != nullptr && d < f.D; ++d) {
     for (int i = 0; i < p.width; i += kLanes) {
-      store(p.ot + d * p.width + i, value * load(p.sum + i));
+      store(p.ot + d * p.width + i, f.bias_v[g.h * f.D + d] * load(p.sum + i));
     }
   }
 }
 
 // One step of the online softmax: turns scores (keys x width) into probabilities relative to the
-// new maximum and rescales what was summed before. All vectors of a panel go together: one alone
-// would wait for its own last maximum and sum.
+// new maximum and rescales what was summed before in `rows` rows of output. All vectors of a panel
+// go together: one alone would wait for its own last maximum and sum.
 template <int Vectors>
-void online_softmax(Panel& p, int D, int keys, float* scores) {
+void online_softmax(Panel& p, int rows, int keys, float* scores) {
   constexpr int kPitch = Vectors * kLanes;
   vfloat biggest[Vectors], sum[Vectors], shrink[Vectors];
 #pragma GCC unroll 8
@@ -75,7 +75,7 @@ void online_softmax(Panel& p, int D, int keys, float* scores) {
       sum[v] += probability;
     }
   }
-  for (int d = 0; d < D; ++d) {
+  for (int d = 0; d < rows; ++d) {
 #pragma GCC unroll 8
     for (int v = 0; v < Vectors; ++v) {
       float* o = p.ot + d * kPitch + v * kLanes;
@@ -89,17 +89,17 @@ void online_softmax(Panel& p, int D, int keys, float* scores) {
   }
 }
 
-void online_softmax(Panel& p, int D, int keys, float* scores) {
+void online_softmax(Panel& p, int rows, int keys, float* scores) {
   static_assert(kTileVectors <= 4);
   switch (p.width / kLanes) {
     case 4:
-      return online_softmax<4>(p, D, keys, scores);
+      return online_softmax<4>(p, rows, keys, scores);
     case 3:
-      return online_softmax<3>(p, D, keys, scores);
+      return online_softmax<3>(p, rows, keys, scores);
     case 2:
-      return online_softmax<2>(p, D, keys, scores);
+      return online_softmax<2>(p, rows, keys, scores);
     case 1:
-      return online_softmax<1>(p, D, keys, scores);
+      return online_softmax<1>(p, rows, keys, scores);
   }
 }
 
@@ -238,6 +238,7 @@ bool attend(const AttentionForward& f, const Task& task, const Task* next, Panel
     const Rows key = rows_of<T>(f.k, g, k, keys, D, D, b.k);
     const Rows value = rows_of<T>(f.v, g, k, keys, D, D, b.v);
     Ahead<T> ahead = ahead_of<T>(f, g, k + kKeys, next, count * (keys + D) / 8);
+    const Start output = k == 0 && f.bias_k == nullptr ? Start::zero : Start::accumulate;
     for (int i = 0; i < count; ++i) {
       Panel& p = panels[i];
       const int w = p.width;
@@ -249,10 +250,10 @@ bool attend(const AttentionForward& f, const Task& task, const Task* next, Panel
         }
       } else {
         multiply(scores, ahead);
-        online_softmax(p, D, keys, b.scores);
+        online_softmax(p, output == Start::zero ? 0 : D, keys, b.scores);
       }
       multiply<Left::transposed>(
-          {D, w, keys, value.data, value.pitch, b.scores, w, p.ot, w, Start::accumulate}, ahead);
+          {D, w, keys, value.data, value.pitch, b.scores, w, p.ot, w, output}, ahead);
     }
   }
   if constexpr (reference == Reference::zero) {
