@@ -230,6 +230,11 @@ inline vfloat load(const BFloat16* p) {
   return (vfloat)(__builtin_convertvector(load_bits(p), vuint) << 16);
 }
 
+#if defined(__AVX512F__)
+inline vfloat load(const Float16* p) {
+  return (vfloat)_mm512_maskz_cvtph_ps(0xffff, (__m256i)load_bits(p));
+}
+#else
 inline vfloat load(const Float16* p) {
   const vuint h = __builtin_convertvector(load_bits(p), vuint);
   const vuint magnitude = (h & 0x7fffu) << 13;
@@ -238,6 +243,7 @@ inline vfloat load(const Float16* p) {
   const vuint special = (vuint)((vint)magnitude >= 0x0f800000) & 0x7f800000u;
   return (vfloat)((vuint)scaled | special | ((h & 0x8000u) << 16));
 }
+#endif
 
 inline void store_bits(void* p, vuint bits) {
   const vhalf h = __builtin_convertvector(bits, vhalf);
@@ -252,6 +258,12 @@ inline void store(BFloat16* p, vfloat v) {
   store_bits(p, v == v ? rounded : quiet);
 }
 
+#if defined(__AVX512F__)
+inline void store(Float16* p, vfloat v) {
+  const vhalf h = (vhalf)_mm512_maskz_cvtps_ph(0xffff, (__m512)v, _MM_FROUND_TO_NEAREST_INT);
+  __builtin_memcpy(p, &h, sizeof h);
+}
+#else
 inline void store(Float16* p, vfloat v) {
   const vuint u = (vuint)v;
   const vuint sign = (u >> 16) & 0x8000u;
@@ -264,6 +276,7 @@ inline void store(Float16* p, vfloat v) {
   bits = a == a ? bits : bits * 0u + 0x7e00u;
   store_bits(p, bits | sign);
 }
+#endif
 
 // The first `count` lanes of memory, zeros after them.
 template <class T>
