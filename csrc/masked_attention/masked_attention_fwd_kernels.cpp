@@ -128,7 +128,7 @@ bool in_range(const Panel& p) {
   vfloat outside = {};
   for (int i = 0; i < p.width; i += kLanes) {
     const vfloat sum = load(p.sum + i);
-    outside += (sum >= kLow) & (sum <= kHigh) ? vfloat{} : broadcast(1);
+    outside += ((sum >= kLow) & (sum <= kHigh)) ? vfloat{} : broadcast(1);
   }
   return sum_of_lanes(outside) == 0;
 }
