@@ -99,6 +99,30 @@ def test_scores_that_all_lie_far_from_zero(sign: float) -> None:
     assert (o[0, 0, ~real] == 0).all()
 
 
+@pytest.mark.parametrize("biases", [False, True])
+def test_scores_that_are_large_for_later_keys_alone(biases: bool) -> None:
+    """What was summed relative to a score of 0 until then must be given up."""
+    problem = AttentionProblem((1, 2, 300, 16), biases=biases)
+    k = mx.array(np.where(np.arange(300)[:, None] < 200, 1, 300) * np.array(problem.arrays["k"]))
+    check(problem.with_arrays(k=k.astype(mx.float32)))
+
+
+@pytest.mark.parametrize("shift", [-300.0, -100.0, -20.0, 20.0, 100.0, 300.0])
+def test_a_constant_added_to_all_scores_changes_nothing(shift: float) -> None:
+    q, k, v = (np.array(x) for x in AttentionProblem((1, 2, 150, 16)).differentiable)
+    q[..., 0], k[..., 0] = 1, 0
+    o = ops.masked_attention(*map(mx.array, (q, k, v)), scale=1.0)
+    k[..., 0] = shift
+    assert mx.allclose(ops.masked_attention(*map(mx.array, (q, k, v)), scale=1.0), o, atol=1e-3)
+
+
+def test_values_that_a_large_weight_would_take_beyond_float32() -> None:
+    q, k, v = AttentionProblem((1, 2, 70, 16), score_size=5.0).differentiable
+    o = ops.masked_attention(q, k, v)
+    large = ops.masked_attention(q, k, v * 2.0**104) * 2.0**-104
+    assert mx.allclose(large, o, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("value", [2**32, 2**40, -(2**63), 256])
 def test_an_id_whose_low_bits_are_zero_is_no_padding(value: int) -> None:
     q, k, v = AttentionProblem((1, 1, 6, 4)).differentiable

@@ -9,18 +9,21 @@ namespace mlx_esm_kernels::cpu::CPU_TARGET {
 // What C holds before the product is added.
 enum class Start { zero, accumulate };
 
-// A is m x k with any strides (its elements are broadcast, so a transposed A costs nothing);
-// B is k x n and C is m x n, contiguous rows at pitches ldb and ldc; n is a multiple of kLanes.
+// A is m x k (its elements are broadcast, so a transposed one costs nothing: it lies there as
+// k x m), B is k x n and C is m x n, contiguous rows at pitches lda, ldb and ldc; n is a multiple
+// of kLanes.
 struct Product {
   int m, n, k;
   const float* a;
-  int64_t a_row, a_col;
+  int64_t lda;
   const float* b;
   int64_t ldb;
   float* c;
   int64_t ldc;
   Start start;
 };
+
+enum class Left { straight, transposed };
 
 // A tile of C lives in accumulators. Each step of the sum loads one row of B in `Vectors` vectors
 // and broadcasts the elements of A one by one; what is left of the registers holds these.
@@ -36,74 +39,99 @@ constexpr int kTileVectors = 3;
 template <int Vectors>
 constexpr int kTileRows = Vectors == 1 ? 12 : kAccumulators / Vectors;
 
+// Leaves a tile as it is.
+struct Unchanged {
+  template <int Rows, int Vectors>
+  void operator()(vfloat (&)[Rows][Vectors], int, int) const {}
+};
+
+// One step of a tile's sum: its columns at b times its elements at a.
+template <Left left, int Rows, int Vectors>
+[[gnu::always_inline]] inline void multiply_step(const Product& p, const float* a, const float* b,
+                                                 vfloat (&tile)[Rows][Vectors]) {
+  vfloat column[Vectors];
+#pragma GCC unroll 4
+  for (int v = 0; v < Vectors; ++v) {
+    column[v] = load(b + v * kLanes);
+  }
+#pragma GCC unroll 12
+  for (int r = 0; r < Rows; ++r) {
+    const float element = a[left == Left::straight ? r * p.lda : r];
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) {
+      tile[r][v] += element * column[v];
+    }
+  }
+}
+
 // Depth is p.k where it is known to the compiler, else 0.
-template <int Rows, int Vectors, int Depth>
-inline void multiply_tile(const Product& p, int i, int j) {
-  vfloat acc[Rows][Vectors];
+template <Left left, int Rows, int Vectors, int Depth, class Finish>
+inline void multiply_tile(const Product& p, int i, int j, const Finish& finish) {
+  vfloat tile[Rows][Vectors];
 #pragma GCC unroll 12
   for (int r = 0; r < Rows; ++r) {
 #pragma GCC unroll 4
     for (int v = 0; v < Vectors; ++v) {
       const float* c = p.c + (i + r) * p.ldc + j + v * kLanes;
-      acc[r][v] = p.start == Start::zero ? vfloat{} : load(c);
+      tile[r][v] = p.start == Start::zero ? vfloat{} : load(c);
     }
   }
-  const float* a = p.a + i * p.a_row;
+  const float* a = p.a + (left == Left::straight ? i * p.lda : i);
+  const int64_t next = left == Left::straight ? 1 : p.lda;
   const float* b = p.b + j;
-  const int depth = Depth == 0 ? p.k : Depth;
-  for (int k = 0; k < depth; ++k, a += p.a_col, b += p.ldb) {
-    vfloat column[Vectors];
-#pragma GCC unroll 4
-    for (int v = 0; v < Vectors; ++v) {
-      column[v] = load(b + v * kLanes);
+  if constexpr (Depth > 0) {
+#pragma GCC unroll 16
+    for (int k = 0; k < Depth; ++k) {
+      multiply_step<left>(p, a + k * next, b + k * p.ldb, tile);
     }
-#pragma GCC unroll 12
-    for (int r = 0; r < Rows; ++r) {
-      const float element = a[r * p.a_row];
-#pragma GCC unroll 4
-      for (int v = 0; v < Vectors; ++v) {
-        acc[r][v] += element * column[v];
-      }
+  } else {
+    for (int k = 0; k < p.k; ++k, a += next, b += p.ldb) {
+      multiply_step<left>(p, a, b, tile);
     }
   }
+  finish(tile, i, j);
 #pragma GCC unroll 12
   for (int r = 0; r < Rows; ++r) {
 #pragma GCC unroll 4
     for (int v = 0; v < Vectors; ++v) {
-      store(p.c + (i + r) * p.ldc + j + v * kLanes, acc[r][v]);
+      store(p.c + (i + r) * p.ldc + j + v * kLanes, tile[r][v]);
     }
   }
 }
 
 // The tile of `rows` rows, one of 1 ... Rows.
-template <int Rows, int Vectors>
-inline void multiply_rows(const Product& p, int i, int j, int rows) {
+template <Left left, int Rows, int Vectors, class Finish>
+inline void multiply_rows(const Product& p, int i, int j, int rows, const Finish& finish) {
   if constexpr (Rows > 1) {
     if (rows < Rows) {
-      return multiply_rows<Rows - 1, Vectors>(p, i, j, rows);
+      return multiply_rows<left, Rows - 1, Vectors>(p, i, j, rows, finish);
     }
   }
-  if (p.k == 16) {  // a head dim of 16: too few steps to pay for a loop
-    return multiply_tile<Rows, Vectors, 16>(p, i, j);
+  if constexpr (left == Left::straight && kLanes > 8) {
+    if (p.k == 16) {  // a head dim of 16: too few steps to pay for a loop
+      return multiply_tile<left, Rows, Vectors, 16>(p, i, j, finish);
+    }
   }
-  multiply_tile<Rows, Vectors, 0>(p, i, j);
+  multiply_tile<left, Rows, Vectors, 0>(p, i, j, finish);
 }
 
 // Tiles of nearly equal heights: a last one of one or two rows would wait for its own sums.
-template <int Vectors, class Between>
-inline void multiply_columns(const Product& p, int j, Between& between) {
+template <Left left, int Vectors, class Between, class Finish>
+inline void multiply_columns(const Product& p, int j, Between& between, const Finish& finish) {
   const int tiles = (p.m + kTileRows<Vectors> - 1) / kTileRows<Vectors>;
   for (int t = 0, i = 0; t < tiles; ++t) {
     const int rows = p.m / tiles + (t < p.m % tiles ? 1 : 0);
-    multiply_rows<kTileRows<Vectors>, Vectors>(p, i, j, rows);
+    multiply_rows<left, kTileRows<Vectors>, Vectors>(p, i, j, rows, finish);
     i += rows;
     between();
   }
 }
 
 // `between` is called after each tile: a place to ask for memory that is needed later.
-template <class Between>
-inline void multiply(const Product& p, Between& between) {
+// `finish(tile, i, j)` changes what is stored of C from row i, column j on, while it is in
+// registers.
+template <Left left = Left::straight, class Between, class Finish = Unchanged>
+inline void multiply(const Product& p, Between& between, const Finish& finish = {}) {
   static_assert(kTileVectors <= 4);
   const int vectors = p.n / kLanes;
   const int groups = (vectors + kTileVectors - 1) / kTileVectors;
@@ -111,16 +139,16 @@ inline void multiply(const Product& p, Between& between) {
     const int width = vectors / groups + (g < vectors % groups ? 1 : 0);
     switch (width) {
       case 4:
-        multiply_columns<kTileVectors>(p, j, between);
+        multiply_columns<left, kTileVectors>(p, j, between, finish);
         break;
       case 3:
-        multiply_columns<3>(p, j, between);
+        multiply_columns<left, 3>(p, j, between, finish);
         break;
       case 2:
-        multiply_columns<2>(p, j, between);
+        multiply_columns<left, 2>(p, j, between, finish);
         break;
       case 1:
-        multiply_columns<1>(p, j, between);
+        multiply_columns<left, 1>(p, j, between, finish);
         break;
     }
     j += width * kLanes;

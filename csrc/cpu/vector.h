@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(__AVX512F__)
+#if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
@@ -94,14 +94,37 @@ inline void transpose(vfloat* rows) {
   }
 }
 
-// Both keep a NaN in `a`: a comparison with NaN is false.
+// Both keep a NaN in `a`: a comparison with NaN is false. x86 has this as one instruction, which
+// compilers do not see in the comparison of vectors.
+#if defined(__AVX512F__)
+inline vfloat max(vfloat a, vfloat b) {
+  return (vfloat)_mm512_mask_max_ps((__m512)a, 0xffff, (__m512)b, (__m512)a);
+}
+inline vfloat min(vfloat a, vfloat b) {
+  return (vfloat)_mm512_mask_min_ps((__m512)a, 0xffff, (__m512)b, (__m512)a);
+}
+#elif defined(__AVX2__)
+inline vfloat max(vfloat a, vfloat b) {
+  return (vfloat)_mm256_max_ps((__m256)b, (__m256)a);
+}
+inline vfloat min(vfloat a, vfloat b) {
+  return (vfloat)_mm256_min_ps((__m256)b, (__m256)a);
+}
+#elif defined(__x86_64__)
+inline vfloat max(vfloat a, vfloat b) {
+  return (vfloat)_mm_max_ps((__m128)b, (__m128)a);
+}
+inline vfloat min(vfloat a, vfloat b) {
+  return (vfloat)_mm_min_ps((__m128)b, (__m128)a);
+}
+#else
 inline vfloat max(vfloat a, vfloat b) {
   return a < b ? b : a;
 }
-
 inline vfloat min(vfloat a, vfloat b) {
   return a > b ? b : a;
 }
+#endif
 
 inline vfloat abs(vfloat a) {
   return (vfloat)((vuint)a & 0x7fffffffu);
@@ -110,7 +133,7 @@ inline vfloat abs(vfloat a) {
 // 2^x for x up to 127. Below -126 it is 2^-126: zero for every purpose here, and no denormal, which
 // would slow the sums that follow. NaN stays NaN. Relative error below 1.5 ulp.
 // x = n + f with a whole n; 2^f is a minimax fit with 2^0 = 1, relative error 2.0e-9.
-inline vfloat exp2(vfloat x) {
+[[gnu::always_inline]] inline vfloat exp2(vfloat x) {
   x = max(x, broadcast(-126.0f));
 #if defined(__AVX512F__)
   // n is the floor of x, as vscalef takes it; f is in [0, 1).
@@ -137,6 +160,25 @@ inline vfloat exp2(vfloat x) {
   // The low bits of `shifted` hold n; moved up by 23 they are the exponent of the result.
   return (vfloat)((vuint)p + ((vuint)shifted << 23));
 #endif
+}
+
+// The logarithm to base 2 of a positive normal x, or NaN of a NaN; absolute error below 1e-7 where
+// the result is in [-1/2, 1/2], elsewhere that of rounding.
+// x = 2^n m with m in [sqrt(1/2), sqrt(2)); with t = (m - 1) / (m + 1), ln(m) = 2 artanh(t).
+inline vfloat log2(vfloat x) {
+  constexpr uint32_t kRootHalf = 0x3f3504f3u;
+  const vuint bits = (vuint)x - kRootHalf;
+  const vfloat n = __builtin_convertvector((vint)bits >> 23, vfloat);
+  const vfloat m = (vfloat)((bits & 0x7fffffu) + kRootHalf);
+  const vfloat t = (m - 1.0f) / (m + 1.0f);
+  const vfloat square = t * t;
+  // 2 / ln(2) / k for k = 9, 7, ..., 1
+  vfloat sum = broadcast(0.32059889f);
+  sum = sum * square + 0.41219858f;
+  sum = sum * square + 0.57707802f;
+  sum = sum * square + 0.96179669f;
+  sum = sum * square + 2.88539008f;
+  return x == x ? sum * t + n : x;
 }
 
 constexpr float kLog2E = 1.44269504088896340736f;
@@ -188,6 +230,11 @@ inline vfloat load(const BFloat16* p) {
   return (vfloat)(__builtin_convertvector(load_bits(p), vuint) << 16);
 }
 
+#if defined(__AVX512F__)
+inline vfloat load(const Float16* p) {
+  return (vfloat)_mm512_maskz_cvtph_ps(0xffff, (__m256i)load_bits(p));
+}
+#else
 inline vfloat load(const Float16* p) {
   const vuint h = __builtin_convertvector(load_bits(p), vuint);
   const vuint magnitude = (h & 0x7fffu) << 13;
@@ -196,6 +243,7 @@ inline vfloat load(const Float16* p) {
   const vuint special = (vuint)((vint)magnitude >= 0x0f800000) & 0x7f800000u;
   return (vfloat)((vuint)scaled | special | ((h & 0x8000u) << 16));
 }
+#endif
 
 inline void store_bits(void* p, vuint bits) {
   const vhalf h = __builtin_convertvector(bits, vhalf);
@@ -210,6 +258,12 @@ inline void store(BFloat16* p, vfloat v) {
   store_bits(p, v == v ? rounded : quiet);
 }
 
+#if defined(__AVX512F__)
+inline void store(Float16* p, vfloat v) {
+  const vhalf h = (vhalf)_mm512_maskz_cvtps_ph(0xffff, (__m512)v, _MM_FROUND_TO_NEAREST_INT);
+  __builtin_memcpy(p, &h, sizeof h);
+}
+#else
 inline void store(Float16* p, vfloat v) {
   const vuint u = (vuint)v;
   const vuint sign = (u >> 16) & 0x8000u;
@@ -222,6 +276,7 @@ inline void store(Float16* p, vfloat v) {
   bits = a == a ? bits : bits * 0u + 0x7e00u;
   store_bits(p, bits | sign);
 }
+#endif
 
 // The first `count` lanes of memory, zeros after them.
 template <class T>

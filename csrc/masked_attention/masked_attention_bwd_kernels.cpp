@@ -161,21 +161,42 @@ Queries load_panel(const AttentionBackward& a, const Group& g, Range range, cons
   return x;
 }
 
-// From scores and dP (both n x width) to probabilities and dS. The log-sum-exp is subtracted here:
-// as the start of the score's sum it would cost a rounding at its own size in each of D steps.
-void differentiate_softmax(const Tile& t, int n, int width) {
-  for (int j = 0; j < width; j += kLanes) {
-    const vfloat lse = load(t.lse + j);
-    const vfloat delta = load(t.delta + j);
-    for (int k = 0; k < n; ++k) {
-      float* p = t.p + k * width + j;
-      float* ds = t.ds + k * width + j;
-      const vfloat probability = exp2(load(p) - lse);
-      store(p, probability);
-      store(ds, probability * (load(ds) - delta));
+// From scores to probabilities while they are in registers. The log-sum-exp is subtracted here: as
+// the start of the score's sum it would cost a rounding at its own size in each of D steps.
+struct Probabilities {
+  const float* lse;
+
+  template <int Rows, int Vectors>
+  [[gnu::always_inline]] void operator()(vfloat (&tile)[Rows][Vectors], int, int j) const {
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) {
+      const vfloat row = load(lse + j + v * kLanes);
+#pragma GCC unroll 12
+      for (int r = 0; r < Rows; ++r) {
+        tile[r][v] = exp2(tile[r][v] - row);
+      }
     }
   }
-}
+};
+
+// From dP to dS, likewise.
+struct ScoreGradients {
+  const float *p, *delta;
+  int width;
+
+  template <int Rows, int Vectors>
+  [[gnu::always_inline]] void operator()(vfloat (&tile)[Rows][Vectors], int i, int j) const {
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) {
+      const int column = j + v * kLanes;
+      const vfloat row = load(delta + column);
+#pragma GCC unroll 12
+      for (int r = 0; r < Rows; ++r) {
+        tile[r][v] = load(p + (i + r) * width + column) * (tile[r][v] - row);
+      }
+    }
+  }
+};
 
 // The keys that a task owns.
 struct Keys {
@@ -194,17 +215,18 @@ void backward_panel(int D, const Keys& keys, const Queries& x, const Tile& t, Ah
     const int n = range.end - range.begin;
     const float* key = keys.k.row(range.begin);
     const float* value = keys.v.row(range.begin);
-    multiply({n, width, D, key, keys.k.pitch, 1, t.qt, width, t.p, width, Start::zero}, ahead);
-    multiply({n, width, D, value, keys.v.pitch, 1, t.dout_t, width, t.ds, width, Start::zero},
-             ahead);
-    differentiate_softmax(t, n, width);
+    multiply({n, width, D, key, keys.k.pitch, t.qt, width, t.p, width, Start::zero}, ahead,
+             Probabilities{t.lse});
+    multiply({n, width, D, value, keys.v.pitch, t.dout_t, width, t.ds, width, Start::zero}, ahead,
+             ScoreGradients{t.p, t.delta, width});
     float* dv = t.dv + range.begin * pitch;
     float* dk = t.dk + range.begin * pitch;
     const Start more = Start::accumulate;
-    multiply({n, pitch, x.count, t.p, width, 1, x.dout.data, x.dout.pitch, dv, pitch, more}, ahead);
-    multiply({n, pitch, x.count, t.ds, width, 1, x.q.data, x.q.pitch, dk, pitch, more}, ahead);
+    multiply({n, pitch, x.count, t.p, width, x.dout.data, x.dout.pitch, dv, pitch, more}, ahead);
+    multiply({n, pitch, x.count, t.ds, width, x.q.data, x.q.pitch, dk, pitch, more}, ahead);
     const Start start = block == 0 ? Start::zero : Start::accumulate;
-    multiply({D, width, n, key, 1, keys.k.pitch, t.ds, width, t.dq_t, width, start}, ahead);
+    multiply<Left::transposed>({D, width, n, key, keys.k.pitch, t.ds, width, t.dq_t, width, start},
+                               ahead);
   }
 }
 
@@ -223,8 +245,14 @@ void add_in_turn(const AttentionBackward& a, const AttentionWorkspace& ws, const
   const bool last = task.chunk == task.chunks - 1;
   const int pitch = round_up(a.D);
   for (int j = 0; j < x.count; j += kLanes) {
+    const int count = smaller(kLanes, x.count - j);
+    if (last && !started && vectors_in_place<T>(g, x.begin + j, count, a.D)) {
+      float* row = row_of<float>(a.dq, g, x.begin + j);
+      transpose_to(t.dq_t, x.width, j, a.D, broadcast(a.scale), row, a.dq.l);
+      continue;
+    }
     transpose_to(t.dq_t, x.width, j, a.D, broadcast(a.scale), t.rows, pitch);
-    for (int i = j; i < smaller(j + kLanes, x.count); ++i) {
+    for (int i = j; i < j + count; ++i) {
       float* row = t.rows + (i - j) * pitch;
       if (started) {
         add_row(row_of<float>(ws.dq, g, x.begin + i), a.D, row);

@@ -10,35 +10,45 @@ namespace {
 constexpr int kPanels = 4;  // panels that share a block of keys
 constexpr int kKeys = 128;  // keys of a block
 
+// What sums of weights relative to 0 may be.
+constexpr float kLow = 0x1p-24f;
+constexpr float kHigh = 0x1p40f;
+
 struct Panel {
   int begin, count, width;  // width: count rounded up to whole vectors
   float *qt, *ot;           // (D, width): scaled queries, unnormalised output
   float *max, *sum;         // (width)
 };
 
-// Without a bias the row starts empty; with one it starts with that single key seen.
-void start(const AttentionForward& f, const Group& g, Panel& p) {
+// What weights of a row are relative to.
+enum class Reference { zero, running_maximum };
+
+// Without a bias the row starts empty, with an output that the first product overwrites; with one
+// it starts with that single key seen.
+void start(const AttentionForward& f, const Group& g, Reference reference, Panel& p) {
+  const bool relative_to_zero = reference == Reference::zero;
   const float* bias_k = f.bias_k == nullptr ? nullptr : f.bias_k + g.h * f.D;
   if (bias_k != nullptr) {
-    multiply({1, p.width, f.D, bias_k, 0, 1, p.qt, p.width, p.max, p.width, Start::zero});
+    multiply({1, p.width, f.D, bias_k, 0, p.qt, p.width, p.max, p.width, Start::zero});
   }
-  for (int i = 0; i < p.width; ++i) {
-    p.max[i] = bias_k == nullptr ? -FLT_MAX : p.max[i];
-    p.sum[i] = bias_k == nullptr ? 0 : 1;
+  for (int i = 0; i < p.width; i += kLanes) {
+    const vfloat score = bias_k == nullptr ? broadcast(-FLT_MAX) : load(p.max + i);
+    const vfloat weight = relative_to_zero ? exp2(score) : broadcast(1);
+    store(p.max + i, relative_to_zero ? vfloat{} : score);
+    store(p.sum + i, bias_k == nullptr ? vfloat{} : weight);
   }
-  for (int d = 0; d < f.D; ++d) {
-    const float value = bias_k == nullptr ? 0 : f.bias_v[g.h * f.D + d];
-    for (int i = 0; i < p.width; ++i) {
-      p.ot[d * p.width + i] = value;
+  for (int d = 0; bias_k != nullptr && d < f.D; ++d) {
+    for (int i = 0; i < p.width; i += kLanes) {
+      store(p.ot + d * p.width + i, f.bias_v[g.h * f.D + d] * load(p.sum + i));
     }
   }
 }
 
 // One step of the online softmax: turns scores (keys x width) into probabilities relative to the
-// new maximum and rescales what was summed before. All vectors of a panel go together: one alone
-// would wait for its own last maximum and sum.
+// new maximum and rescales what was summed before in `rows` rows of output. All vectors of a panel
+// go together: one alone would wait for its own last maximum and sum.
 template <int Vectors>
-void online_softmax(Panel& p, int D, int keys, float* scores) {
+void online_softmax(Panel& p, int rows, int keys, float* scores) {
   constexpr int kPitch = Vectors * kLanes;
   vfloat biggest[Vectors], sum[Vectors], shrink[Vectors];
 #pragma GCC unroll 8
@@ -65,7 +75,7 @@ void online_softmax(Panel& p, int D, int keys, float* scores) {
       sum[v] += probability;
     }
   }
-  for (int d = 0; d < D; ++d) {
+  for (int d = 0; d < rows; ++d) {
 #pragma GCC unroll 8
     for (int v = 0; v < Vectors; ++v) {
       float* o = p.ot + d * kPitch + v * kLanes;
@@ -79,18 +89,56 @@ void online_softmax(Panel& p, int D, int keys, float* scores) {
   }
 }
 
-void online_softmax(Panel& p, int D, int keys, float* scores) {
+void online_softmax(Panel& p, int rows, int keys, float* scores) {
   static_assert(kTileVectors <= 4);
   switch (p.width / kLanes) {
     case 4:
-      return online_softmax<4>(p, D, keys, scores);
+      return online_softmax<4>(p, rows, keys, scores);
     case 3:
-      return online_softmax<3>(p, D, keys, scores);
+      return online_softmax<3>(p, rows, keys, scores);
     case 2:
-      return online_softmax<2>(p, D, keys, scores);
+      return online_softmax<2>(p, rows, keys, scores);
     case 1:
-      return online_softmax<1>(p, D, keys, scores);
+      return online_softmax<1>(p, rows, keys, scores);
   }
+}
+
+// Makes weights relative to 0 of scores while these are in registers, and adds to their sums.
+struct Weights {
+  float* sum;
+
+  template <int Rows, int Vectors>
+  [[gnu::always_inline]] void operator()(vfloat (&tile)[Rows][Vectors], int, int j) const {
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) {
+      vfloat total = load(sum + j + v * kLanes);
+#pragma GCC unroll 12
+      for (int r = 0; r < Rows; ++r) {
+        tile[r][v] = exp2(tile[r][v]);
+        total += tile[r][v];
+      }
+      store(sum + j + v * kLanes, total);
+    }
+  }
+};
+
+// Weights relative to 0 have served unless a sum is so large or so small that its terms may have
+// left float32's range, or is NaN.
+bool in_range(const Panel& p) {
+  vfloat outside = {};
+  for (int i = 0; i < p.width; i += kLanes) {
+    const vfloat sum = load(p.sum + i);
+    outside += ((sum >= kLow) & (sum <= kHigh)) ? vfloat{} : broadcast(1);
+  }
+  return sum_of_lanes(outside) == 0;
+}
+
+bool finite(const Panel& p, int D) {
+  vfloat zero = {};
+  for (int i = 0; i < D * p.width; i += kLanes) {
+    zero += load(p.ot + i) * 0.0f;
+  }
+  return sum_of_lanes(zero) == 0;
 }
 
 template <class T>
@@ -98,10 +146,19 @@ void finish(const AttentionForward& f, const Group& g, const Panel& p, float* ro
   const int pitch = round_up(f.D);
   float* lse = f.lse + head_start(f, g);
   for (int j = 0; j < p.count; j += kLanes) {
-    transpose_to(p.ot, p.width, j, f.D, 1.0f / load(p.sum + j), rows, pitch);
-    for (int i = j; i < smaller(j + kLanes, p.count); ++i) {
-      write_row(rows + (i - j) * pitch, f.D, row_of<T>(f.out, g, p.begin + i));
-      lse[g.positions[p.begin + i]] = p.max[i] + __builtin_log2f(p.sum[i]);
+    const int i = p.begin + j;
+    const int count = smaller(kLanes, p.count - j);
+    const vfloat sum = load(p.sum + j);
+    const vfloat log_sum = load(p.max + j) + log2(sum);
+    if (vectors_in_place<T>(g, i, count, f.D)) {
+      transpose_to(p.ot, p.width, j, f.D, 1.0f / sum, row_of<float>(f.out, g, i), f.out.l);
+      store(lse + g.positions[i], log_sum);
+      continue;
+    }
+    transpose_to(p.ot, p.width, j, f.D, 1.0f / sum, rows, pitch);
+    for (int r = 0; r < count; ++r) {
+      write_row(rows + r * pitch, f.D, row_of<T>(f.out, g, i + r));
+      lse[g.positions[i + r]] = log_sum[r];
     }
   }
 }
@@ -146,7 +203,7 @@ int load_panels(const AttentionForward& f, const Task& task, Panel* panels, cons
     p.width = round_up(p.count);
     const Rows q = rows_of<T>(f.q, task.group, p.begin, p.count, f.D, f.D, b.rows);
     transpose_from(q, p.count, f.D, f.scale * kLog2E, p.width, p.qt);
-    start(f, task.group, p);
+    start(f, task.group, Reference::zero, p);
   }
   return count;
 }
@@ -168,30 +225,61 @@ Ahead<T> ahead_of(const AttentionForward& f, const Group& g, int next_key, const
   return ahead;
 }
 
-template <class T>
-void forward_panels(const AttentionForward& f, const Task& task, const Task* next, float* scratch) {
+// All keys of the group for the task's panels; false where Reference::zero did not serve and the
+// panels are to be started again.
+
+template <class T, Reference reference>
+bool attend(const AttentionForward& f, const Task& task, const Task* next, Panel* panels, int count,
+            const Blocks& b) {
   const int D = f.D;
   const Group& g = task.group;
-  Arena arena{scratch};
-  Panel panels[kPanels];
-  const Blocks b = carve(D, panels, arena);
-  const int count = load_panels<T>(f, task, panels, b);
   for (int k = 0; k < g.length; k += kKeys) {
     const int keys = smaller(kKeys, g.length - k);
     const Rows key = rows_of<T>(f.k, g, k, keys, D, D, b.k);
     const Rows value = rows_of<T>(f.v, g, k, keys, D, D, b.v);
     Ahead<T> ahead = ahead_of<T>(f, g, k + kKeys, next, count * (keys + D) / 8);
+    const Start output = k == 0 && f.bias_k == nullptr ? Start::zero : Start::accumulate;
     for (int i = 0; i < count; ++i) {
       Panel& p = panels[i];
       const int w = p.width;
-      multiply({keys, w, D, key.data, key.pitch, 1, p.qt, w, b.scores, w, Start::zero}, ahead);
-      online_softmax(p, D, keys, b.scores);
-      multiply({D, w, keys, value.data, 1, value.pitch, b.scores, w, p.ot, w, Start::accumulate},
-               ahead);
+      const Product scores = {keys, w, D, key.data, key.pitch, p.qt, w, b.scores, w, Start::zero};
+      if constexpr (reference == Reference::zero) {
+        multiply(scores, ahead, Weights{p.sum});
+        if (!in_range(p)) {
+          return false;
+        }
+      } else {
+        multiply(scores, ahead);
+        online_softmax(p, output == Start::zero ? 0 : D, keys, b.scores);
+      }
+      multiply<Left::transposed>(
+          {D, w, keys, value.data, value.pitch, b.scores, w, p.ot, w, output}, ahead);
     }
   }
+  if constexpr (reference == Reference::zero) {
+    for (int i = 0; i < count; ++i) {
+      if (!finite(panels[i], D)) {
+        return false;
+      }
+    }
+  }
+  return true;
+}
+
+template <class T>
+void forward_panels(const AttentionForward& f, const Task& task, const Task* next, float* scratch) {
+  Arena arena{scratch};
+  Panel panels[kPanels];
+  const Blocks b = carve(f.D, panels, arena);
+  const int count = load_panels<T>(f, task, panels, b);
+  if (!attend<T, Reference::zero>(f, task, next, panels, count, b)) {
+    for (int i = 0; i < count; ++i) {
+      start(f, task.group, Reference::running_maximum, panels[i]);
+    }
+    attend<T, Reference::running_maximum>(f, task, next, panels, count, b);
+  }
   for (int i = 0; i < count; ++i) {
-    finish<T>(f, g, panels[i], b.rows);
+    finish<T>(f, task.group, panels[i], b.rows);
   }
 }
 

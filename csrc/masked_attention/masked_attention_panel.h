@@ -59,15 +59,19 @@ constexpr bool kIsFloat = false;
 template <>
 constexpr bool kIsFloat<float> = true;
 
+// Whether rows [begin, end) of the group follow each other in the array.
+inline bool adjacent(const Group& g, int begin, int end) {
+  return g.positions[end - 1] - g.positions[begin] == end - 1 - begin;
+}
+
 // Rows [begin, begin + count) of the group: the array itself where they lie end to end in it, else
 // a copy at `pitch`, with zeros from D on. Products read rows many times: at a wide stride, as in
 // (B, L, H, D), they would fall on few sets of the cache and a page each.
 template <class T>
 inline Rows rows_of(const View& x, const Group& g, int begin, int count, int D, int pitch,
                     float* copy) {
-  const bool adjacent = g.positions[begin + count - 1] - g.positions[begin] == count - 1;
   if constexpr (kIsFloat<T>) {
-    if (adjacent && x.d == 1 && x.l == D && D == pitch) {
+    if (adjacent(g, begin, begin + count) && x.d == 1 && x.l == D && D == pitch) {
       return {row_of<const float>(x, g, begin), D};
     }
   }
@@ -80,42 +84,58 @@ inline Rows rows_of(const View& x, const Group& g, int begin, int count, int D, 
   return {copy, pitch};
 }
 
-// Rows that are read later, asked for a few at a time while products run. Arrays of other layouts
-// than rows end to end lie on many pages, where the processor itself does not look ahead.
+// Whether `count` rows from `begin` on are kLanes in a row of whole vectors of float32.
+template <class T>
+inline bool vectors_in_place(const Group& g, int begin, int count, int D) {
+  return kIsFloat<T> && count == kLanes && D % kLanes == 0 && adjacent(g, begin, begin + count);
+}
+
+// Rows that are read later, asked for a few at a time while products run. Not rows of one line that
+// lie end to end: there the processor itself looks ahead.
 template <class T>
 class Ahead {
  public:
   explicit Ahead(int D) : bytes_(static_cast<int64_t>(D * sizeof(T))) {}
 
   void add(const View& x, const Group& g, int begin, int end) {
-    wanted_[count_++] = {&x, &g, begin, end};
+    const int64_t pitch = x.l * static_cast<int64_t>(sizeof(T));
+    if ((pitch != bytes_ || bytes_ > kLine) && adjacent(g, begin, end)) {
+      const auto* row = reinterpret_cast<const char*>(row_of<const T>(x, g, begin));
+      wanted_[count_++] = {row, pitch, end - begin};
+    }
   }
 
   // From now on a call asks for so many rows that all have been after about `calls`.
   void spread(int calls) {
     int64_t rows = 0;
     for (int i = 0; i < count_; ++i) {
-      rows += wanted_[i].end - wanted_[i].begin;
+      rows += wanted_[i].rows;
     }
     rows_a_call_ = static_cast<int>(rows / (calls + 1) + 1);
   }
 
   void operator()() {
-    for (int n = 0; n < rows_a_call_ && count_ > 0; ++n) {
-      Wanted& w = wanted_[count_ - 1];
-      const auto* row = reinterpret_cast<const char*>(row_of<const T>(*w.x, *w.group, w.begin));
-      for (int64_t byte = 0; byte < bytes_; byte += 64) {
-        __builtin_prefetch(row + byte, 0, 2);
-      }
-      count_ -= ++w.begin >= w.end;
+    if (count_ == 0) {
+      return;
     }
+    Wanted& w = wanted_[count_ - 1];
+    const int rows = smaller(rows_a_call_, w.rows);
+    for (int n = 0; n < rows; ++n, w.row += w.pitch) {
+      for (int64_t byte = 0; byte < bytes_; byte += kLine) {
+        __builtin_prefetch(w.row + byte, 0, 2);
+      }
+    }
+    w.rows -= rows;
+    count_ -= w.rows == 0;
   }
 
  private:
+  static constexpr int64_t kLine = 64;  // bytes of a cache line
+
   struct Wanted {
-    const View* x;
-    const Group* group;
-    int begin, end;
+    const char* row;
+    int64_t pitch;
+    int rows;
   };
 
   int64_t bytes_;
@@ -169,7 +189,7 @@ inline void transpose_from(const Rows& rows, int count, int D, float factor, int
 // Columns [column, column + kLanes) of a D x width matrix, each times its lane of `factor`, as
 // rows at `pitch`, which is D in whole vectors.
 inline void transpose_to(const float* columns, int width, int column, int D, vfloat factor,
-                         float* rows, int pitch) {
+                         float* rows, int64_t pitch) {
   for (int d = 0; d < D; d += kLanes) {
     vfloat block[kLanes];
     for (int c = 0; c < kLanes; ++c) {
