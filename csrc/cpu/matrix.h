@@ -107,8 +107,10 @@ inline void multiply_rows(const Product& p, int i, int j, int rows, const Finish
       return multiply_rows<left, Rows - 1, Vectors>(p, i, j, rows, finish);
     }
   }
-  if constexpr (left == Left::straight && kLanes > 8) {
-    if (p.k == 16) {  // a head dim of 16: too few steps to pay for a loop
+  // A head dim of 16 has too few steps to pay for a loop. Other tiles are too rare to be compiled.
+  if constexpr (left == Left::straight && kLanes > 8 && Vectors > 2 &&
+                Rows >= kTileRows<Vectors> - 1) {
+    if (p.k == 16) {
       return multiply_tile<left, Rows, Vectors, 16>(p, i, j, finish);
     }
   }
