@@ -44,7 +44,7 @@ inline void store(float* p, vfloat v) {
 }
 
 inline vfloat broadcast(float x) {
-  vfloat v;
+  vfloat v = {};
   for (int i = 0; i < kLanes; ++i) {
     v[i] = x;
   }
