@@ -116,6 +116,16 @@ def test_a_constant_added_to_all_scores_changes_nothing(shift: float) -> None:
     assert mx.allclose(ops.masked_attention(*map(mx.array, (q, k, v)), scale=1.0), o, atol=1e-3)
 
 
+@pytest.mark.parametrize("shift", [90.0, 177.5, 300.0, 355.0, 710.0])
+def test_half_the_keys_lie_far_above_the_others(shift: float) -> None:
+    """At 355 = 512 ln(2) the sign and the eight bits of an exponent have wrapped around to 0."""
+    q, k, v = (np.array(x) for x in AttentionProblem((1, 2, 150, 16)).differentiable)
+    q[..., 0], k[..., 0] = 1, np.where(np.arange(150) < 75, 0, shift)
+    o = ops.masked_attention(*map(mx.array, (q, k, v)), scale=1.0)
+    upper = ops.masked_attention(*(mx.array(x[..., 75:, :]) for x in (q, k, v)), scale=1.0)
+    assert mx.allclose(o[..., 75:, :], upper, atol=1e-3)
+
+
 def test_values_that_a_large_weight_would_take_beyond_float32() -> None:
     q, k, v = AttentionProblem((1, 2, 70, 16), score_size=5.0).differentiable
     o = ops.masked_attention(q, k, v)

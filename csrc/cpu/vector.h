@@ -130,9 +130,9 @@ inline vfloat abs(vfloat a) {
   return (vfloat)((vuint)a & 0x7fffffffu);
 }
 
-// 2^x for x up to 127. Below -126 it is 2^-126: zero for every purpose here, and no denormal, which
-// would slow the sums that follow. NaN stays NaN. Relative error below 1.5 ulp.
-// x = n + f with a whole n; 2^f is a minimax fit with 2^0 = 1, relative error 2.0e-9.
+// 2^x; infinity from 128 on. Below -126 it is 2^-126: zero for every purpose here, and no denormal,
+// which would slow the sums that follow. NaN stays NaN. Relative error below 1.5 ulp. x = n + f
+// with a whole n; 2^f is a minimax fit with 2^0 = 1, relative error 2.0e-9.
 [[gnu::always_inline]] inline vfloat exp2(vfloat x) {
   x = max(x, broadcast(-126.0f));
 #if defined(__AVX512F__)
@@ -144,6 +144,7 @@ inline vfloat abs(vfloat a) {
   // n is the integer nearest to x; f is in [-1/2, 1/2].
   constexpr float kFit[] = {0.00015345810970757157f, 0.0013399930903688073f, 0.009618489071726799f,
                             0.05550328642129898f,    0.24022646248340607f,   0.6931471824645996f};
+  x = min(x, broadcast(128.0f));                // beyond it the exponent would wrap around
   const vfloat shift = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
   const vfloat shifted = x + shift;
   const vfloat f = x - (shifted - shift);

@@ -227,7 +227,6 @@ Ahead<T> ahead_of(const AttentionForward& f, const Group& g, int next_key, const
 
 // All keys of the group for the task's panels; false where Reference::zero did not serve and the
 // panels are to be started again.
-
 template <class T, Reference reference>
 bool attend(const AttentionForward& f, const Task& task, const Task* next, Panel* panels, int count,
             const Blocks& b) {
