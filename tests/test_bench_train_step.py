@@ -10,6 +10,7 @@ import pytest
 import train_step as bench
 from click.testing import CliRunner, Result
 from command import PACKAGES
+from model_benchmarks import timed_against_stock_mlx
 from sides import Side, length_sorted_batches
 
 from mlx_esm_kernels.alphabet import ESM1B
@@ -28,17 +29,7 @@ def run(*arguments: str) -> Result:
 
 
 def test_it_prints_and_writes_every_way(tmp_path: Path) -> None:
-    data, picture = tmp_path / "a.json", tmp_path / "a.png"
-    done = run("--against", "mlx", "--json", str(data), "--plot", str(picture))
-    assert done.exit_code == 0, done.output
-    rows = json.loads(data.read_text())["rows"]
-    assert [(r["lengths"], r["way"]) for r in rows] == [
-        (lengths, way) for lengths in ("dense", "real") for way in ("ours", "mlx")
-    ]
-    assert all(r["residues_per_s"] > 0 and r["rate"] > 0 and r["peak_bytes"] > 0 for r in rows)
-    assert all(r["fill"] == 1 for r in rows if r["lengths"] == "dense")
-    assert done.output.count(" residues/s\n") == len(rows)
-    assert picture.stat().st_size > 0
+    timed_against_stock_mlx(run, tmp_path)
 
 
 def test_torch_sides_train(tmp_path: Path) -> None:
