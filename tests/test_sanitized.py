@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TARGETS = ["baseline", "avx2", "avx512"]
+TARGETS = ["baseline", "avx2", "avx512", "avx512_bf16"]
 
 pytestmark = pytest.mark.slow
 

@@ -37,5 +37,8 @@ extern const AdamWKernels adamw_kernels;
 namespace avx512 {
 extern const AdamWKernels adamw_kernels;
 }
+namespace avx512_bf16 {
+extern const AdamWKernels adamw_kernels;
+}
 
 }  // namespace mlx_esm_kernels::cpu

@@ -49,6 +49,18 @@ inline void read_row(const T* from, int64_t stride, int64_t n, float* to) {
   }
 }
 
+// n elements, `stride` apart, as they are.
+template <class T>
+inline void copy_row(const T* from, int64_t stride, int64_t n, void* to) {
+  if (stride == 1) {
+    __builtin_memcpy(to, from, n * sizeof(T));
+    return;
+  }
+  for (int64_t i = 0; i < n; ++i) {
+    __builtin_memcpy(static_cast<char*>(to) + i * sizeof(T), from + i * stride, sizeof(T));
+  }
+}
+
 template <class T>
 inline void write_row(const float* from, int64_t n, T* to) {
   int64_t i = 0;

@@ -19,6 +19,9 @@ std::vector<Target> executable() {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
       targets.push_back(Target::avx512);
+      if (__builtin_cpu_supports("avx512bf16")) {
+        targets.push_back(Target::avx512_bf16);
+      }
     }
   }
 #endif
@@ -50,7 +53,17 @@ Target target() {
 }
 
 const char* target_name(Target target) {
-  return target == Target::avx512 ? "avx512" : target == Target::avx2 ? "avx2" : "baseline";
+  switch (target) {
+    case Target::baseline:
+      return "baseline";
+    case Target::avx2:
+      return "avx2";
+    case Target::avx512:
+      return "avx512";
+    case Target::avx512_bf16:
+      return "avx512_bf16";
+  }
+  return "";
 }
 
 }  // namespace mlx_esm_kernels::cpu

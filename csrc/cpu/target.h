@@ -5,22 +5,24 @@ namespace mlx_esm_kernels::cpu {
 
 enum class Dtype { float32, float16, bfloat16 };
 
-enum class Target { baseline, avx2, avx512 };
+enum class Target { baseline, avx2, avx512, avx512_bf16 };
 
 // The best instruction set that was built in and that this machine executes, or the one that
-// MLX_ESM_KERNELS_CPU_TARGET names ("baseline", "avx2" or "avx512"). Decided once per process.
+// MLX_ESM_KERNELS_CPU_TARGET names: "baseline", "avx2", "avx512" or "avx512_bf16". Decided once per
+// process.
 // Throws std::invalid_argument for a name that is unknown or cannot run here.
 Target target();
 
 const char* target_name(Target target);
 
 // The table of kernels of the instruction set in use; each namespace that bears the name of one has
-// its own. A macro, since a namespace cannot be an argument and two exist only on x86-64.
+// its own. A macro, since a namespace cannot be an argument and all but one exist only on x86-64.
 #ifdef MLX_ESM_KERNELS_X86
-#define MLX_ESM_KERNELS_IN_USE(table)         \
-  (target() == Target::avx512 ? avx512::table \
-   : target() == Target::avx2 ? avx2::table   \
-                              : baseline::table)
+#define MLX_ESM_KERNELS_IN_USE(table)                   \
+  (target() == Target::avx512_bf16 ? avx512_bf16::table \
+   : target() == Target::avx512    ? avx512::table      \
+   : target() == Target::avx2      ? avx2::table        \
+                                   : baseline::table)
 #else
 #define MLX_ESM_KERNELS_IN_USE(table) (baseline::table)
 #endif

@@ -23,5 +23,8 @@ extern const LayerNormKernels layer_norm_kernels;
 namespace avx512 {
 extern const LayerNormKernels layer_norm_kernels;
 }
+namespace avx512_bf16 {
+extern const LayerNormKernels layer_norm_kernels;
+}
 
 }  // namespace mlx_esm_kernels::cpu

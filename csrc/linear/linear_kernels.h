@@ -36,5 +36,8 @@ extern const LinearKernels linear_kernels;
 namespace avx512 {
 extern const LinearKernels linear_kernels;
 }
+namespace avx512_bf16 {
+extern const LinearKernels linear_kernels;
+}
 
 }  // namespace mlx_esm_kernels::cpu

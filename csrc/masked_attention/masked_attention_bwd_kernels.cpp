@@ -80,6 +80,7 @@ void prepare(const AttentionBackward& a, const AttentionWorkspace& ws, const Gro
 // What a task holds: its keys, their gradients, and one panel of queries at a time.
 struct Tile {
   float *k, *v;               // (chunk, D), where the arrays are not read in place
+  float* k_factors;           // likewise
   float *dk, *dv;             // (chunk, pitch), pitch = D in whole vectors
   float *q, *out, *dout;      // (width, pitch), likewise
   float *qt, *dout_t, *dq_t;  // (D, width)
@@ -94,6 +95,7 @@ Tile carve(int D, Arena& arena) {
   Tile t;
   t.k = arena.take(chunk * D);
   t.v = arena.take(chunk * D);
+  t.k_factors = arena.take(chunk * D);
   t.dk = arena.take(chunk * pitch);
   t.dv = arena.take(chunk * pitch);
   t.q = arena.take(kWidth * pitch);
@@ -146,12 +148,20 @@ Queries load_panel(const AttentionBackward& a, const Group& g, Range range, cons
   const int pitch = round_up(a.D);
   const int count = range.end - range.begin;
   const int width = round_up(count);
+  constexpr Element kind = kElement<T>;
   const auto rows = [&](const View& x, float* copy) {
     return rows_of<T>(x, g, range.begin, count, a.D, pitch, copy);
   };
   const Queries x = {range.begin, count, width, rows(a.q, t.q), rows(a.dout, t.dout)};
-  transpose_from(x.q, count, a.D, a.scale * kLog2E, width, t.qt);
-  transpose_from(x.dout, count, a.D, 1.0f, width, t.dout_t);
+  // Memory of t.out, which is not there yet, serves twice.
+  const auto transpose_into = [&](const Rows& wide, const View& view, float factor, float* out) {
+    const Rows factors = kind == Element::float32
+                             ? wide
+                             : factors_of<kind, T>(view, g, range.begin, count, a.D, t.out);
+    transpose_factors<kind>(factors, count, a.D, factor, width, out);
+  };
+  transpose_into(x.q, a.q, a.scale * kLog2E, t.qt);
+  transpose_into(x.dout, a.dout, 1.0f, t.dout_t);
   dot_rows(rows(a.out, t.out), x.dout, count, pitch, width, t.delta);
   const float* lse = a.lse + head_start(a, g);
   for (int i = 0; i < width; ++i) {
@@ -163,8 +173,10 @@ Queries load_panel(const AttentionBackward& a, const Group& g, Range range, cons
 
 // From scores to probabilities while they are in registers. The log-sum-exp is subtracted here: as
 // the start of the score's sum it would cost a rounding at its own size in each of D steps.
+template <Element kind>
 struct Probabilities {
   const float* lse;
+  float factor;
 
   template <int Rows, int Vectors>
   [[gnu::always_inline]] void operator()(vfloat (&tile)[Rows][Vectors], int, int j) const {
@@ -173,7 +185,7 @@ struct Probabilities {
       const vfloat row = load(lse + j + v * kLanes);
 #pragma GCC unroll 12
       for (int r = 0; r < Rows; ++r) {
-        tile[r][v] = exp2(tile[r][v] - row);
+        tile[r][v] = exp2(score<kind>(tile[r][v], factor) - row);
       }
     }
   }
@@ -201,12 +213,15 @@ struct ScoreGradients {
 // The keys that a task owns.
 struct Keys {
   int count;
-  Rows k, v;
+  Rows k;                     // float32
+  Rows k_factors, v_factors;  // of scores and dP
 };
 
 // Five products for one panel and all keys of the task.
 template <class T>
-void backward_panel(int D, const Keys& keys, const Queries& x, const Tile& t, Ahead<T>& ahead) {
+void backward_panel(int D, float factor, const Keys& keys, const Queries& x, const Tile& t,
+                    Ahead<T>& ahead) {
+  constexpr Element kind = kElement<T>;
   const int pitch = round_up(D);
   const int width = x.width;
   const int blocks = (keys.count + kKeys - 1) / kKeys;
@@ -214,11 +229,28 @@ void backward_panel(int D, const Keys& keys, const Queries& x, const Tile& t, Ah
     const Range range = piece(0, keys.count, block, blocks);
     const int n = range.end - range.begin;
     const float* key = keys.k.row(range.begin);
-    const float* value = keys.v.row(range.begin);
-    multiply({n, width, D, key, keys.k.pitch, t.qt, width, t.p, width, Start::zero}, ahead,
-             Probabilities{t.lse});
-    multiply({n, width, D, value, keys.v.pitch, t.dout_t, width, t.ds, width, Start::zero}, ahead,
-             ScoreGradients{t.p, t.delta, width});
+    const Product scores = {n,
+                            width,
+                            elements<kind>(D),
+                            keys.k_factors.row(range.begin),
+                            keys.k_factors.pitch,
+                            t.qt,
+                            width,
+                            t.p,
+                            width,
+                            Start::zero};
+    multiply<Left::straight, kind>(scores, ahead, Probabilities<kind>{t.lse, factor});
+    const Product dp = {n,
+                        width,
+                        elements<kind>(D),
+                        keys.v_factors.row(range.begin),
+                        keys.v_factors.pitch,
+                        t.dout_t,
+                        width,
+                        t.ds,
+                        width,
+                        Start::zero};
+    multiply<Left::straight, kind>(dp, ahead, ScoreGradients{t.p, t.delta, width});
     float* dv = t.dv + range.begin * pitch;
     float* dk = t.dk + range.begin * pitch;
     const Start more = Start::accumulate;
@@ -297,15 +329,20 @@ void backward_keys(const AttentionBackward& a, const AttentionWorkspace& ws, con
   const int keys = task.end - task.begin;
   Arena arena{scratch};
   const Tile t = carve(D, arena);
-  const Keys own = {keys, rows_of<T>(a.k, g, task.begin, keys, D, D, t.k),
-                    rows_of<T>(a.v, g, task.begin, keys, D, D, t.v)};
+  constexpr Element kind = kElement<T>;
+  const Rows wide = rows_of<T>(a.k, g, task.begin, keys, D, D, t.k);
+  const Keys own = {keys, wide,
+                    kind == Element::float32
+                        ? wide
+                        : factors_of<kind, T>(a.k, g, task.begin, keys, D, t.k_factors),
+                    factors_of<kind, T>(a.v, g, task.begin, keys, D, t.v)};
   clear_row(t.dk, keys * pitch);
   clear_row(t.dv, keys * pitch);
   const int panels = panels_of(g.length);
   for (int i = 0; i < panels; ++i) {
     const Queries x = load_panel<T>(a, g, panel(0, g.length, i, panels), t);
     Ahead<T> ahead = ahead_of<T>(a, g, i, panels, next, (4 * keys + D) / 8);
-    backward_panel(D, own, x, t, ahead);
+    backward_panel(D, a.scale * kLog2E, own, x, t, ahead);
     add_in_turn<T>(a, ws, task, x, t, task.turns + i);
   }
   for (int k = 0; k < keys; ++k) {

@@ -104,8 +104,10 @@ void online_softmax(Panel& p, int rows, int keys, float* scores) {
 }
 
 // Makes weights relative to 0 of scores while these are in registers, and adds to their sums.
+template <Element kind>
 struct Weights {
   float* sum;
+  float factor;
 
   template <int Rows, int Vectors>
   [[gnu::always_inline]] void operator()(vfloat (&tile)[Rows][Vectors], int, int j) const {
@@ -114,10 +116,27 @@ struct Weights {
       vfloat total = load(sum + j + v * kLanes);
 #pragma GCC unroll 12
       for (int r = 0; r < Rows; ++r) {
-        tile[r][v] = exp2(tile[r][v]);
+        tile[r][v] = exp2(score<kind>(tile[r][v], factor));
         total += tile[r][v];
       }
       store(sum + j + v * kLanes, total);
+    }
+  }
+};
+
+// Leaves the scores.
+template <Element kind>
+struct Scores {
+  float factor;
+
+  template <int Rows, int Vectors>
+  [[gnu::always_inline]] void operator()(vfloat (&tile)[Rows][Vectors], int, int) const {
+#pragma GCC unroll 12
+    for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < Vectors; ++v) {
+        tile[r][v] = score<kind>(tile[r][v], factor);
+      }
     }
   }
 };
@@ -192,7 +211,7 @@ int64_t scratch_size(int D) {
   return arena.used;
 }
 
-template <class T>
+template <class T, Element kind>
 int load_panels(const AttentionForward& f, const Task& task, Panel* panels, const Blocks& b) {
   const int count = panels_of(task.end - task.begin);
   for (int i = 0; i < count; ++i) {
@@ -201,8 +220,8 @@ int load_panels(const AttentionForward& f, const Task& task, Panel* panels, cons
     p.begin = range.begin;
     p.count = range.end - range.begin;
     p.width = round_up(p.count);
-    const Rows q = rows_of<T>(f.q, task.group, p.begin, p.count, f.D, f.D, b.rows);
-    transpose_from(q, p.count, f.D, f.scale * kLog2E, p.width, p.qt);
+    const Rows q = factors_of<kind, T>(f.q, task.group, p.begin, p.count, f.D, b.rows);
+    transpose_factors<kind>(q, p.count, f.D, f.scale * kLog2E, p.width, p.qt);
     start(f, task.group, Reference::zero, p);
   }
   return count;
@@ -227,28 +246,30 @@ Ahead<T> ahead_of(const AttentionForward& f, const Group& g, int next_key, const
 
 // All keys of the group for the task's panels; false where Reference::zero did not serve and the
 // panels are to be started again.
-template <class T, Reference reference>
+template <class T, Element kind, Reference reference>
 bool attend(const AttentionForward& f, const Task& task, const Task* next, Panel* panels, int count,
             const Blocks& b) {
   const int D = f.D;
+  const float factor = f.scale * kLog2E;
   const Group& g = task.group;
   for (int k = 0; k < g.length; k += kKeys) {
     const int keys = smaller(kKeys, g.length - k);
-    const Rows key = rows_of<T>(f.k, g, k, keys, D, D, b.k);
+    const Rows key = factors_of<kind, T>(f.k, g, k, keys, D, b.k);
     const Rows value = rows_of<T>(f.v, g, k, keys, D, D, b.v);
     Ahead<T> ahead = ahead_of<T>(f, g, k + kKeys, next, count * (keys + D) / 8);
     const Start output = k == 0 && f.bias_k == nullptr ? Start::zero : Start::accumulate;
     for (int i = 0; i < count; ++i) {
       Panel& p = panels[i];
       const int w = p.width;
-      const Product scores = {keys, w, D, key.data, key.pitch, p.qt, w, b.scores, w, Start::zero};
+      const Product scores = {keys, w, elements<kind>(D), key.data, key.pitch,
+                              p.qt, w, b.scores,          w,        Start::zero};
       if constexpr (reference == Reference::zero) {
-        multiply(scores, ahead, Weights{p.sum});
+        multiply<Left::straight, kind>(scores, ahead, Weights<kind>{p.sum, factor});
         if (!in_range(p)) {
           return false;
         }
       } else {
-        multiply(scores, ahead);
+        multiply<Left::straight, kind>(scores, ahead, Scores<kind>{factor});
         online_softmax(p, output == Start::zero ? 0 : D, keys, b.scores);
       }
       multiply<Left::transposed>(
@@ -265,17 +286,17 @@ bool attend(const AttentionForward& f, const Task& task, const Task* next, Panel
   return true;
 }
 
-template <class T>
+template <class T, Element kind>
 void forward_panels(const AttentionForward& f, const Task& task, const Task* next, float* scratch) {
   Arena arena{scratch};
   Panel panels[kPanels];
   const Blocks b = carve(f.D, panels, arena);
-  const int count = load_panels<T>(f, task, panels, b);
-  if (!attend<T, Reference::zero>(f, task, next, panels, count, b)) {
+  const int count = load_panels<T, kind>(f, task, panels, b);
+  if (!attend<T, kind, Reference::zero>(f, task, next, panels, count, b)) {
     for (int i = 0; i < count; ++i) {
       start(f, task.group, Reference::running_maximum, panels[i]);
     }
-    attend<T, Reference::running_maximum>(f, task, next, panels, count, b);
+    attend<T, kind, Reference::running_maximum>(f, task, next, panels, count, b);
   }
   for (int i = 0; i < count; ++i) {
     finish<T>(f, task.group, panels[i], b.rows);
@@ -283,7 +304,13 @@ void forward_panels(const AttentionForward& f, const Task& task, const Task* nex
 }
 
 void forward(const AttentionForward& f, const Task& task, const Task* next, float* scratch) {
-  with_type(f.dtype, [&]<class T>(T) { forward_panels<T>(f, task, next, scratch); });
+  with_type(f.dtype, [&]<class T>(T) {
+    if (f.bias_k == nullptr) {
+      forward_panels<T, kElement<T>>(f, task, next, scratch);
+    } else {  // the bias is float32, and so must be the queries that meet it
+      forward_panels<T, Element::float32>(f, task, next, scratch);
+    }
+  });
 }
 
 }  // namespace

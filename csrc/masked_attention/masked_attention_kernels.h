@@ -72,4 +72,9 @@ extern const AttentionForwardKernels attention_forward_kernels;
 extern const AttentionBackwardKernels attention_backward_kernels;
 }  // namespace avx512
 
+namespace avx512_bf16 {
+extern const AttentionForwardKernels attention_forward_kernels;
+extern const AttentionBackwardKernels attention_backward_kernels;
+}  // namespace avx512_bf16
+
 }  // namespace mlx_esm_kernels::cpu

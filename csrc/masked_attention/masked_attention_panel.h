@@ -84,6 +84,48 @@ inline Rows rows_of(const View& x, const Group& g, int begin, int count, int D, 
   return {copy, pitch};
 }
 
+// What scores and dP are sums of: where the processor multiplies pairs of T's numbers, rows as they
+// are; elsewhere float32.
+template <class T>
+constexpr Element kElement = Element::float32;
+#if defined(__AVX512BF16__)
+template <>
+constexpr Element kElement<BFloat16> = Element::bfloat16_pair;
+#endif
+
+template <Element kind>
+constexpr int elements(int D) {
+  return kind == Element::float32 ? D : (D + 1) / 2;
+}
+
+// Rows [begin, begin + count) of the group for products of `kind`: the array itself where they lie
+// end to end in it, else a copy. An odd D's last pair ends with zero.
+template <Element kind, class T>
+inline Rows factors_of(const View& x, const Group& g, int begin, int count, int D, float* copy) {
+  if constexpr (kind == Element::float32) {
+    return rows_of<T>(x, g, begin, count, D, D, copy);
+  } else {
+    const T* first = row_of<const T>(x, g, begin);
+    const int pitch = elements<kind>(D);
+    if (adjacent(g, begin, begin + count) && x.d == 1 && x.l == D && D % 2 == 0 &&
+        reinterpret_cast<uintptr_t>(first) % sizeof(float) == 0) {
+      return {reinterpret_cast<const float*>(first), pitch};
+    }
+    for (int i = 0; i < count; ++i) {
+      copy[i * pitch + pitch - 1] = 0;
+      copy_row(row_of<const T>(x, g, begin + i), x.d, D, copy + i * pitch);
+    }
+    return {copy, pitch};
+  }
+}
+
+// The score to base 2 of what a product of `kind` gave: pairs are multiplied as they are, float32
+// queries already bear the factor.
+template <Element kind>
+[[gnu::always_inline]] inline vfloat score(vfloat product, float factor) {
+  return kind == Element::float32 ? product : product * factor;
+}
+
 // Whether `count` rows from `begin` on are kLanes in a row of whole vectors of float32.
 template <class T>
 inline bool vectors_in_place(const Group& g, int begin, int count, int D) {
@@ -165,24 +207,54 @@ inline Range panel(int begin, int end, int number, int panels) {
   return {begin + vectors.begin * kLanes, smaller(begin + vectors.end * kLanes, end)};
 }
 
-// The transpose of `count` rows, D x width, times `factor`; columns after `count` are zero.
-inline void transpose_from(const Rows& rows, int count, int D, float factor, int width,
+// kLanes rows of kLanes columns as columns; each row first passes through `each`.
+template <class Each>
+inline void transpose_block(const float* rows, int64_t pitch, const Each& each, float* out,
+                            int64_t out_pitch) {
+  vfloat block[kLanes];
+#pragma GCC unroll 16
+  for (int r = 0; r < kLanes; ++r) {
+    block[r] = each(load(rows + r * pitch));
+  }
+  transpose(block);
+#pragma GCC unroll 16
+  for (int c = 0; c < kLanes; ++c) {
+    store(out + c * out_pitch, block[c]);
+  }
+}
+
+// The transpose of `count` rows, D x width; each row first passes through `each`. Columns after
+// `count` are zero.
+template <class Each>
+inline void transpose_from(const Rows& rows, int count, int D, const Each& each, int width,
                            float* out) {
   for (int i = 0; i < width; i += kLanes) {
     for (int d = 0; d < D; d += kLanes) {
       const int lanes = smaller(kLanes, D - d);
+      if (i + kLanes <= count && lanes == kLanes) {
+        transpose_block(rows.row(i) + d, rows.pitch, each, out + d * width + i, width);
+        continue;
+      }
       vfloat block[kLanes];
       for (int r = 0; r < kLanes; ++r) {
-        const float* row = rows.row(i + r) + d;
-        block[r] = i + r >= count    ? vfloat{}
-                   : lanes == kLanes ? load(row)
-                                     : load_partial(row, lanes);
+        block[r] = i + r < count ? each(load_partial(rows.row(i + r) + d, lanes)) : vfloat{};
       }
       transpose(block);
       for (int c = 0; c < lanes; ++c) {
-        store(out + (d + c) * width + i, block[c] * factor);
+        store(out + (d + c) * width + i, block[c]);
       }
     }
+  }
+}
+
+// The transpose of factors of scores, float32 ones times `factor`.
+template <Element kind>
+inline void transpose_factors(const Rows& rows, int count, int D, float factor, int width,
+                              float* out) {
+  if constexpr (kind == Element::float32) {
+    transpose_from(rows, count, D, [=](vfloat v) { return v * factor; }, width, out);
+  } else {
+    transpose_from(rows, count, elements<kind>(D), [](vfloat v) { return v; }, width, out);
   }
 }
 
@@ -191,9 +263,14 @@ inline void transpose_from(const Rows& rows, int count, int D, float factor, int
 inline void transpose_to(const float* columns, int width, int column, int D, vfloat factor,
                          float* rows, int64_t pitch) {
   for (int d = 0; d < D; d += kLanes) {
+    const float* first = columns + d * width + column;
+    if (d + kLanes <= D) {
+      transpose_block(first, width, [=](vfloat v) { return v * factor; }, rows + d, pitch);
+      continue;
+    }
     vfloat block[kLanes];
     for (int c = 0; c < kLanes; ++c) {
-      block[c] = d + c < D ? load(columns + (d + c) * width + column) * factor : vfloat{};
+      block[c] = d + c < D ? load(first + c * width) * factor : vfloat{};
     }
     transpose(block);
     for (int r = 0; r < kLanes; ++r) {

@@ -30,5 +30,8 @@ extern const EmbeddingKernels embedding_kernels;
 namespace avx512 {
 extern const EmbeddingKernels embedding_kernels;
 }
+namespace avx512_bf16 {
+extern const EmbeddingKernels embedding_kernels;
+}
 
 }  // namespace mlx_esm_kernels::cpu
