@@ -11,6 +11,10 @@ namespace {
 
 constexpr const char* kOp = "adamw";
 
+// Parameters of one primitive. MLX has every output know its siblings: as a single primitive the
+// hundreds of outputs of a model would cost the square of their number.
+constexpr size_t kTogether = 8;
+
 void check_list(const char* name, const Arrays& arrays, const Arrays& weights) {
   if (arrays.size() != weights.size()) {
     fail(kOp, std::string(name) + " must be as many as weights, " + std::to_string(weights.size()) +
@@ -58,18 +62,33 @@ AdamWResult adamw(const AdamWState& old, const Arrays& gradients, const mx::arra
   if (stream.device != mx::Device::cpu || !served) {
     return adamw_composed(old, gradients, rates, options, stream);
   }
-  Arrays inputs = {contiguous_as(rates, mx::float32, stream)};
-  for (const Arrays* list : {&old.weights, &gradients, &old.m, &old.v}) {
-    for (const mx::array& x : *list) {
-      inputs.push_back(mx::contiguous(x, false, stream));
+  const mx::array float_rates = contiguous_as(rates, mx::float32, stream);
+  Arrays dense;
+  for (const mx::array& g : gradients) {
+    dense.push_back(contiguous_as(g, mx::float32, stream));
+  }
+  const mx::array norm = outputs_of(std::make_shared<GradientNorm>(stream, options), dense)[0];
+  AdamWState next;
+  for (size_t begin = 0; begin < gradients.size(); begin += kTogether) {
+    const size_t end = std::min(begin + kTogether, gradients.size());
+    Arrays inputs = {float_rates, norm};
+    const auto add = [&](const Arrays& list) {
+      for (size_t i = begin; i < end; ++i) {
+        inputs.push_back(contiguous_as(list[i], mx::float32, stream));
+      }
+    };
+    add(old.weights);
+    inputs.insert(inputs.end(), dense.begin() + begin, dense.begin() + end);
+    add(old.m);
+    add(old.v);
+    const Arrays outputs = outputs_of(std::make_shared<AdamW>(stream, options), inputs);
+    auto first = outputs.begin();
+    for (Arrays* list : {&next.weights, &next.m, &next.v}) {
+      list->insert(list->end(), first, first + (end - begin));
+      first += end - begin;
     }
   }
-  const Arrays outputs = outputs_of(std::make_shared<AdamW>(stream, options), inputs);
-  const auto list = [&](size_t number) {
-    const auto first = outputs.begin() + 1 + number * gradients.size();
-    return Arrays(first, first + gradients.size());
-  };
-  return {{list(0), list(1), list(2)}, outputs[0]};
+  return {next, norm};
 }
 
 AdamWResult adamw_composed(const AdamWState& old, const Arrays& gradients, const mx::array& rates,
@@ -104,29 +123,37 @@ AdamWResult adamw_composed(const AdamWState& old, const Arrays& gradients, const
   return {next, norm};
 }
 
-Arrays AdamW::jvp(const Arrays&, const Arrays&, const std::vector<int>&) {
+Arrays AdamWPart::jvp(const Arrays&, const Arrays&, const std::vector<int>&) {
   fail(kOp, "a step has no derivative; differentiate the loss, then take the step.");
 }
 
-Arrays AdamW::vjp(const Arrays&, const Arrays&, const std::vector<int>&, const Arrays&) {
+Arrays AdamWPart::vjp(const Arrays&, const Arrays&, const std::vector<int>&, const Arrays&) {
   fail(kOp, "a step has no derivative; differentiate the loss, then take the step.");
 }
 
-Vectorised AdamW::vmap(const Arrays&, const std::vector<int>&) {
+Vectorised AdamWPart::vmap(const Arrays&, const std::vector<int>&) {
   fail(kOp, "a step cannot be vmapped, since its norm is that of all parameters; call it in turn.");
 }
 
+std::vector<mx::Shape> GradientNorm::output_shapes(const Arrays&) {
+  return {{}};
+}
+
+std::vector<mx::Dtype> GradientNorm::output_dtypes(const Arrays&) const {
+  return {mx::float32};
+}
+
 std::vector<mx::Shape> AdamW::output_shapes(const Arrays& inputs) {
-  const size_t count = (inputs.size() - 1) / 4;
-  std::vector<mx::Shape> shapes = {{}};
+  const size_t count = (inputs.size() - 2) / 4;
+  std::vector<mx::Shape> shapes;
   for (size_t i = 0; i < 3 * count; ++i) {
-    shapes.push_back(inputs[1 + i % count].shape());
+    shapes.push_back(inputs[2 + i % count].shape());
   }
   return shapes;
 }
 
 std::vector<mx::Dtype> AdamW::output_dtypes(const Arrays& inputs) const {
-  return std::vector<mx::Dtype>(1 + (inputs.size() - 1) / 4 * 3, mx::float32);
+  return std::vector<mx::Dtype>((inputs.size() - 2) / 4 * 3, mx::float32);
 }
 
 }  // namespace mlx_esm_kernels

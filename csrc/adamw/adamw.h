@@ -32,24 +32,42 @@ AdamWResult adamw(const AdamWState& old, const Arrays& gradients, const mx::arra
 AdamWResult adamw_composed(const AdamWState& old, const Arrays& gradients, const mx::array& rates,
                            const AdamWOptions& options, mx::Stream s);
 
-// Inputs: rates, then all weights, gradients, m and v, float32 and contiguous. Outputs: the norm,
-// then all weights, m and v.
-class AdamW : public OpPrimitiveWith<AdamWOptions> {
+// What both parts of a step are: neither differentiable nor mappable.
+class AdamWPart : public OpPrimitiveWith<AdamWOptions> {
  public:
   using OpPrimitiveWith::OpPrimitiveWith;
 
-  void eval_cpu(const Arrays& inputs, Arrays& outputs) override;
   Arrays jvp(const Arrays& primals, const Arrays& tangents,
              const std::vector<int>& argnums) override;
   Arrays vjp(const Arrays& primals, const Arrays& cotangents, const std::vector<int>& argnums,
              const Arrays& outputs) override;
   Vectorised vmap(const Arrays& inputs, const std::vector<int>& axes) override;
-  std::vector<mx::Shape> output_shapes(const Arrays& inputs) override;
-  std::vector<mx::Dtype> output_dtypes(const Arrays& inputs) const override;
 
   const char* op() const override {
     return "adamw";
   }
+};
+
+// Inputs: all gradients, float32 and contiguous. Output: their norm.
+class GradientNorm : public AdamWPart {
+ public:
+  using AdamWPart::AdamWPart;
+
+  void eval_cpu(const Arrays& inputs, Arrays& outputs) override;
+  std::vector<mx::Shape> output_shapes(const Arrays& inputs) override;
+  std::vector<mx::Dtype> output_dtypes(const Arrays& inputs) const override;
+  DEFINE_NAME(GradientNorm)
+};
+
+// Inputs: rates, the norm, then the weights, gradients, m and v of some parameters, float32 and
+// contiguous. Outputs: their new weights, m and v.
+class AdamW : public AdamWPart {
+ public:
+  using AdamWPart::AdamWPart;
+
+  void eval_cpu(const Arrays& inputs, Arrays& outputs) override;
+  std::vector<mx::Shape> output_shapes(const Arrays& inputs) override;
+  std::vector<mx::Dtype> output_dtypes(const Arrays& inputs) const override;
   DEFINE_NAME(AdamW)
 };
 

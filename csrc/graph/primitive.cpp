@@ -69,6 +69,10 @@ Arrays OpPrimitive::vjp(const Arrays&, const Arrays&, const std::vector<int>&, c
 }
 
 mx::array contiguous_as(const mx::array& x, mx::Dtype dtype, mx::Stream s) {
+  // An array that is there, as parameters are, needs no node of the graph that says so.
+  if (x.dtype() == dtype && x.is_available() && x.flags().row_contiguous) {
+    return x;
+  }
   return mx::contiguous(mx::astype(x, dtype, s), false, s);
 }
 

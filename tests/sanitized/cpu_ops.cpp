@@ -335,7 +335,9 @@ void layer_norm_case(int M, int C, std::mt19937& rng) {
 void adamw_case(int64_t size, std::mt19937& rng) {
   const Floats w = random_floats(size, rng), g = random_floats(size, rng),
                m = random_floats(size, rng), v(size, 0.5f), rates = {0.1f, 0.2f, 0.01f};
-  Floats next_w(size), next_m(size), next_v(size), norm(1);
+  Floats next_w(size), next_m(size), next_v(size);
+  const Floats norm = {
+      gradient_norm({{g.data(), size / 3}, {g.data() + size / 3, size - size / 3}})};
   const AdamWParameter parameter{size,     true,          w.data(),      g.data(),     m.data(),
                                  v.data(), next_w.data(), next_m.data(), next_v.data()};
   adamw_step({0.8f, 0.98f, 0.3f, 1.0f, rates.data(), norm.data(), {parameter}});
