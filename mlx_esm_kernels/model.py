@@ -133,14 +133,17 @@ class ESM1(nn.Module):
     ) -> tuple[mx.array, dict[int, mx.array]]:
         config = self.config
         x = self._embed(tokens, segment_ids)
+        shape = x.shape
         representations = {0: x} if 0 in repr_layers else {}
+        # As rows, once: all but attention works on rows, and each reshape is a node of the graph.
+        x = x.reshape(tokens.size, config.embed_dim)
         for number, layer in enumerate(self.layers, start=1):
             x = layer(x, segment_ids, contacts)
             if number == config.num_layers and config.emb_layer_norm_after:
                 x = _norm(self.emb_layer_norm_after, x)
             if number in repr_layers:
-                representations[number] = x
-        return x, representations
+                representations[number] = x.reshape(shape)
+        return x.reshape(shape), representations
 
     def _embed(self, tokens: mx.array, segment_ids: mx.array) -> mx.array:
         """tokens (B, L) -> representation 0, (B, L, C)."""
@@ -206,10 +209,10 @@ class TransformerLayer(nn.Module):
     def __call__(
         self, x: mx.array, segment_ids: mx.array, contacts: ContactSum | None = None
     ) -> mx.array:
-        """x (B, L, C), segment_ids (B, L) -> (B, L, C); `contacts` gets the queries and keys."""
+        """x (B L, C), segment_ids (B, L) -> (B L, C); `contacts` gets the queries and keys."""
         x, h = _add_norm(self.self_attn_layer_norm, x, None)
         x, h = _add_norm(self.final_layer_norm, x, self.self_attn(h, segment_ids, contacts))
-        h = linear(h, self.fc1.weight, self.fc1.bias, activation="gelu")  # (B, L, FFN)
+        h = linear(h, self.fc1.weight, self.fc1.bias, activation="gelu")  # (B L, FFN)
         return linear(h, self.fc2.weight, self.fc2.bias, residual=x)
 
 
@@ -229,21 +232,17 @@ class SelfAttention(nn.Module):
             self.bias_v = mx.random.normal((1, 1, width), scale=width**-0.5)
 
     def __call__(self, x: mx.array, segment_ids: mx.array, contacts: ContactSum | None) -> mx.array:
-        """x (B, L, C), segment_ids (B, L) -> (B, L, C)."""
+        """x (B L, C), segment_ids (B, L) -> (B L, C)."""
         layers = (self.q_proj, self.k_proj, self.v_proj)
         projected = linears(x, [p.weight for p in layers], [p.bias for p in layers])
-        q, k, v = (self._heads(y) for y in projected)
+        shape = (*segment_ids.shape, self.num_heads, x.shape[-1] // self.num_heads)
+        q, k, v = (y.reshape(shape).swapaxes(1, 2) for y in projected)  # (B, H, L, D), views
         bias_k, bias_v = self._bias("bias_k"), self._bias("bias_v")
         o = masked_attention(q, k, v, segment_ids=segment_ids, bias_k=bias_k, bias_v=bias_v)
         if contacts is not None:
             contacts.add(q, k, bias_k)
         o = o.swapaxes(1, 2).reshape(x.shape)
         return linear(o, self.out_proj.weight, self.out_proj.bias)
-
-    def _heads(self, x: mx.array) -> mx.array:
-        """(B, L, C) -> (B, H, L, D), a view."""
-        batch, length, width = x.shape
-        return x.reshape(batch, length, self.num_heads, width // self.num_heads).swapaxes(1, 2)
 
     def _bias(self, name: str) -> mx.array | None:
         """bias_k or bias_v as (H, D), or None where the model has none."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import mlx.core as mx
-from mlx.nn.utils import value_and_grad
-from mlx.utils import tree_flatten, tree_unflatten
+import mlx.nn as nn
+from mlx.utils import tree_flatten
 
 from .model import ESM1
 from .objective import masked_loss
@@ -41,11 +42,11 @@ class TrainStep:
         keep_freed_memory()
         self.model, self.weight_decay, self.clip_norm = model, weight_decay, clip_norm
         self.steps = 0
-        parameters = dict(tree_flatten(model.trainable_parameters()))
-        self._names = list(parameters)
-        self._moments = [[mx.zeros_like(w) for w in parameters.values()] for _ in range(2)]
+        names, weights = zip(*tree_flatten(model.trainable_parameters()), strict=True)
+        self._places = [_place(model, name) for name in names]
+        self._moments = [[mx.zeros_like(w) for w in weights] for _ in range(2)]
         self._state = [model.state, self._moments]
-        self._loss_and_gradients = value_and_grad(model, masked_loss)
+        self._loss_and_gradients = mx.value_and_grad(self._loss)
         if compiled is None:
             compiled = mx.default_device().type == mx.gpu
         self._run = self._step
@@ -73,12 +74,12 @@ class TrainStep:
         return float(loss), float(norm)
 
     def _step(self, question: tuple[mx.array, ...], rates: mx.array) -> tuple[mx.array, mx.array]:
-        loss, gradients = self._loss_and_gradients(self.model, *question)
-        old, found = (dict(tree_flatten(t)) for t in (self.model.trainable_parameters(), gradients))
+        weights = [module[key] for module, key in self._places]
+        loss, gradients = self._loss_and_gradients(weights, *question)
         m, v = self._moments
         new, self._moments[0], self._moments[1], norm = adamw(
-            [old[name] for name in self._names],
-            [found[name] for name in self._names],
+            weights,
+            gradients,
             m,
             v,
             rates,
@@ -87,8 +88,26 @@ class TrainStep:
             weight_decay=self.weight_decay,
             clip_norm=self.clip_norm,
         )
-        self.model.update(tree_unflatten(list(zip(self._names, new, strict=True))))
+        self._set(new)
         return loss, norm
+
+    def _loss(self, weights: list[mx.array], *question: mx.array) -> mx.array:
+        self._set(weights)
+        return masked_loss(self.model, *question)
+
+    def _set(self, weights: list[mx.array]) -> None:
+        # Place by place: MLX's way over nested dicts takes a tenth of a small model's step.
+        for (module, key), weight in zip(self._places, weights, strict=True):
+            module[key] = weight
+
+
+def _place(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The module that holds the parameter `a.0.b`, and what it calls it."""
+    *path, key = name.split(".")
+    module: Any = model
+    for part in path:
+        module = module[int(part) if isinstance(module, list) else part]
+    return module, key
 
 
 def learning_rate(peak: float, step: int, warmup: int, done: float) -> float:

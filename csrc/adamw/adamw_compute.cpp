@@ -9,8 +9,8 @@ namespace mlx_esm_kernels::cpu {
 
 namespace {
 
-constexpr int64_t kChunk = 1 << 14;        // numbers whose squares are summed at once
-constexpr int64_t kTaskNumbers = 1 << 15;  // and those that are worth a task
+constexpr int64_t kChunk = 1 << 13;        // numbers whose squares are summed at once
+constexpr int64_t kTaskNumbers = 1 << 13;  // and those that are worth a task
 
 const AdamWKernels& kernels() {
   return MLX_ESM_KERNELS_IN_USE(adamw_kernels);
