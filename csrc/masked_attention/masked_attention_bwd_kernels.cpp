@@ -85,7 +85,7 @@ struct Tile {
   float *q, *out, *dout;      // (width, pitch), likewise
   float *qt, *dout_t, *dq_t;  // (D, width)
   float *p, *ds;              // (kKeys, width)
-  float *lse, *delta;         // (width)
+  float *lse, *delta;         // (width), delta times scale
   float* rows;                // (kLanes, pitch)
 };
 
@@ -124,14 +124,25 @@ struct Queries {
   Rows q, dout;
 };
 
-// Dot products of rows of x and y, each in a fixed order: lanes first, then across lanes. Zero from
-// `count` to `width`.
-void dot_rows(const Rows& x, const Rows& y, int count, int pitch, int width, float* out) {
+// Dot products of rows of x and y times `scale`, each in a fixed order: lanes first, then across
+// lanes. Zero from `count` to `width`.
+void dot_rows(const Rows& x, const Rows& y, int count, int pitch, float scale, int width,
+              float* out) {
   for (int i = 0; i < width; i += kLanes) {
     vfloat sums[kLanes] = {};
-    for (int r = 0; r < smaller(kLanes, count - i); ++r) {
+    const auto add_products = [&](int r) {
       for (int d = 0; d < pitch; d += kLanes) {
         sums[r] += load(x.row(i + r) + d) * load(y.row(i + r) + d);
+      }
+    };
+    if (i + kLanes <= count) {
+#pragma GCC unroll 16
+      for (int r = 0; r < kLanes; ++r) {
+        add_products(r);
+      }
+    } else {
+      for (int r = 0; r < count - i; ++r) {
+        add_products(r);
       }
     }
     transpose(sums);
@@ -139,7 +150,7 @@ void dot_rows(const Rows& x, const Rows& y, int count, int pitch, int width, flo
     for (int c = 1; c < kLanes; ++c) {
       total += sums[c];
     }
-    store(out + i, total);
+    store(out + i, total * scale);
   }
 }
 
@@ -161,8 +172,8 @@ Queries load_panel(const AttentionBackward& a, const Group& g, Range range, cons
     transpose_factors<kind>(factors, count, a.D, factor, width, out);
   };
   transpose_into(x.q, a.q, a.scale * kLog2E, t.qt);
-  transpose_into(x.dout, a.dout, 1.0f, t.dout_t);
-  dot_rows(rows(a.out, t.out), x.dout, count, pitch, width, t.delta);
+  transpose_into(x.dout, a.dout, a.scale, t.dout_t);
+  dot_rows(rows(a.out, t.out), x.dout, count, pitch, a.scale, width, t.delta);
   const float* lse = a.lse + head_start(a, g);
   for (int i = 0; i < width; ++i) {
     // A lane without a query gets a log-sum-exp that makes its probabilities vanish.
@@ -191,9 +202,11 @@ struct Probabilities {
   }
 };
 
-// From dP to dS, likewise.
+// From dP to scale dS, likewise: dP and delta bear the scale, so that dq and dk need none.
+template <Element kind>
 struct ScoreGradients {
   const float *p, *delta;
+  float scale;
   int width;
 
   template <int Rows, int Vectors>
@@ -204,7 +217,8 @@ struct ScoreGradients {
       const vfloat row = load(delta + column);
 #pragma GCC unroll 12
       for (int r = 0; r < Rows; ++r) {
-        tile[r][v] = load(p + (i + r) * width + column) * (tile[r][v] - row);
+        const vfloat dp = score<kind>(tile[r][v], scale);
+        tile[r][v] = load(p + (i + r) * width + column) * (dp - row);
       }
     }
   }
@@ -219,7 +233,7 @@ struct Keys {
 
 // Five products for one panel and all keys of the task.
 template <class T>
-void backward_panel(int D, float factor, const Keys& keys, const Queries& x, const Tile& t,
+void backward_panel(int D, float scale, const Keys& keys, const Queries& x, const Tile& t,
                     Ahead<T>& ahead) {
   constexpr Element kind = kElement<T>;
   const int pitch = round_up(D);
@@ -239,7 +253,7 @@ void backward_panel(int D, float factor, const Keys& keys, const Queries& x, con
                             t.p,
                             width,
                             Start::zero};
-    multiply<Left::straight, kind>(scores, ahead, Probabilities<kind>{t.lse, factor});
+    multiply<Left::straight, kind>(scores, ahead, Probabilities<kind>{t.lse, scale * kLog2E});
     const Product dp = {n,
                         width,
                         elements<kind>(D),
@@ -250,10 +264,10 @@ void backward_panel(int D, float factor, const Keys& keys, const Queries& x, con
                         t.ds,
                         width,
                         Start::zero};
-    multiply<Left::straight, kind>(dp, ahead, ScoreGradients{t.p, t.delta, width});
+    multiply<Left::straight, kind>(dp, ahead, ScoreGradients<kind>{t.p, t.delta, scale, width});
     float* dv = t.dv + range.begin * pitch;
     float* dk = t.dk + range.begin * pitch;
-    const Start more = Start::accumulate;
+    const Start more = x.begin == 0 ? Start::zero : Start::accumulate;
     multiply({n, pitch, x.count, t.p, width, x.dout.data, x.dout.pitch, dv, pitch, more}, ahead);
     multiply({n, pitch, x.count, t.ds, width, x.q.data, x.q.pitch, dk, pitch, more}, ahead);
     const Start start = block == 0 ? Start::zero : Start::accumulate;
@@ -280,20 +294,17 @@ void add_in_turn(const AttentionBackward& a, const AttentionWorkspace& ws, const
     const int count = smaller(kLanes, x.count - j);
     if (last && !started && vectors_in_place<T>(g, x.begin + j, count, a.D)) {
       float* row = row_of<float>(a.dq, g, x.begin + j);
-      transpose_to(t.dq_t, x.width, j, a.D, broadcast(a.scale), row, a.dq.l);
+      transpose_to(t.dq_t, x.width, j, a.D, broadcast(1), row, a.dq.l);
       continue;
     }
-    transpose_to(t.dq_t, x.width, j, a.D, broadcast(a.scale), t.rows, pitch);
-    for (int i = j; i < j + count; ++i) {
-      float* row = t.rows + (i - j) * pitch;
-      if (started) {
-        add_row(row_of<float>(ws.dq, g, x.begin + i), a.D, row);
-      }
-      if (last) {
-        write_row(row, a.D, row_of<T>(a.dq, g, x.begin + i));
-      } else {
-        write_row(row, a.D, row_of<float>(ws.dq, g, x.begin + i));
-      }
+    transpose_to(t.dq_t, x.width, j, a.D, broadcast(1), t.rows, pitch);
+    for (int i = 0; started && i < count; ++i) {
+      add_row(row_of<float>(ws.dq, g, x.begin + j + i), a.D, t.rows + i * pitch);
+    }
+    if (last) {
+      write_rows<T>(t.rows, pitch, a.dq, g, x.begin + j, count, a.D);
+    } else {
+      write_rows<float>(t.rows, pitch, ws.dq, g, x.begin + j, count, a.D);
     }
   }
   __atomic_store_n(turn, task.chunk + 1, __ATOMIC_RELEASE);
@@ -336,23 +347,15 @@ void backward_keys(const AttentionBackward& a, const AttentionWorkspace& ws, con
                         ? wide
                         : factors_of<kind, T>(a.k, g, task.begin, keys, D, t.k_factors),
                     factors_of<kind, T>(a.v, g, task.begin, keys, D, t.v)};
-  clear_row(t.dk, keys * pitch);
-  clear_row(t.dv, keys * pitch);
   const int panels = panels_of(g.length);
   for (int i = 0; i < panels; ++i) {
     const Queries x = load_panel<T>(a, g, panel(0, g.length, i, panels), t);
     Ahead<T> ahead = ahead_of<T>(a, g, i, panels, next, (4 * keys + D) / 8);
-    backward_panel(D, a.scale * kLog2E, own, x, t, ahead);
+    backward_panel(D, a.scale, own, x, t, ahead);
     add_in_turn<T>(a, ws, task, x, t, task.turns + i);
   }
-  for (int k = 0; k < keys; ++k) {
-    float* dk = t.dk + k * pitch;
-    for (int d = 0; d < pitch; d += kLanes) {
-      store(dk + d, load(dk + d) * a.scale);
-    }
-    write_row(dk, D, row_of<T>(a.dk, g, task.begin + k));
-    write_row(t.dv + k * pitch, D, row_of<T>(a.dv, g, task.begin + k));
-  }
+  write_rows<T>(t.dk, pitch, a.dk, g, task.begin, keys, D);
+  write_rows<T>(t.dv, pitch, a.dv, g, task.begin, keys, D);
 }
 
 void backward(const AttentionBackward& a, const AttentionWorkspace& ws, const ChunkTask& task,

@@ -175,8 +175,8 @@ void finish(const AttentionForward& f, const Group& g, const Panel& p, float* ro
       continue;
     }
     transpose_to(p.ot, p.width, j, f.D, 1.0f / sum, rows, pitch);
+    write_rows<T>(rows, pitch, f.out, g, i, count, f.D);
     for (int r = 0; r < count; ++r) {
-      write_row(rows + r * pitch, f.D, row_of<T>(f.out, g, i + r));
       lse[g.positions[i + r]] = log_sum[r];
     }
   }

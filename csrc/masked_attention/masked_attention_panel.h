@@ -75,6 +75,10 @@ inline Rows rows_of(const View& x, const Group& g, int begin, int count, int D, 
       return {row_of<const float>(x, g, begin), D};
     }
   }
+  if (adjacent(g, begin, begin + count) && x.d == 1 && x.l == D && D == pitch) {
+    read_row(row_of<const T>(x, g, begin), 1, static_cast<int64_t>(count) * D, copy);
+    return {copy, pitch};
+  }
   for (int i = 0; i < count; ++i) {
     read_row(row_of<const T>(x, g, begin + i), x.d, D, copy + i * pitch);
     for (int d = D; d < pitch; ++d) {
@@ -82,6 +86,19 @@ inline Rows rows_of(const View& x, const Group& g, int begin, int count, int D, 
     }
   }
   return {copy, pitch};
+}
+
+// Writes `count` rows to rows from `begin` on of the group.
+template <class T>
+inline void write_rows(const float* rows, int pitch, const View& x, const Group& g, int begin,
+                       int count, int D) {
+  if (adjacent(g, begin, begin + count) && x.l == D && D == pitch) {
+    write_row(rows, static_cast<int64_t>(count) * D, row_of<T>(x, g, begin));
+    return;
+  }
+  for (int i = 0; i < count; ++i) {
+    write_row(rows + i * pitch, D, row_of<T>(x, g, begin + i));
+  }
 }
 
 // What scores and dP are sums of: where the processor multiplies pairs of T's numbers, rows as they
