@@ -17,6 +17,7 @@ from .config import PRESETS, ESM1Config
 from .contact_head import ContactHead, ContactSum
 from .ops import (
     add_layer_norm,
+    keep_freed_memory,
     layer_norm,
     linear,
     linears,
@@ -48,6 +49,8 @@ class ESM1(nn.Module):
 
     def __init__(self, config: ESM1Config, alphabet: Alphabet | None = None):
         super().__init__()
+        # A pass or a training step frees nearly all that the next one needs again.
+        keep_freed_memory()
         self.config = config
         self.alphabet = config.known_alphabet() if alphabet is None else alphabet
         if disagreement := config.disagreement(self.alphabet):

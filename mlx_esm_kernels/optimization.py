@@ -11,7 +11,7 @@ from mlx.utils import tree_flatten
 
 from .model import ESM1
 from .objective import masked_loss
-from .ops import adamw, keep_freed_memory
+from .ops import adamw
 
 # Shorter memories than Adam's 0.9 and 0.999, for runs of some hundred or thousand steps: on the
 # sample 0.8 saves a quarter of the steps that 0.9 needs. 0.98 is fairseq's for RoBERTa.
@@ -38,8 +38,6 @@ class TrainStep:
     def __init__(
         self, model: ESM1, *, weight_decay: float, clip_norm: float, compiled: bool | None = None
     ) -> None:
-        # A step frees nearly all that the next one needs again.
-        keep_freed_memory()
         self.model, self.weight_decay, self.clip_norm = model, weight_decay, clip_norm
         self.steps = 0
         names, weights = zip(*tree_flatten(model.trainable_parameters()), strict=True)

@@ -1,7 +1,5 @@
 """A training step against float64 numpy, compiled and not; the learning rate of each step."""
 
-import subprocess
-import sys
 from itertools import pairwise
 
 import mlx.core as mx
@@ -94,26 +92,6 @@ def test_a_compiled_step_is_the_same_step():
     for name in expected:
         if not name.endswith("k_proj.bias"):  # see above
             np.testing.assert_allclose(got[name], expected[name], atol=1e-5, err_msg=name)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
-def test_a_step_finds_the_memory_that_the_last_one_freed() -> None:
-    """In a process of its own, since it is for the whole process."""
-    script = (
-        "import resource, sys; import mlx.core as mx; from mlx_esm_kernels import ops\n"
-        "if sys.argv[1] == 'keep': ops.keep_freed_memory()\n"
-        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "touch = lambda: mx.eval(mx.ones((20_000_000,)) + 1)\n"  # 80 MB
-        "touch(); before = faults()\n"
-        "for _ in range(3): touch()\n"
-        "print(faults() - before)\n"
-    )
-    kept, given_back = (
-        int(subprocess.check_output([sys.executable, "-c", script, how])) for how in ("keep", "no")
-    )
-    if given_back < 2_000:
-        pytest.skip("this system uses huge pages unasked")
-    assert kept < 2_000
 
 
 def test_the_padding_row_of_the_position_table_stays_zero():
