@@ -70,6 +70,8 @@ def alternate(
 ) -> dict[str, Timing]:
     """Time each function, in turns, after a warm-up of the same function.
 
+    Freed memory is kept for the process, and so for every function, as where there is a model:
+    otherwise the page faults that a function's outputs cost depend on what was freed before it.
     Before each turn the threads of the one before get time to fall asleep, so that no two pools
     are awake at once. A short function then runs once untimed, which wakes its own threads and
     fills the caches, and is timed for BLOCK_S.
@@ -80,6 +82,7 @@ def alternate(
         budget_s: seconds that the turns of one function may take. One whose warm-up alone takes
             half of it is not run again: the warm-up is its timing.
     """
+    ops.keep_freed_memory()
     first = {name: _timed_once(run) for name, run in runs.items()}
     turns = {
         name: 0 if found.seconds > budget_s / 2 else min(repeats, int(budget_s / found.seconds))

@@ -23,7 +23,7 @@ NOTES = (
     "Each comparison ran in one process, in turns, after a warm-up of the function that is timed; "
     "figures are medians; the timings say of how many calls. A function that needs more than a "
     "second and a half (the largest training step: six) is timed once. What was disturbed by other "
-    "programs was repeated.",
+    "programs was repeated. malloc keeps freed memory, for all sides.",
     "x: the other side's time over ours (for models, our residues a second over the other's). "
     "Several shapes: each has its figure, and the worst decides. Where that falls short, the last "
     "figure is what it would be if our useful work ran at the machine's GEMM rate.",

@@ -268,6 +268,7 @@ NB_MODULE(_ext, m) {
       "cpu_target", [] { return ek::cpu::target_name(ek::cpu::target()); },
       "The instruction set that the CPU kernels use.");
   m.def("keep_freed_memory", &ek::cpu::keep_freed_memory,
-        "Has malloc keep freed memory for the next call; for the whole process, for good.");
+        "Has malloc keep freed memory for the next call; for the whole process, for good. Making a "
+        "model does it; on Linux, ops on their own would else fault their outputs' pages anew.");
   m.def("num_threads", &ek::cpu::num_threads, "How many threads the CPU kernels use.");
 }
