@@ -2,11 +2,20 @@
 
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 from test_console import run_on_terminal
 
 from mlx_esm_kernels.interrupt import StopOnSignal
+
+
+@pytest.fixture(autouse=True)
+def _python_answers_ctrl_c() -> Iterator[None]:
+    """As it does unless a shell started the tests in the background, where SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
