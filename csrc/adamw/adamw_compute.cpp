@@ -9,8 +9,8 @@ namespace mlx_esm_kernels::cpu {
 
 namespace {
 
-constexpr int64_t kChunk = 1 << 13;        // numbers whose squares are summed at once
-constexpr int64_t kTaskNumbers = 1 << 13;  // and those that are worth a task
+// Numbers whose squares are summed at once, and as many as are worth a task.
+constexpr int64_t kChunk = 1 << 13;
 
 const AdamWKernels& kernels() {
   return MLX_ESM_KERNELS_IN_USE(adamw_kernels);
@@ -40,7 +40,7 @@ std::vector<size_t> tasks_of(const std::vector<Chunk>& chunks) {
   int64_t numbers = 0;
   for (size_t i = 0; i < chunks.size(); ++i) {
     numbers += chunks[i].end - chunks[i].begin;
-    if (numbers >= kTaskNumbers || i + 1 == chunks.size()) {
+    if (numbers >= kChunk || i + 1 == chunks.size()) {
       ends.push_back(i + 1);
       numbers = 0;
     }

@@ -28,17 +28,6 @@ struct AdamWKernels {
   void (*update)(const AdamWParameter&, const AdamWFactors&, int64_t begin, int64_t end);
 };
 
-namespace baseline {
-extern const AdamWKernels adamw_kernels;
-}
-namespace avx2 {
-extern const AdamWKernels adamw_kernels;
-}
-namespace avx512 {
-extern const AdamWKernels adamw_kernels;
-}
-namespace avx512_bf16 {
-extern const AdamWKernels adamw_kernels;
-}
+MLX_ESM_KERNELS_DECLARE(AdamWKernels, adamw_kernels)
 
 }  // namespace mlx_esm_kernels::cpu

@@ -9,11 +9,25 @@ enum class Target { baseline, avx2, avx512, avx512_bf16 };
 
 // The best instruction set that was built in and that this machine executes, or the one that
 // MLX_ESM_KERNELS_CPU_TARGET names: "baseline", "avx2", "avx512" or "avx512_bf16". Decided once per
-// process.
-// Throws std::invalid_argument for a name that is unknown or cannot run here.
+// process. Throws std::invalid_argument for a name that is unknown or cannot run here.
 Target target();
 
 const char* target_name(Target target);
+
+// Declares a table of kernels in the namespace of each instruction set.
+#define MLX_ESM_KERNELS_DECLARE(Type, table) \
+  namespace baseline {                       \
+  extern const Type table;                   \
+  }                                          \
+  namespace avx2 {                           \
+  extern const Type table;                   \
+  }                                          \
+  namespace avx512 {                         \
+  extern const Type table;                   \
+  }                                          \
+  namespace avx512_bf16 {                    \
+  extern const Type table;                   \
+  }
 
 // The table of kernels of the instruction set in use; each namespace that bears the name of one has
 // its own. A macro, since a namespace cannot be an argument and all but one exist only on x86-64.

@@ -14,17 +14,6 @@ struct LayerNormKernels {
                    float* dbias, float* rows);
 };
 
-namespace baseline {
-extern const LayerNormKernels layer_norm_kernels;
-}
-namespace avx2 {
-extern const LayerNormKernels layer_norm_kernels;
-}
-namespace avx512 {
-extern const LayerNormKernels layer_norm_kernels;
-}
-namespace avx512_bf16 {
-extern const LayerNormKernels layer_norm_kernels;
-}
+MLX_ESM_KERNELS_DECLARE(LayerNormKernels, layer_norm_kernels)
 
 }  // namespace mlx_esm_kernels::cpu

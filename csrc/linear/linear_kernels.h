@@ -27,17 +27,6 @@ struct LinearKernels {
                          float* row);
 };
 
-namespace baseline {
-extern const LinearKernels linear_kernels;
-}
-namespace avx2 {
-extern const LinearKernels linear_kernels;
-}
-namespace avx512 {
-extern const LinearKernels linear_kernels;
-}
-namespace avx512_bf16 {
-extern const LinearKernels linear_kernels;
-}
+MLX_ESM_KERNELS_DECLARE(LinearKernels, linear_kernels)
 
 }  // namespace mlx_esm_kernels::cpu

@@ -196,7 +196,7 @@ struct Probabilities {
       const vfloat row = load(lse + j + v * kLanes);
 #pragma GCC unroll 12
       for (int r = 0; r < Rows; ++r) {
-        tile[r][v] = exp2(score<kind>(tile[r][v], factor) - row);
+        tile[r][v] = exp2(scaled<kind>(tile[r][v], factor) - row);
       }
     }
   }
@@ -217,7 +217,7 @@ struct ScoreGradients {
       const vfloat row = load(delta + column);
 #pragma GCC unroll 12
       for (int r = 0; r < Rows; ++r) {
-        const vfloat dp = score<kind>(tile[r][v], scale);
+        const vfloat dp = scaled<kind>(tile[r][v], scale);
         tile[r][v] = load(p + (i + r) * width + column) * (dp - row);
       }
     }
@@ -243,28 +243,14 @@ void backward_panel(int D, float scale, const Keys& keys, const Queries& x, cons
     const Range range = piece(0, keys.count, block, blocks);
     const int n = range.end - range.begin;
     const float* key = keys.k.row(range.begin);
-    const Product scores = {n,
-                            width,
-                            elements<kind>(D),
-                            keys.k_factors.row(range.begin),
-                            keys.k_factors.pitch,
-                            t.qt,
-                            width,
-                            t.p,
-                            width,
-                            Start::zero};
-    multiply<Left::straight, kind>(scores, ahead, Probabilities<kind>{t.lse, scale * kLog2E});
-    const Product dp = {n,
-                        width,
-                        elements<kind>(D),
-                        keys.v_factors.row(range.begin),
-                        keys.v_factors.pitch,
-                        t.dout_t,
-                        width,
-                        t.ds,
-                        width,
-                        Start::zero};
-    multiply<Left::straight, kind>(dp, ahead, ScoreGradients<kind>{t.p, t.delta, scale, width});
+    const auto of_inputs = [&](const Rows& left, const float* right, float* out) {
+      return Product{n,   width, elements<kind>(D), left.row(range.begin), left.pitch, right, width,
+                     out, width, Start::zero};
+    };
+    multiply<Left::straight, kind>(of_inputs(keys.k_factors, t.qt, t.p), ahead,
+                                   Probabilities<kind>{t.lse, scale * kLog2E});
+    multiply<Left::straight, kind>(of_inputs(keys.v_factors, t.dout_t, t.ds), ahead,
+                                   ScoreGradients<kind>{t.p, t.delta, scale, width});
     float* dv = t.dv + range.begin * pitch;
     float* dk = t.dk + range.begin * pitch;
     const Start more = x.begin == 0 ? Start::zero : Start::accumulate;

@@ -116,7 +116,7 @@ struct Weights {
       vfloat total = load(sum + j + v * kLanes);
 #pragma GCC unroll 12
       for (int r = 0; r < Rows; ++r) {
-        tile[r][v] = exp2(score<kind>(tile[r][v], factor));
+        tile[r][v] = exp2(scaled<kind>(tile[r][v], factor));
         total += tile[r][v];
       }
       store(sum + j + v * kLanes, total);
@@ -135,7 +135,7 @@ struct Scores {
     for (int r = 0; r < Rows; ++r) {
 #pragma GCC unroll 4
       for (int v = 0; v < Vectors; ++v) {
-        tile[r][v] = score<kind>(tile[r][v], factor);
+        tile[r][v] = scaled<kind>(tile[r][v], factor);
       }
     }
   }

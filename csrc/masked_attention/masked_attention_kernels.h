@@ -57,24 +57,7 @@ struct AttentionBackwardKernels {
                    const ChunkTask* next, float* scratch);
 };
 
-namespace baseline {
-extern const AttentionForwardKernels attention_forward_kernels;
-extern const AttentionBackwardKernels attention_backward_kernels;
-}  // namespace baseline
-
-namespace avx2 {
-extern const AttentionForwardKernels attention_forward_kernels;
-extern const AttentionBackwardKernels attention_backward_kernels;
-}  // namespace avx2
-
-namespace avx512 {
-extern const AttentionForwardKernels attention_forward_kernels;
-extern const AttentionBackwardKernels attention_backward_kernels;
-}  // namespace avx512
-
-namespace avx512_bf16 {
-extern const AttentionForwardKernels attention_forward_kernels;
-extern const AttentionBackwardKernels attention_backward_kernels;
-}  // namespace avx512_bf16
+MLX_ESM_KERNELS_DECLARE(AttentionForwardKernels, attention_forward_kernels)
+MLX_ESM_KERNELS_DECLARE(AttentionBackwardKernels, attention_backward_kernels)
 
 }  // namespace mlx_esm_kernels::cpu

@@ -136,10 +136,10 @@ inline Rows factors_of(const View& x, const Group& g, int begin, int count, int 
   }
 }
 
-// The score to base 2 of what a product of `kind` gave: pairs are multiplied as they are, float32
-// queries already bear the factor.
+// What a product of `kind` means, a score to base 2 or scale dP: pairs are multiplied as they are,
+// the transposed float32 factors already bear the factor.
 template <Element kind>
-[[gnu::always_inline]] inline vfloat score(vfloat product, float factor) {
+[[gnu::always_inline]] inline vfloat scaled(vfloat product, float factor) {
   return kind == Element::float32 ? product : product * factor;
 }
 

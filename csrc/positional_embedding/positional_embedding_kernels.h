@@ -21,17 +21,6 @@ struct EmbeddingKernels {
                    float* scratch);
 };
 
-namespace baseline {
-extern const EmbeddingKernels embedding_kernels;
-}
-namespace avx2 {
-extern const EmbeddingKernels embedding_kernels;
-}
-namespace avx512 {
-extern const EmbeddingKernels embedding_kernels;
-}
-namespace avx512_bf16 {
-extern const EmbeddingKernels embedding_kernels;
-}
+MLX_ESM_KERNELS_DECLARE(EmbeddingKernels, embedding_kernels)
 
 }  // namespace mlx_esm_kernels::cpu
