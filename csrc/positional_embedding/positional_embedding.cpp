@@ -86,12 +86,14 @@ mx::array positional_embedding(const mx::array& tokens, const mx::array& token_t
   const EmbeddingOperands x{tokens, token_table, position_table, segment_ids};
   check_shapes(x);
   const mx::Stream stream = mx::to_stream(s);
-  const EmbeddingOptions options{padding_idx,
-                                 mask_idx,
-                                 segment_ids.has_value(),
-                                 token_table.shape(0),
-                                 position_table.shape(0),
-                                 metal::runs_on(stream)};
+  EmbeddingOptions options{
+      .padding_idx = padding_idx,
+      .mask_idx = mask_idx,
+      .has_segments = segment_ids.has_value(),
+      .vocab = token_table.shape(0),
+      .positions = position_table.shape(0),
+      .on_metal = metal::runs_on(stream),
+  };
   check_indices(options);
   const int B = tokens.shape(0), L = tokens.shape(1), C = token_table.shape(1);
   if (B == 0 || L == 0 || C == 0) {
@@ -104,6 +106,7 @@ mx::array positional_embedding(const mx::array& tokens, const mx::array& token_t
   if (has_values(tokens) && (!segment_ids || has_values(*segment_ids))) {
     mx::eval(inputs);
     check_values(inputs[0], segment_ids ? &inputs[1] : nullptr, options);
+    options.checked = true;
   }
   if (!fused || (stream.device != mx::Device::cpu && !options.on_metal)) {
     return positional_embedding_composed(x, options, stream);

@@ -21,6 +21,7 @@ struct EmbeddingOptions {
   std::optional<int> mask_idx;  // absent: no token dropout
   bool has_segments;
   int vocab, positions;  // V and P
+  bool checked = false;  // the values of tokens were seen, and are right
   bool on_metal = false;
 
   bool operator==(const EmbeddingOptions&) const = default;

@@ -27,6 +27,16 @@ cpu::EmbeddingInputs common(const Arrays& inputs, const EmbeddingOptions& option
   return in;
 }
 
+// Tokens that were hidden at the call are checked here and not in the task that is queued: MLX
+// keeps a task's error for its stream, where it can meet a later evaluation that has nothing to do
+// with it.
+void check_hidden(const Arrays& inputs, const EmbeddingOptions& options, mx::Stream stream) {
+  if (!options.checked) {
+    mx::synchronize(stream);
+    cpu::check_embedding(common(inputs, options));
+  }
+}
+
 }  // namespace
 
 void PositionalEmbedding::eval_cpu(const Arrays& inputs, Arrays& outputs) {
@@ -34,6 +44,7 @@ void PositionalEmbedding::eval_cpu(const Arrays& inputs, Arrays& outputs) {
     eval_gpu(inputs, outputs);
     return;
   }
+  check_hidden(inputs, options_, stream());
   cpu::allocate(outputs);
   const size_t tables = options_.has_segments ? 2 : 1;
   cpu::EmbeddingForward args{common(inputs, options_), table(inputs[tables]),
@@ -46,6 +57,7 @@ void PositionalEmbeddingVJP::eval_cpu(const Arrays& inputs, Arrays& outputs) {
     eval_gpu(inputs, outputs);
     return;
   }
+  check_hidden(inputs, options_, stream());
   cpu::allocate(outputs);
   const mx::array& dout = inputs.back();
   const mx::Strides& strides = dout.strides();
