@@ -103,6 +103,13 @@ def test_padding_is_exactly_zero() -> None:
     assert x[0, [1, 3]].all()
 
 
+def test_padding_alone_needs_no_position() -> None:
+    x = ops.positional_embedding(
+        mx.array([[1, 1]]), mx.ones((33, 4)), mx.ones((1, 4)), padding_idx=1
+    )
+    assert not np.array(x).any()
+
+
 def test_token_dropout_scales_by_what_was_masked_in_the_own_segment() -> None:
     tokens = [[CLS, 5, MASK, EOS, CLS, 5, 5, EOS, MASK, MASK]]
     ids = [[1, 1, 1, 1, 2, 2, 2, 2, 3, 3]]

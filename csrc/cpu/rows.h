@@ -72,15 +72,11 @@ inline void write_row(const float* from, int64_t n, T* to) {
   }
 }
 
-inline void add_row(const float* from, int64_t n, float* to) {
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    store(to + i, load(to + i) + load(from + i));
-  }
-  if (i < n) {
-    const int rest = static_cast<int>(n - i);
-    store_partial(to + i, load_partial(to + i, rest) + load_partial(from + i, rest), rest);
-  }
+template <class T>
+inline void add_row(const T* from, int64_t n, float* to) {
+  for_each_vector(n, [&](int64_t i, int count) {
+    store_some(to + i, load_some(to + i, count) + load_some(from + i, count), count);
+  });
 }
 
 template <class T>

@@ -1,26 +1,21 @@
 #include "cpu/segments.h"
 
+#include <algorithm>
 #include <numeric>
-#include <unordered_map>
 
 namespace mlx_esm_kernels::cpu {
 
 namespace {
 
-// Numbers the ids of one row 0, 1, ... by first appearance, padding -1; returns how many there are.
+// Numbers the positions of one row by their segments; returns how many segments there are.
 int number_segments(const int64_t* ids, int length, std::vector<int32_t>& number) {
-  std::unordered_map<int64_t, int32_t> seen;
-  int64_t previous = 0;
-  int32_t current = -1;
+  SegmentNumbers numbers;
+  int count = 0;
   for (int l = 0; l < length; ++l) {
-    if (ids[l] != previous) {
-      previous = ids[l];
-      const auto fresh = static_cast<int32_t>(seen.size());
-      current = previous == 0 ? -1 : seen.try_emplace(previous, fresh).first->second;
-    }
-    number[l] = current;
+    number[l] = numbers.of(ids[l]);
+    count = std::max(count, number[l] + 1);
   }
-  return static_cast<int>(seen.size());
+  return count;
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 #include "positional_embedding/positional_embedding_compute.h"
 
 #include <algorithm>
+#include <memory>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -13,8 +15,8 @@ namespace mlx_esm_kernels::cpu {
 
 namespace {
 
-constexpr int64_t kRows = 64;  // output rows of a task of forward
-constexpr int kColumns = 16;   // columns that a task of backward owns: a cache line of float32
+constexpr int64_t kForwardRows = 64;    // of the output, to a task
+constexpr int64_t kBackwardRows = 512;  // of dout and of dposition_table, to a task
 
 const EmbeddingKernels& kernels() {
   return MLX_ESM_KERNELS_IN_USE(embedding_kernels);
@@ -28,57 +30,140 @@ std::string place(int64_t at, int length) {
   return "[" + std::to_string(at / length) + ", " + std::to_string(at % length) + "]";
 }
 
-// The segment of every token that is not padding, 0 for the others.
-std::vector<int64_t> segments_without_padding(const EmbeddingInputs& in) {
-  const int64_t size = static_cast<int64_t>(in.B) * in.L;
-  std::vector<int64_t> ids(size);
-  for (int64_t i = 0; i < size; ++i) {
-    const int64_t token = in.tokens[i];
-    const int64_t segment = in.segment_ids == nullptr ? 1 : in.segment_ids[i];
-    ids[i] = token == in.padding_idx ? 0 : segment;
-    if (ids[i] != 0 && (token < 0 || token >= in.vocab)) {
-      fail("tokens must be in [0, " + std::to_string(in.vocab) +
-           "), the rows of token_table; got " + std::to_string(token) + " at " + place(i, in.L) +
-           ".");
-    }
-  }
-  return ids;
+// What has been seen of a segment, padding apart.
+struct Seen {
+  int32_t length = 0, masked = 0;
+};
+
+float token_scale(const Seen& segment) {
+  const float kept = 1.0f - static_cast<float>(segment.masked) / static_cast<float>(segment.length);
+  return segment.masked == segment.length ? 0.0f : kKeptInTraining / kept;
 }
 
-float token_scale(const EmbeddingInputs& in, const int64_t* tokens, const int32_t* order, int n) {
-  if (!in.token_dropout) {
-    return 1.0f;
+void check_token(const EmbeddingInputs& in, int64_t at) {
+  const int64_t token = in.tokens[at];
+  if (token < 0 || token >= in.vocab) {
+    fail("tokens must be in [0, " + std::to_string(in.vocab) + "), the rows of token_table; got " +
+         std::to_string(token) + " at " + place(at, in.L) + ".");
   }
-  const auto masked =
-      std::count_if(order, order + n, [&](int32_t l) { return tokens[l] == in.mask_idx; });
-  const float kept = 1.0f - static_cast<float>(masked) / static_cast<float>(n);
-  return masked == n ? 0.0f : kKeptInTraining / kept;
+}
+
+void check_lengths(const EmbeddingInputs& in, const std::vector<Seen>& segments, int b) {
+  int32_t longest = 0;
+  for (const Seen& s : segments) {
+    longest = std::max(longest, s.length);
+  }
+  if (longest > 0 && in.padding_idx + longest >= in.positions) {
+    fail("position_table must have more than padding_idx + length = " +
+         std::to_string(in.padding_idx) + " + " + std::to_string(longest) +
+         " rows for the longest sequence (batch row " + std::to_string(b) + "); got " +
+         std::to_string(in.positions) + " rows. Crop the sequence or use a longer table.");
+  }
+}
+
+// Positions [begin, end) of one row, all of one segment.
+struct Run {
+  int begin, end;
+  int32_t segment;
+};
+
+// The runs of batch row b, padding apart.
+std::vector<Run> find_runs(const EmbeddingInputs& in, int b) {
+  if (in.segment_ids == nullptr) {
+    return {{0, in.L, 0}};
+  }
+  const int64_t* ids = in.segment_ids + static_cast<int64_t>(b) * in.L;
+  SegmentNumbers numbers;
+  std::vector<Run> runs;
+  for (int begin = 0, end = 0; begin < in.L; begin = end) {
+    end = static_cast<int>(
+        std::find_if(ids + begin, ids + in.L, [&](int64_t id) { return id != ids[begin]; }) - ids);
+    if (ids[begin] != 0) {
+      runs.push_back({begin, end, numbers.of(ids[begin])});
+    }
+  }
+  return runs;
+}
+
+// Fills in the sources of batch row b; those of padding stay as they come.
+void find_sources_of_row(const EmbeddingInputs& in, int b, Source* sources) {
+  const int64_t row = static_cast<int64_t>(b) * in.L;
+  const std::vector<Run> runs = find_runs(in, b);
+  std::vector<Seen> segments;
+  for (const Run& run : runs) {
+    if (run.segment == static_cast<int32_t>(segments.size())) {
+      segments.emplace_back();
+    }
+    Seen seen = segments[run.segment];
+    for (int l = run.begin; l < run.end; ++l) {
+      const int64_t token = in.tokens[row + l];
+      if (token == in.padding_idx) {
+        continue;
+      }
+      check_token(in, row + l);
+      ++seen.length;
+      seen.masked += token == in.mask_idx;
+      sources[l] = {static_cast<int32_t>(token), static_cast<int32_t>(in.padding_idx + seen.length),
+                    1.0f};
+    }
+    segments[run.segment] = seen;
+  }
+  check_lengths(in, segments, b);
+  if (!in.token_dropout) {
+    return;
+  }
+  for (const Run& run : runs) {
+    const float scale = token_scale(segments[run.segment]);
+    for (int l = run.begin; l < run.end; ++l) {
+      sources[l].scale = sources[l].token == in.mask_idx ? 0.0f : scale;
+    }
+  }
 }
 
 std::vector<Source> find_sources(const EmbeddingInputs& in) {
-  const std::vector<int64_t> ids = segments_without_padding(in);
-  const Segments grouped = group_by_segment(ids.data(), in.B, in.L);
-  std::vector<Source> sources(ids.size(), Source{0, -1, 0.0f});
-  for (const Segment& s : grouped.segments) {
-    const int64_t last = in.padding_idx + s.length;
-    if (last >= in.positions) {
-      fail("position_table must have more than padding_idx + length = " +
-           std::to_string(in.padding_idx) + " + " + std::to_string(s.length) +
-           " rows for the longest sequence (batch row " + std::to_string(s.batch) + "); got " +
-           std::to_string(in.positions) + " rows. Crop the sequence or use a longer table.");
-    }
-    const int64_t row = static_cast<int64_t>(s.batch) * in.L;
-    const int32_t* order = grouped.order.data() + s.begin;
-    const float scale = token_scale(in, in.tokens + row, order, s.length);
-    for (int i = 0; i < s.length; ++i) {
-      const int64_t token = in.tokens[row + order[i]];
-      const bool dropped = in.token_dropout && token == in.mask_idx;
-      sources[row + order[i]] = {static_cast<int32_t>(token),
-                                 static_cast<int32_t>(in.padding_idx + 1 + i),
-                                 dropped ? 0.0f : scale};
-    }
+  std::vector<Source> sources(static_cast<size_t>(in.B) * in.L, Source{0, -1, 0.0f});
+  for (int b = 0; b < in.B; ++b) {
+    find_sources_of_row(in, b, sources.data() + static_cast<int64_t>(b) * in.L);
   }
   return sources;
+}
+
+// The rows of the batch in order of their positions.
+struct Positions {
+  std::vector<int64_t> starts, rows;
+};
+
+Positions group_by_position(const std::vector<Source>& sources, int64_t positions) {
+  std::vector<int64_t> starts(positions + 1, 0);
+  for (const Source& s : sources) {
+    if (s.position >= 0) {
+      ++starts[s.position + 1];
+    }
+  }
+  std::partial_sum(starts.begin(), starts.end(), starts.begin());
+  std::vector<int64_t> rows(starts.back()), next(starts);
+  for (size_t i = 0; i < sources.size(); ++i) {
+    if (sources[i].position >= 0) {
+      rows[next[sources[i].position]++] = static_cast<int64_t>(i);
+    }
+  }
+  return {std::move(starts), std::move(rows)};
+}
+
+// Where the tasks of backward begin, and the end: about as much work for each. A task has a table
+// of tokens of its own, so it is no smaller than that table.
+std::vector<int64_t> cut(const Positions& by, int64_t vocab) {
+  const int64_t positions = static_cast<int64_t>(by.starts.size()) - 1;
+  const int64_t weight = positions + by.starts[positions];
+  const int64_t tasks = std::max<int64_t>(1, weight / std::max(kBackwardRows, vocab));
+  std::vector<int64_t> cuts = {0};
+  for (int64_t p = 1; p < positions; ++p) {
+    if ((p + by.starts[p]) * tasks >= weight * static_cast<int64_t>(cuts.size())) {
+      cuts.push_back(p);
+    }
+  }
+  cuts.push_back(positions);
+  return cuts;
 }
 
 }  // namespace
@@ -90,19 +175,24 @@ void check_embedding(const EmbeddingInputs& in) {
 void embedding_forward(const EmbeddingForward& f) {
   const std::vector<Source> sources = find_sources(f);
   const auto rows = static_cast<int64_t>(sources.size());
-  parallel_for(pieces(rows, kRows), [&](int64_t i) {
-    const int64_t end = std::min(rows, (i + 1) * kRows);
-    kernels().forward(f, sources.data(), i * kRows, end, thread_scratch(2 * f.C));
+  parallel_for(pieces(rows, kForwardRows), [&](int64_t i) {
+    const int64_t end = std::min(rows, (i + 1) * kForwardRows);
+    kernels().forward(f, sources.data(), i * kForwardRows, end, thread_scratch(2 * f.C));
   });
 }
 
 void embedding_backward(const EmbeddingBackward& a) {
   const std::vector<Source> sources = find_sources(a);
-  parallel_for(pieces(a.C, kColumns), [&](int64_t i) {
-    const int begin = static_cast<int>(i) * kColumns;
-    const int end = std::min(a.C, begin + kColumns);
-    float* scratch = thread_scratch((a.vocab + a.positions + 1) * (end - begin));
-    kernels().backward(a, sources.data(), begin, end, scratch);
+  const Positions by = group_by_position(sources, a.positions);
+  const std::vector<int64_t> cuts = cut(by, a.vocab);
+  const int64_t tasks = static_cast<int64_t>(cuts.size()) - 1, size = a.vocab * a.C;
+  const std::unique_ptr<float[]> tables(new float[tasks * size]);
+  parallel_for(tasks, [&](int64_t i) {
+    kernels().backward(a, sources.data(), {by.starts.data(), by.rows.data()}, cuts[i], cuts[i + 1],
+                       tables.get() + i * size, thread_scratch(2 * a.C));
+  });
+  parallel_for(a.vocab, [&](int64_t token) {
+    kernels().sum_tokens(a, tables.get(), tasks, token, thread_scratch(a.C));
   });
 }
 

@@ -47,7 +47,7 @@ void check_embedding(const EmbeddingInputs& args);
 // Both throw as check_embedding does, before they write.
 void embedding_forward(const EmbeddingForward& args);
 
-// Deterministic: every table element is summed by one owner in the order of the batch.
+// Deterministic: what a task adds up, and in which order, does not depend on the threads.
 void embedding_backward(const EmbeddingBackward& args);
 
 }  // namespace mlx_esm_kernels::cpu

@@ -8,29 +8,25 @@ namespace mlx_esm_kernels::cpu::CPU_TARGET {
 
 namespace {
 
-// to += factor * from; rows are short, so a scalar tail would cost as much as the rest.
-void add_row(float* to, const float* from, float factor, int64_t n) {
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    store(to + i, load(to + i) + factor * load(from + i));
+// n elements, `stride` apart, side by side: where they lie, or copied to `scratch`.
+template <class T>
+const T* side_by_side(const T* from, int64_t stride, int64_t n, float* scratch) {
+  if (stride == 1) {
+    return from;
   }
-  if (i < n) {
-    const int rest = static_cast<int>(n - i);
-    store_partial(to + i, load_partial(to + i, rest) + factor * load_partial(from + i, rest), rest);
-  }
+  copy_row(from, stride, n, scratch);
+  return reinterpret_cast<const T*>(scratch);
 }
 
 template <class T>
-void read_table(const Table& table, int64_t row, int64_t n, float* to) {
+const T* table_row(const Table& table, int64_t row, int64_t n, float* scratch) {
   const T* from = static_cast<const T*>(table.data) + row * table.row_stride;
-  read_row(from, table.column_stride, n, to);
+  return side_by_side(from, table.column_stride, n, scratch);
 }
 
 template <class T>
 void forward_rows(const EmbeddingForward& f, const Source* sources, int64_t begin, int64_t end,
                   float* scratch) {
-  float* sum = scratch;
-  float* token = scratch + f.C;
   for (int64_t i = begin; i < end; ++i) {
     const Source& s = sources[i];
     T* out = static_cast<T*>(f.out) + i * f.C;
@@ -38,13 +34,17 @@ void forward_rows(const EmbeddingForward& f, const Source* sources, int64_t begi
       clear_row(out, f.C);
       continue;
     }
-    read_table<T>(f.position_table, s.position, f.C, sum);
+    const T* position = table_row<T>(f.position_table, s.position, f.C, scratch);
     // A dropped token's row is not read: 0 * inf would be NaN.
-    if (s.scale != 0) {
-      read_table<T>(f.token_table, s.token, f.C, token);
-      add_row(sum, token, s.scale, f.C);
+    if (s.scale == 0) {
+      copy_row(position, 1, f.C, out);
+      continue;
     }
-    write_row(sum, f.C, out);
+    const T* token = table_row<T>(f.token_table, s.token, f.C, scratch + f.C);
+    for_each_vector(f.C, [&](int64_t c, int count) {
+      const vfloat sum = load_some(position + c, count) + s.scale * load_some(token + c, count);
+      store_some(out + c, sum, count);
+    });
   }
 }
 
@@ -54,42 +54,72 @@ void forward(const EmbeddingForward& f, const Source* sources, int64_t begin, in
 }
 
 template <class T>
-void backward_columns(const EmbeddingBackward& a, const Source* sources, int begin, int end,
-                      float* scratch) {
-  const int width = end - begin;
-  float* tokens = scratch;
-  float* positions = tokens + a.vocab * width;
-  float* row = positions + a.positions * width;
-  clear_row(scratch, (a.vocab + a.positions) * width);
-  for (int b = 0; b < a.B; ++b) {
-    for (int l = 0; l < a.L; ++l) {
-      const Source& s = sources[static_cast<int64_t>(b) * a.L + l];
-      if (s.position < 0) {
-        continue;
-      }
-      const T* dout = static_cast<const T*>(a.dout) + b * a.b_stride + l * a.l_stride;
-      read_row(dout + begin * a.c_stride, a.c_stride, width, row);
-      add_row(positions + static_cast<int64_t>(s.position) * width, row, 1.0f, width);
-      if (s.scale != 0) {
-        add_row(tokens + static_cast<int64_t>(s.token) * width, row, s.scale, width);
-      }
-    }
-  }
-  for (int64_t v = 0; v < a.vocab; ++v) {
-    write_row(tokens + v * width, width, static_cast<T*>(a.dtoken_table) + v * a.C + begin);
-  }
-  for (int64_t p = 0; p < a.positions; ++p) {
-    write_row(positions + p * width, width, static_cast<T*>(a.dposition_table) + p * a.C + begin);
+const T* dout_row(const EmbeddingBackward& a, int64_t row) {
+  return static_cast<const T*>(a.dout) + row / a.L * a.b_stride + row % a.L * a.l_stride;
+}
+
+// Rows of one position lie far apart: without a word ahead each would begin with a wait.
+template <class T>
+void prefetch_row(const T* row, int64_t n) {
+  constexpr int64_t kCacheLine = 64 / sizeof(T);
+  for (int64_t i = 0; i < n; i += kCacheLine) {
+    __builtin_prefetch(row + i);
   }
 }
 
-void backward(const EmbeddingBackward& a, const Source* sources, int begin, int end,
-              float* scratch) {
-  with_type(a.dtype, [&]<class T>(T) { backward_columns<T>(a, sources, begin, end, scratch); });
+// sum += dout, and tokens += scale * dout.
+template <class T>
+void add_to_both(const T* dout, float scale, int64_t n, float* sum, float* token) {
+  for_each_vector(n, [&](int64_t c, int count) {
+    const vfloat x = load_some(dout + c, count);
+    store_some(sum + c, load_some(sum + c, count) + x, count);
+    store_some(token + c, load_some(token + c, count) + scale * x, count);
+  });
+}
+
+template <class T>
+void backward_positions(const EmbeddingBackward& a, const Source* sources, RowsByPosition by,
+                        int64_t begin, int64_t end, float* tokens, float* scratch) {
+  float* sum = scratch;
+  clear_row(tokens, a.vocab * a.C);
+  for (int64_t p = begin; p < end; ++p) {
+    clear_row(sum, a.C);
+    for (int64_t i = by.starts[p]; i < by.starts[p + 1]; ++i) {
+      if (i + 1 < by.starts[end] && a.c_stride == 1) {
+        prefetch_row(dout_row<T>(a, by.rows[i + 1]), a.C);
+      }
+      const T* dout = side_by_side(dout_row<T>(a, by.rows[i]), a.c_stride, a.C, scratch + a.C);
+      const Source& s = sources[by.rows[i]];
+      if (s.scale == 0) {
+        add_row(dout, a.C, sum);
+      } else {
+        add_to_both(dout, s.scale, a.C, sum, tokens + s.token * static_cast<int64_t>(a.C));
+      }
+    }
+    write_row(sum, a.C, static_cast<T*>(a.dposition_table) + p * a.C);
+  }
+}
+
+void backward(const EmbeddingBackward& a, const Source* sources, RowsByPosition by, int64_t begin,
+              int64_t end, float* tokens, float* scratch) {
+  with_type(a.dtype, [&]<class T>(T) {
+    backward_positions<T>(a, sources, by, begin, end, tokens, scratch);
+  });
+}
+
+void sum_tokens(const EmbeddingBackward& a, const float* tables, int64_t count, int64_t token,
+                float* scratch) {
+  clear_row(scratch, a.C);
+  for (int64_t i = 0; i < count; ++i) {
+    add_row(tables + (i * a.vocab + token) * a.C, a.C, scratch);
+  }
+  with_type(a.dtype, [&]<class T>(T) {
+    write_row(scratch, a.C, static_cast<T*>(a.dtoken_table) + token * a.C);
+  });
 }
 
 }  // namespace
 
-const EmbeddingKernels embedding_kernels = {forward, backward};
+const EmbeddingKernels embedding_kernels = {forward, backward, sum_tokens};
 
 }  // namespace mlx_esm_kernels::cpu::CPU_TARGET
