@@ -76,6 +76,11 @@ mx::array contiguous_as(const mx::array& x, mx::Dtype dtype, mx::Stream s) {
   return mx::contiguous(mx::astype(x, dtype, s), false, s);
 }
 
+mx::array as_rows(const mx::array& x, mx::Stream s) {
+  const int C = x.shape(-1);
+  return mx::reshape(x, {static_cast<int>(x.size() / C), C}, s);
+}
+
 Arrays outputs_of(const std::shared_ptr<OpPrimitive>& primitive, const Arrays& inputs) {
   return mx::array::make_arrays(primitive->output_shapes(inputs), primitive->output_dtypes(inputs),
                                 primitive, inputs);

@@ -65,6 +65,9 @@ class OpPrimitiveWith : public OpPrimitive {
 // that.
 mx::array contiguous_as(const mx::array& x, mx::Dtype dtype, mx::Stream s);
 
+// (..., C) as (rows, C).
+mx::array as_rows(const mx::array& x, mx::Stream s);
+
 void allocate_contiguous(mx::array& out);
 
 // The outputs of a primitive that is applied to the inputs.

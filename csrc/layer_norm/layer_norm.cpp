@@ -24,11 +24,6 @@ void check(const mx::array& x, const mx::array& weight, const mx::array& bias, f
   }
 }
 
-mx::array as_rows(const mx::array& x, mx::Stream s) {
-  const int C = x.shape(-1);
-  return mx::reshape(x, {static_cast<int>(x.size() / C), C}, s);
-}
-
 // Outputs of the primitive on a CPU stream, in the shape of x.
 Arrays build(const mx::array& x, const std::optional<mx::array>& delta, const mx::array& weight,
              const mx::array& bias, const LayerNormOptions& options, mx::Stream s) {

@@ -42,11 +42,6 @@ bool is_gelu(const std::optional<std::string>& activation) {
   return activation.has_value();
 }
 
-mx::array as_rows(const mx::array& x, mx::Stream s) {
-  const int width = x.shape(-1);
-  return mx::reshape(x, {static_cast<int>(x.size() / width), width}, s);
-}
-
 }  // namespace
 
 mx::array linear(const mx::array& x, const mx::array& weight, const std::optional<mx::array>& bias,
