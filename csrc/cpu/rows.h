@@ -40,13 +40,8 @@ inline void read_row(const T* from, int64_t stride, int64_t n, float* to) {
     }
     return;
   }
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    store(to + i, load(from + i));
-  }
-  if (i < n) {
-    store_partial(to + i, load_partial(from + i, static_cast<int>(n - i)), static_cast<int>(n - i));
-  }
+  for_each_vector(
+      n, [&](int64_t i, int count) { store_some(to + i, load_some(from + i, count), count); });
 }
 
 // n elements, `stride` apart, as they are.
@@ -63,13 +58,8 @@ inline void copy_row(const T* from, int64_t stride, int64_t n, void* to) {
 
 template <class T>
 inline void write_row(const float* from, int64_t n, T* to) {
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    store(to + i, load(from + i));
-  }
-  if (i < n) {
-    store_partial(to + i, load_partial(from + i, static_cast<int>(n - i)), static_cast<int>(n - i));
-  }
+  for_each_vector(
+      n, [&](int64_t i, int count) { store_some(to + i, load_some(from + i, count), count); });
 }
 
 template <class T>

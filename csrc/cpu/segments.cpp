@@ -2,51 +2,54 @@
 
 #include <algorithm>
 #include <numeric>
+#include <unordered_map>
 
 namespace mlx_esm_kernels::cpu {
 
-namespace {
-
-// Numbers the positions of one row by their segments; returns how many segments there are.
-int number_segments(const int64_t* ids, int length, std::vector<int32_t>& number) {
-  SegmentNumbers numbers;
-  int count = 0;
-  for (int l = 0; l < length; ++l) {
-    number[l] = numbers.of(ids[l]);
-    count = std::max(count, number[l] + 1);
+std::vector<Run> find_runs(const int64_t* ids, int length) {
+  if (ids == nullptr) {
+    return length > 0 ? std::vector<Run>{{0, length, 0}} : std::vector<Run>{};
   }
-  return count;
+  std::unordered_map<int64_t, int32_t> numbers;
+  std::vector<Run> runs;
+  for (int begin = 0, end = 0; begin < length; begin = end) {
+    const int64_t id = ids[begin];
+    end = static_cast<int>(
+        std::find_if(ids + begin, ids + length, [&](int64_t other) { return other != id; }) - ids);
+    const auto fresh = static_cast<int32_t>(numbers.size());
+    runs.push_back({begin, end, id == 0 ? -1 : numbers.try_emplace(id, fresh).first->second});
+  }
+  return runs;
 }
-
-}  // namespace
 
 Segments group_by_segment(const int64_t* ids, int batch, int length) {
   Segments out;
   out.order.resize(static_cast<size_t>(batch) * length);
-  out.occupied.assign(batch, length);
-  std::vector<int32_t> number(length);
+  out.occupied.assign(batch, 0);
   for (int b = 0; b < batch; ++b) {
     const int64_t row = static_cast<int64_t>(b) * length;
-    if (ids == nullptr) {
-      std::iota(out.order.begin() + row, out.order.begin() + row + length, 0);
-      if (length > 0) {
-        out.segments.push_back({b, length, row});
+    const std::vector<Run> runs = find_runs(ids == nullptr ? nullptr : ids + row, length);
+    const size_t first = out.segments.size();
+    for (const Run& run : runs) {
+      if (run.segment < 0) {
+        continue;
       }
-      continue;
+      if (first + run.segment == out.segments.size()) {
+        out.segments.push_back({b, 0, 0});
+      }
+      out.segments[first + run.segment].length += run.end - run.begin;
+      out.occupied[b] += run.end - run.begin;
     }
-    const int count = number_segments(ids + row, length, number);
-    std::vector<int32_t> lengths(count + 1, 0);
-    for (int l = 0; l < length; ++l) {
-      ++lengths[number[l] < 0 ? count : number[l]];
+    std::vector<int64_t> next = {row};  // where the next position of each segment goes, and padding
+    for (size_t s = first; s < out.segments.size(); ++s) {
+      out.segments[s].begin = next.back();
+      next.push_back(next.back() + out.segments[s].length);
     }
-    std::vector<int64_t> cursor(count + 1, row);
-    for (int s = 0; s < count; ++s) {
-      out.segments.push_back({b, lengths[s], cursor[s]});
-      cursor[s + 1] = cursor[s] + lengths[s];
-    }
-    out.occupied[b] = length - lengths[count];
-    for (int l = 0; l < length; ++l) {
-      out.order[cursor[number[l] < 0 ? count : number[l]]++] = l;
+    for (const Run& run : runs) {
+      int64_t& at = run.segment < 0 ? next.back() : next[run.segment];
+      const int64_t end = at + run.end - run.begin;
+      std::iota(out.order.begin() + at, out.order.begin() + end, run.begin);
+      at = end;
     }
   }
   return out;

@@ -3,29 +3,18 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <unordered_map>
 #include <vector>
 
 namespace mlx_esm_kernels::cpu {
 
-// Numbers the segments of one row 0, 1, ... by first appearance; padding is -1. The ids of the row
-// are given one after the other.
-class SegmentNumbers {
- public:
-  int32_t of(int64_t id) {
-    if (id != previous_) {
-      previous_ = id;
-      const auto fresh = static_cast<int32_t>(seen_.size());
-      current_ = id == 0 ? -1 : seen_.try_emplace(id, fresh).first->second;
-    }
-    return current_;
-  }
-
- private:
-  std::unordered_map<int64_t, int32_t> seen_;
-  int64_t previous_ = 0;
-  int32_t current_ = -1;
+// Positions [begin, end) of one row, all of one segment. Segments are numbered 0, 1, ... by first
+// appearance in the row; padding is -1.
+struct Run {
+  int32_t begin, end, segment;
 };
+
+// The runs of a row of `length` ids, in order. 0 is padding; nullptr makes the row one segment.
+std::vector<Run> find_runs(const int64_t* ids, int length);
 
 // One segment of one batch row: its positions are order[begin] ... order[begin + length - 1].
 struct Segment {

@@ -4,7 +4,6 @@
 
 #include "graph/checks.h"
 #include "metal/device.h"
-#include "positional_embedding/positional_embedding_compute.h"
 #include "positional_embedding/positional_embedding_launch.h"
 
 namespace mlx_esm_kernels {
@@ -64,18 +63,6 @@ bool has_values(mx::array x) {
   }
 }
 
-void check_values(const mx::array& tokens, const mx::array* ids, const EmbeddingOptions& o) {
-  cpu::EmbeddingInputs in{};
-  in.B = tokens.shape(0);
-  in.L = tokens.shape(1);
-  in.vocab = o.vocab;
-  in.positions = o.positions;
-  in.padding_idx = o.padding_idx;
-  in.tokens = tokens.data<int64_t>();
-  in.segment_ids = ids == nullptr ? nullptr : ids->data<int64_t>();
-  cpu::check_embedding(in);
-}
-
 }  // namespace
 
 mx::array positional_embedding(const mx::array& tokens, const mx::array& token_table,
@@ -105,14 +92,16 @@ mx::array positional_embedding(const mx::array& tokens, const mx::array& token_t
   }
   if (has_values(tokens) && (!segment_ids || has_values(*segment_ids))) {
     mx::eval(inputs);
-    check_values(inputs[0], segment_ids ? &inputs[1] : nullptr, options);
     options.checked = true;
+  }
+  inputs.push_back(token_table);
+  inputs.push_back(position_table);
+  if (options.checked) {
+    check_embedding(inputs, options);
   }
   if (!fused || (stream.device != mx::Device::cpu && !options.on_metal)) {
     return positional_embedding_composed(x, options, stream);
   }
-  inputs.push_back(token_table);
-  inputs.push_back(position_table);
   return outputs_of(std::make_shared<PositionalEmbedding>(stream, options), inputs).front();
 }
 

@@ -38,6 +38,10 @@ mx::array positional_embedding(const mx::array& tokens, const mx::array& token_t
                                const std::optional<mx::array>& segment_ids = std::nullopt,
                                bool fused = true, mx::StreamOrDevice s = {});
 
+// Throws std::invalid_argument where a token or a position lies outside its table. Inputs are those
+// of either primitive below; tokens and ids have been evaluated.
+void check_embedding(const Arrays& inputs, const EmbeddingOptions& options);
+
 // The same maths from MLX's own ops, where no kernel of ours runs. Operands are checked already.
 mx::array positional_embedding_composed(const EmbeddingOperands& x, const EmbeddingOptions& options,
                                         mx::Stream s);

@@ -33,11 +33,15 @@ cpu::EmbeddingInputs common(const Arrays& inputs, const EmbeddingOptions& option
 void check_hidden(const Arrays& inputs, const EmbeddingOptions& options, mx::Stream stream) {
   if (!options.checked) {
     mx::synchronize(stream);
-    cpu::check_embedding(common(inputs, options));
+    check_embedding(inputs, options);
   }
 }
 
 }  // namespace
+
+void check_embedding(const Arrays& inputs, const EmbeddingOptions& options) {
+  cpu::check_embedding(common(inputs, options));
+}
 
 void PositionalEmbedding::eval_cpu(const Arrays& inputs, Arrays& outputs) {
   if (options_.on_metal) {  // a CPU stream that stands for a GPU in tests

@@ -49,34 +49,12 @@ void check_lengths(const EmbeddingInputs& in, const std::vector<Seen>& segments,
   }
 }
 
-// Positions [begin, end) of one row, all of one segment.
-struct Run {
-  int begin, end;
-  int32_t segment;
-};
-
-// The runs of batch row b, padding apart.
-std::vector<Run> find_runs(const EmbeddingInputs& in, int b) {
-  if (in.segment_ids == nullptr) {
-    return {{0, in.L, 0}};
-  }
-  const int64_t* ids = in.segment_ids + static_cast<int64_t>(b) * in.L;
-  SegmentNumbers numbers;
-  std::vector<Run> runs;
-  for (int begin = 0, end = 0; begin < in.L; begin = end) {
-    end = static_cast<int>(
-        std::find_if(ids + begin, ids + in.L, [&](int64_t id) { return id != ids[begin]; }) - ids);
-    if (ids[begin] != 0) {
-      runs.push_back({begin, end, numbers.of(ids[begin])});
-    }
-  }
-  return runs;
-}
-
 // Fills in the sources of batch row b; those of padding stay as they come.
 void find_sources_of_row(const EmbeddingInputs& in, int b, Source* sources) {
   const int64_t row = static_cast<int64_t>(b) * in.L;
-  const std::vector<Run> runs = find_runs(in, b);
+  std::vector<Run> runs =
+      find_runs(in.segment_ids == nullptr ? nullptr : in.segment_ids + row, in.L);
+  std::erase_if(runs, [](const Run& run) { return run.segment < 0; });
   std::vector<Seen> segments;
   for (const Run& run : runs) {
     if (run.segment == static_cast<int32_t>(segments.size())) {
