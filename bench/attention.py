@@ -12,7 +12,8 @@ import numpy as np
 from command import Options, Row, begin, benchmark_options, capturing, finish
 from measuring import Run, alternate, gemm_rate, gemm_runs, padded_ids
 
-from mlx_esm_kernels import _ext, ops, tile_search
+from mlx_esm_kernels import _ext, ops
+from mlx_esm_kernels.ops import tile_search
 
 FORWARD, BOTH = DIRECTIONS = ("forward", "forward+backward")
 # Of L x L x D: two forward; in backward four, and one that computes the scores again.

@@ -22,7 +22,7 @@ from measuring import (
     open_proteins,
 )
 
-from mlx_esm_kernels.data import Proteins
+from mlx_esm_kernels.data.proteins import Proteins
 
 Row = dict[str, Any]
 # What can be timed against, and the packages that it needs.

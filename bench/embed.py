@@ -26,13 +26,13 @@ from sides import (
     spread,
 )
 
-from mlx_esm_kernels.config import ESM1Config
-from mlx_esm_kernels.data import Proteins
-from mlx_esm_kernels.embedding import Embedder
-from mlx_esm_kernels.model import ESM1
-from mlx_esm_kernels.packing import Batch
-from mlx_esm_kernels.reference import ESM1Reference
-from mlx_esm_kernels.sampling import TOKENS_PER_PASS
+from mlx_esm_kernels.data.packing import Batch
+from mlx_esm_kernels.data.proteins import Proteins
+from mlx_esm_kernels.inference.embedding import Embedder
+from mlx_esm_kernels.inference.likelihood import TOKENS_PER_PASS
+from mlx_esm_kernels.models.config import ESM1Config
+from mlx_esm_kernels.models.esm1 import ESM1
+from mlx_esm_kernels.models.reference import ESM1Reference
 
 SHAPES = "6x320x1280x20,12x480x1920x20"
 WAYS = ("mlx", "fair-esm", "transformers")

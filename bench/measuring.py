@@ -21,10 +21,10 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_esm_kernels import ops
-from mlx_esm_kernels.alphabet import ESM1B
-from mlx_esm_kernels.data import Proteins, load_proteins
-from mlx_esm_kernels.packing import Batch, PackedBatches
-from mlx_esm_kernels.sample import make_sample
+from mlx_esm_kernels.data.alphabet import ESM1B
+from mlx_esm_kernels.data.packing import Batch, PackedBatches
+from mlx_esm_kernels.data.proteins import Proteins, load_proteins
+from mlx_esm_kernels.data.synthetic import make_sample
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 Run = Callable[[], Any]

@@ -20,7 +20,7 @@ from measuring import DTYPES
 from roofline import MLX_BACKWARD, MLX_FORWARD, Shape
 
 from mlx_esm_kernels import _ext
-from mlx_esm_kernels.data import load_proteins
+from mlx_esm_kernels.data.proteins import load_proteins
 
 # Lengths are lognormal with the median and the spread of Swiss-Prot's archaeal proteins.
 MEDIAN_LENGTH, SPREAD = 271, 0.665

@@ -11,9 +11,9 @@ from command import Options, Row, begin, benchmark_options, capturing, finish
 from measuring import Run, alternate, installed, packed_batch
 
 from mlx_esm_kernels import ops
-from mlx_esm_kernels.alphabet import ESM1B
-from mlx_esm_kernels.config import ESM1Config
-from mlx_esm_kernels.data import Proteins
+from mlx_esm_kernels.data.alphabet import ESM1B
+from mlx_esm_kernels.data.proteins import Proteins
+from mlx_esm_kernels.models.config import ESM1Config
 
 FORWARD, BOTH = DIRECTIONS = ("forward", "forward+backward")
 PADDING, MASK = ESM1B.padding_idx, ESM1B.mask_idx

@@ -8,7 +8,7 @@ from typing import Any
 from command import PACKAGES
 from measuring import installed
 
-from mlx_esm_kernels.data import Proteins
+from mlx_esm_kernels.data.proteins import Proteins
 
 LIMIT = " at the GEMM rate"
 Shape = tuple[int, ...]

@@ -9,7 +9,7 @@ import train_step
 from command import Options, Row
 from report_lines import LIMIT, Part, Setting, Shape, in_words, line, missing
 
-from mlx_esm_kernels.sampling import TOKENS_PER_PASS
+from mlx_esm_kernels.inference.likelihood import TOKENS_PER_PASS
 
 REPEATS = 3  # turns of a step or a pass, after its warm-up
 

@@ -28,7 +28,7 @@ from report_models import embedding, training
 
 from mlx_esm_kernels import ops
 
-MEASURE_MEMORY = Path(__file__).parents[1] / "tests" / "measure_attention_memory.py"
+MEASURE_MEMORY = Path(__file__).parents[1] / "tests" / "support" / "measure_attention_memory.py"
 STOCK = "mx.fast"  # what a user of MLX calls; on a CPU it is MLX's own matmul and softmax
 STOCK_TARGET = 60.0
 

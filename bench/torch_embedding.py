@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch_training import protein_bert
 
-from mlx_esm_kernels.checkpoints.hugging_face import name_in_transformers
-from mlx_esm_kernels.config import ESM1Config
+from mlx_esm_kernels.models.config import ESM1Config
+from mlx_esm_kernels.weights.hugging_face import name_in_transformers
 
 State = dict[str, torch.Tensor]
 

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mlx_esm_kernels.alphabet import ESM1B
-from mlx_esm_kernels.config import ESM1Config
-from mlx_esm_kernels.objective import Masked
+from mlx_esm_kernels.data.alphabet import ESM1B
+from mlx_esm_kernels.data.masking import Masked
+from mlx_esm_kernels.models.config import ESM1Config
 
 NOT_ASKED = -100  # what cross_entropy leaves out
 

@@ -21,15 +21,15 @@ from sides import (
     side_of_rows,
 )
 
-from mlx_esm_kernels.alphabet import ESM1B
-from mlx_esm_kernels.config import ESM1Config
-from mlx_esm_kernels.data import Proteins
-from mlx_esm_kernels.model import ESM1
-from mlx_esm_kernels.objective import MASK_RATE, mask_tokens, masked_loss
-from mlx_esm_kernels.optimization import TrainStep
-from mlx_esm_kernels.packing import Batch, PackedBatches
-from mlx_esm_kernels.reference import ESM1Reference
-from mlx_esm_kernels.validation import as_arrays, batch_shape
+from mlx_esm_kernels.data.alphabet import ESM1B
+from mlx_esm_kernels.data.masking import MASK_RATE, mask_tokens
+from mlx_esm_kernels.data.packing import Batch, PackedBatches, batch_shape
+from mlx_esm_kernels.data.proteins import Proteins
+from mlx_esm_kernels.models.config import ESM1Config
+from mlx_esm_kernels.models.esm1 import ESM1
+from mlx_esm_kernels.models.reference import ESM1Reference
+from mlx_esm_kernels.training.loss import as_arrays, masked_loss
+from mlx_esm_kernels.training.step import TrainStep
 
 SHAPES = "4x64x256x4,6x320x1280x20,6x768x3072x12"
 WAYS = ("mlx", "fair-esm", "transformer-encoder")

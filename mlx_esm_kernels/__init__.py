@@ -1,17 +1,19 @@
 """ESM-1 protein language models on MLX, with kernels that MLX does not have."""
 
-from .alphabet import ESM1_ALPHABET, ESM1B, FIRST_MLX_ESM, Alphabet
-from .checkpoints import load_model, save_weights
-from .embedding import Embedding, embed
-from .model import ESM1, PRESETS, ESM1Config, predict_contacts
+import warnings
+from typing import Any
+
+from .data.alphabet import ESM1_ALPHABET, ESM1B, Alphabet
+from .inference.embedding import Embedding, embed
+from .inference.variants import pseudo_perplexity, score_variants
+from .models.esm1 import ESM1, PRESETS, ESM1Config, predict_contacts
 from .ops import linear, masked_attention, positional_embedding
-from .variants import pseudo_perplexity, score_variants
+from .weights import load_model, save_weights
 
 __all__ = [
     "ESM1",
     "ESM1B",
     "ESM1_ALPHABET",
-    "FIRST_MLX_ESM",
     "PRESETS",
     "Alphabet",
     "ESM1Config",
@@ -26,3 +28,18 @@ __all__ = [
     "save_weights",
     "score_variants",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # A public name of 0.1; the first mlx-esm is a format of weights like others now.
+    if name == "FIRST_MLX_ESM":
+        from .weights.first_mlx_esm import FIRST_MLX_ESM
+
+        warnings.warn(
+            "mlx_esm_kernels.FIRST_MLX_ESM goes with the next release; it is "
+            "mlx_esm_kernels.weights.first_mlx_esm.FIRST_MLX_ESM.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return FIRST_MLX_ESM
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

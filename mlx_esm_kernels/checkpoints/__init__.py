@@ -1,8 +1,0 @@
-"""Weights files: one module for each format, `load_model` for any of them, `save_weights`."""
-
-from .checkpoint import DTYPES, WeightsError
-from .loading import load_model
-from .native import save_weights
-from .released import RELEASED
-
-__all__ = ["DTYPES", "RELEASED", "WeightsError", "load_model", "save_weights"]

@@ -1,0 +1,18 @@
+"""`mlx-esm`: all commands as one."""
+
+from __future__ import annotations
+
+import click
+
+from . import contacts, convert, generate, score, train, unmask
+from . import embed as embed_command
+
+
+@click.group("mlx-esm")
+@click.version_option(package_name="mlx-esm-kernels")
+def main() -> None:
+    """Train, sample and use ESM-1 protein language models with MLX."""
+
+
+for module in (train, generate, unmask, convert, embed_command, score, contacts):
+    main.add_command(module.command)

@@ -1,0 +1,99 @@
+"""`python -m mlx_esm_kernels.contacts`: contact probabilities and maps of proteins."""
+
+from __future__ import annotations
+
+import textwrap
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+
+from ..data.proteins import load_proteins
+from ..inference.embedding import Embedder, contact_map, require_contact_head, require_lengths
+from ..pictures.contacts import draw_contacts
+from ..system.console import progress, say
+from ..system.whole_file import OutputError, output_errors, require_writable, whole_file
+from .flags import dtype_flag, open_model, plain_errors, weights_flag
+
+LAYOUT = """\b
+The npz file has, for N proteins in the order of the FASTA:
+  names           N strings, the headers; may repeat
+  contacts_1 ...  (L, L) float32 each, the probability that two residues
+  contacts_N      touch (Cb atoms within 8 A)
+The maps are drawn beside it, NAME-1.png to NAME-N.png.
+"""
+
+
+@click.command("contacts", context_settings={"show_default": True}, epilog=LAYOUT)
+@click.argument("fasta", nargs=-1, required=True)
+@weights_flag
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A file NAME.npz, or a folder, made if need be, in which that is contacts.npz.",
+)
+@click.option("--no-png", is_flag=True, help="Do not draw the maps.")
+@dtype_flag
+def command(**options: Any) -> None:
+    """Predict which residues of a protein touch, for every protein of FASTA files."""
+    with plain_errors():
+        _contacts(**options)
+
+
+def _contacts(
+    *,
+    fasta: tuple[str, ...],
+    weights_file: str,
+    output: Path,
+    no_png: bool,
+    dtype: str | None,
+) -> None:
+    """The whole of the command."""
+    target, pictures = _destination(output)
+    say("📥 loading weights and proteins")
+    model = open_model(weights_file, dtype)
+    require_contact_head(model)
+    proteins = load_proteins(fasta, model.alphabet)
+    require_lengths(Embedder(model), proteins)
+    require_writable(target)
+    with (
+        whole_file(target) as half_done,
+        zipfile.ZipFile(half_done, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file,
+        progress(total=len(proteins), desc="🤝 predicting contacts", unit="protein") as bar,
+    ):
+        _add(file, "names", np.array(list(proteins.names)))
+        for number, ids in enumerate(proteins, start=1):
+            contacts = np.array(contact_map(model, ids))
+            _add(file, f"contacts_{number}", contacts)
+            if not no_png:
+                name = proteins.names[number - 1]
+                draw_contacts(pictures(number), contacts, title=textwrap.shorten(name, 70))
+            bar.update()
+    count = "1 protein" if len(proteins) == 1 else f"{len(proteins):,} proteins"
+    drawn = (
+        "" if no_png else f", maps drawn to {pictures(1)}" + (" ..." if len(proteins) > 1 else "")
+    )
+    say(f"💾 contacts of {count} saved to {target}{drawn}")
+
+
+def _destination(output: Path) -> tuple[Path, Callable[[int], Path]]:
+    """The npz file, and the path of the PNG of protein N."""
+    if output.suffix == ".npz":
+        return output, lambda number: output.with_name(f"{output.stem}-{number}.png")
+    if output.suffix and not output.is_dir():
+        raise OutputError(f"{output} must be a folder, or a file that ends in .npz.")
+    with output_errors(output):
+        output.mkdir(parents=True, exist_ok=True)
+    return output / "contacts.npz", lambda number: output / f"contacts-{number}.png"
+
+
+def _add(file: zipfile.ZipFile, name: str, array: npt.NDArray[Any]) -> None:
+    """Add an array as `np.savez_compressed` would, though one at a time."""
+    with file.open(f"{name}.npy", "w", force_zip64=True) as member:
+        np.lib.format.write_array(member, array, allow_pickle=False)

@@ -1,0 +1,256 @@
+"""`python -m mlx_esm_kernels.score`: what a model thinks of a protein's variants."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import click
+import numpy as np
+
+from ..data.alphabet import ESM1B, STANDARD_RESIDUES
+from ..data.fasta import read_fasta
+from ..data.mutants import Substitution, mutated, parse_mutants
+from ..data.residues import require_residues
+from ..data.variant_table import VariantTable, read_variants, write_variants
+from ..inference.embedding import LONGS, Long
+from ..inference.likelihood import Floats
+from ..inference.variants import (
+    STRATEGIES,
+    Strategy,
+    every_substitution,
+    num_steps,
+    score_variants,
+    spearman,
+)
+from ..pictures.substitutions import draw_substitutions
+from ..system.console import progress, say
+from ..system.errors import DataError
+from ..system.whole_file import OutputError, require_writable
+from .flags import WEIGHTS_HELP, dtype_flag, open_model, plain_errors
+from .spread_command import SpreadCommand
+
+PROTEIN_GYM_SCORE = "DMS_score"
+PROTEIN_GYM_SEQUENCE = "mutated_sequence"
+# What fair-esm's script calls it.
+_FAIR_ESM_NAMES = {"pseudo-ppl": "pseudo-perplexity"}
+
+STRATEGIES_TOLD = """\b
+Scores; higher is fitter, and those of several substitutions are summed:
+  wt-marginals       log p(new) - log p(old), the model sees the wild type
+  masked-marginals   the same, with that residue masked
+  pseudo-perplexity  log-likelihood of the mutated protein, each residue
+                     masked in turn: slow. exp(-score / residues) is its
+                     pseudo-perplexity.
+"""
+
+
+@click.command(
+    "score", cls=SpreadCommand, context_settings={"show_default": True}, epilog=STRATEGIES_TOLD
+)
+@click.option(
+    "--weights-file",
+    "--model-location",
+    "weights_files",
+    required=True,
+    multiple=True,
+    help=f"{WEIGHTS_HELP}; several may follow.",
+)
+@click.option("--sequence", help="The wild type, one letter per residue.")
+@click.option("--fasta", help="A FASTA file with the wild type, instead of --sequence.")
+@click.option(
+    "--dms-input",
+    type=click.Path(path_type=Path),
+    help="Variants to score: csv with a line of names, plain or gzip.",
+)
+@click.option(
+    "--all-single",
+    is_flag=True,
+    help="Score every single substitution, instead of --dms-input; draws a heat map beside the "
+    "output.",
+)
+@click.option(
+    "--dms-output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="csv to write (gzip where it ends in .gz): the input and a column for each model.",
+)
+@click.option(
+    "--mutation-col",
+    default="mutant",
+    help="Column with the mutants, such as A1P or A1P:D2N.",
+)
+@click.option(
+    "--offset-idx",
+    type=int,
+    default=1,
+    help="The number by which the mutants call the first residue of the sequence.",
+)
+@click.option(
+    "--scoring-strategy",
+    type=click.Choice([*STRATEGIES, *_FAIR_ESM_NAMES]),
+    default="wt-marginals",
+    help="See below.",
+)
+@click.option(
+    "--score-col",
+    help=f"Column with measured scores to compare with.  [default: {PROTEIN_GYM_SCORE}, if there]",
+)
+@click.option(
+    "--long",
+    type=click.Choice(LONGS),
+    default="error",
+    help="A sequence longer than the position table. window: each mutated residue is judged in a "
+    "window with it in the middle.",
+)
+@dtype_flag
+def command(**options: Any) -> None:
+    """Score the variants of a protein with one or several models."""
+    with plain_errors():
+        _score(**options)
+
+
+def _score(
+    *,
+    weights_files: tuple[str, ...],
+    sequence: str | None,
+    fasta: str | None,
+    dms_input: Path | None,
+    all_single: bool,
+    dms_output: Path,
+    mutation_col: str,
+    offset_idx: int,
+    scoring_strategy: str,
+    score_col: str | None,
+    long: str,
+    dtype: str | None,
+) -> None:
+    """The whole of the command."""
+    strategy = cast(Strategy, _FAIR_ESM_NAMES.get(scoring_strategy, scoring_strategy))
+    wild_type = _wild_type(sequence, fasta)
+    if all_single == (dms_input is not None):
+        raise click.UsageError("Give either --dms-input or --all-single.")
+    if dms_input is None:
+        rows = [[mutant] for mutant in every_substitution(wild_type, offset_idx)]
+        table = VariantTable("--sequence", [mutation_col], rows)
+    else:
+        table = read_variants(dms_input)
+    parsed = _parse(table, mutation_col, wild_type, offset_idx)
+    measured = _measured(table, score_col)
+    picture = _require_outputs(dms_output, dms_input)
+    _require_new_columns(table, weights_files)
+    scores: dict[str, Floats] = {}
+    for weights in weights_files:
+        say(f"📥 loading {weights}")
+        model = open_model(weights, dtype)
+        with progress(
+            total=num_steps(wild_type, parsed, strategy), desc="🔍 scoring", unit="position"
+        ) as bar:
+            scores[weights] = score_variants(
+                model,
+                wild_type,
+                table.column(mutation_col),
+                strategy=strategy,
+                offset=offset_idx,
+                long=cast(Long, long),
+                on_step=bar.update,
+            )
+    if measured is not None:
+        _say_spearman(scores, *measured)
+    write_variants(dms_output, table.with_columns(scores))
+    say(f"💾 {len(parsed):,} variants of {len(wild_type):,} residues saved to {dms_output}")
+    if all_single:
+        grid = substitution_grid(wild_type, np.mean(list(scores.values()), axis=0))
+        title = f"{strategy}, {_models(scores)}"
+        draw_substitutions(picture, wild_type, grid, offset=offset_idx, title=title)
+        say(f"💾 heat map saved to {picture}")
+
+
+def substitution_grid(sequence: str, scores: Floats) -> Floats:
+    """(20, L) from the scores of `every_substitution`; rows as in `STANDARD_RESIDUES`."""
+    grid = np.full((len(STANDARD_RESIDUES), len(sequence)), np.nan)
+    asked = np.array([[new != old for old in sequence] for new in STANDARD_RESIDUES])
+    grid.T[asked.T] = scores
+    return grid
+
+
+def _wild_type(sequence: str | None, fasta: str | None) -> str:
+    if (sequence is None) == (fasta is None):
+        raise click.UsageError("Give the wild type: either --sequence or --fasta.")
+    if fasta is not None:
+        records = list(islice(read_fasta(fasta), 2))
+        if len(records) > 1:
+            raise DataError(f"{fasta} has several sequences; expected one, the wild type.")
+        sequence = records[0][1]
+    return require_residues(cast(str, sequence), ESM1B)
+
+
+def _parse(
+    table: VariantTable, mutation_col: str, wild_type: str, offset: int
+) -> list[list[Substitution]]:
+    """The mutants of a table, and a look whether its mutated sequences, if any, are theirs."""
+    mutants = table.column(mutation_col)
+    try:
+        parsed = parse_mutants(mutants, wild_type, ESM1B, offset)
+    except ValueError as error:
+        raise DataError(f"{table.name}, {error}") from None
+    if PROTEIN_GYM_SEQUENCE in table.header:
+        given = table.column(PROTEIN_GYM_SEQUENCE)
+        for row, (text, some) in enumerate(zip(given, parsed, strict=True), start=1):
+            # Where the wild type is a part of it, there is nothing to compare.
+            if len(text) == len(wild_type) and text.upper() != mutated(wild_type, some):
+                raise DataError(
+                    f"{table.name}, row {row}, {mutants[row - 1]!r}: {PROTEIN_GYM_SEQUENCE} is "
+                    f"not the wild type with this mutant; is it another wild type?"
+                )
+    return parsed
+
+
+def _measured(table: VariantTable, score_col: str | None) -> tuple[str, Floats] | None:
+    """The measured scores and the name of their column, if there are any."""
+    if score_col is None and PROTEIN_GYM_SCORE not in table.header:
+        return None
+    name = score_col or PROTEIN_GYM_SCORE
+    return name, table.numbers(name)
+
+
+def _require_outputs(dms_output: Path, dms_input: Path | None) -> Path:
+    """Refuse outputs that cannot be written; the path of the heat map."""
+    name = dms_output.name.removesuffix(".gz")
+    if not name.endswith(".csv"):
+        raise OutputError(f"{dms_output} must end in .csv or .csv.gz.")
+    if dms_input is not None and dms_output.exists() and dms_output.samefile(dms_input):
+        raise OutputError(f"{dms_output} is the input too; give the output another name.")
+    picture = dms_output.with_name(name.removesuffix(".csv") + ".png")
+    require_writable(dms_output)
+    if dms_input is None:
+        require_writable(picture)
+    return picture
+
+
+def _require_new_columns(table: VariantTable, weights_files: tuple[str, ...]) -> None:
+    for place, weights in enumerate(weights_files):
+        if weights in weights_files[:place]:
+            raise DataError(f"{weights} is given twice.")
+        if weights in table.header:
+            raise DataError(f"{table.name} has a column {weights!r} already.")
+
+
+def _say_spearman(scores: Mapping[str, Floats], name: str, measured: Floats) -> None:
+    known = np.isfinite(measured)
+    candidates = dict(scores)
+    if len(scores) > 1:
+        candidates["their mean"] = np.mean(list(scores.values()), axis=0)
+    for model, values in candidates.items():
+        rho = spearman(values[known], measured[known])
+        told = "undefined: all are the same" if math.isnan(rho) else f"{rho:.3f}"
+        say(f"📈 Spearman with {name!r} over {int(known.sum()):,} variants: {told} ({model})")
+
+
+def _models(scores: Mapping[str, Floats]) -> str:
+    if len(scores) > 1:
+        return f"mean of {len(scores)} models"
+    return Path(next(iter(scores))).name

@@ -1,0 +1,1 @@
+"""Proteins from files to batches, in numpy: nothing here knows MLX."""

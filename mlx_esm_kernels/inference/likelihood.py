@@ -1,0 +1,82 @@
+"""How likely residues are to a model: logits at some positions, and pseudo-perplexity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from ..models.esm1 import ESM1
+
+Tokens = npt.NDArray[np.integer[Any]]
+Floats = npt.NDArray[np.float64]
+
+# Tokens of one forward pass: enough to keep the matrix products busy, few enough to stay in cache
+# (the small model on two busy cores, median of six: 46,000 tokens/s in passes of 4,096, 17,000 in
+# passes of 65,536), and a bound on the memory, whatever the number of proteins.
+TOKENS_PER_PASS = 4096
+
+
+def pseudo_perplexity(
+    model: ESM1,
+    tokens: Tokens,
+    on_step: Callable[[int], object] = lambda scored: None,
+) -> Floats:
+    """The pseudo-perplexity of each protein: exp(-mean over i of log p(x_i | all but x_i)).
+
+    Each residue in turn is masked, with all the others in sight, and the probability of the true
+    one is taken over the whole vocabulary (Salazar et al. 2020, "Masked Language Model Scoring").
+    1 is certainty; a model that knows nothing but 20 equally likely residues gives 20.
+
+    Args:
+        model: the model.
+        tokens: (N, L) integer, one protein in each row, with the cls and eos of the model's
+            alphabet; no masks or padding.
+        on_step: called with a number of residues whenever that many more are scored.
+
+    Returns:
+        (N,) float64.
+    """
+    alphabet = model.alphabet
+    count, length = tokens.shape
+    residues = length - alphabet.num_specials
+    scores = np.empty((count, residues))
+    # One row per residue: protein p with residue i masked. Passes go through them in order.
+    per_pass = max(1, TOKENS_PER_PASS // length)
+    for start in range(0, count * residues, per_pass):
+        flat = np.arange(start, min(start + per_pass, count * residues))
+        proteins, columns = flat // residues, flat % residues + int(alphabet.prepend_cls)
+        copies = tokens[proteins]
+        copies[np.arange(len(flat)), columns] = alphabet.mask_idx
+        logits = logits_at(model, copies, np.arange(len(flat)), columns)
+        true = tokens[proteins, columns]
+        scores.flat[flat] = log_softmax(logits)[np.arange(len(flat)), true]
+        on_step(len(flat))
+    perplexities: Floats = np.exp(-scores.mean(axis=1))
+    return perplexities
+
+
+def logits_at(model: ESM1, tokens: Tokens, rows: Tokens, columns: Tokens) -> Floats:
+    """The logits (M, V) at (rows, columns) of tokens (N, L); rows ascend."""
+    parts = []
+    per_pass = max(1, TOKENS_PER_PASS // tokens.shape[1])
+    for start in range(0, len(tokens), per_pass):
+        first, end = np.searchsorted(rows, (start, start + per_pass))
+        if first == end:
+            continue
+        x = model.encode(mx.array(tokens[start : start + per_pass].astype(np.int32)))
+        at = (mx.array(rows[first:end] - start), mx.array(columns[first:end]))
+        parts.append(np.array(model.head(x[at]).astype(mx.float32), dtype=np.float64))
+    logits = np.concatenate(parts)
+    if not np.isfinite(logits).all():
+        raise ValueError("the model gives NaN or infinite logits: its weights are damaged.")
+    return logits
+
+
+def log_softmax(logits: Floats) -> Floats:
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    log_probabilities: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return log_probabilities

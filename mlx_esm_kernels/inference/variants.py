@@ -1,0 +1,229 @@
+"""How a model judges mutated proteins (Meier et al. 2021, "Language models enable zero-shot
+prediction of the effects of mutations on protein function").
+
+Strategies, as in fair-esm's examples/variant-prediction/predict.py:
+
+    wt-marginals       sum over mutated i of  log p(x_i^mt | x^wt) - log p(x_i^wt | x^wt)
+    masked-marginals   sum over mutated i of  log p(x_i^mt | x^wt less i) - log p(x_i^wt | the same)
+    pseudo-perplexity  sum over all i of      log p(x_i^mt | x^mt less i)
+
+where "less i" has residue i masked, and p is over the whole vocabulary. Higher is fitter in each of
+them. The pseudo-perplexity itself, for which low is good, is exp(-score / residues).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data.alphabet import STANDARD_RESIDUES
+from ..data.mutants import Substitution, mutated, parse_mutants
+from ..data.residues import require_residues
+from ..models.esm1 import ESM1
+from . import likelihood
+from .embedding import Long
+from .likelihood import TOKENS_PER_PASS, Floats, log_softmax, logits_at
+from .windows import centred_starts
+
+Strategy = Literal["wt-marginals", "masked-marginals", "pseudo-perplexity"]
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+
+# Sequences whose pseudo-perplexity is taken together: enough to fill passes, and little to keep.
+_SEQUENCES_AT_ONCE = 64
+
+
+def score_variants(
+    model: ESM1,
+    sequence: str,
+    mutants: Sequence[str],
+    *,
+    strategy: Strategy = "wt-marginals",
+    offset: int = 1,
+    long: Long = "error",
+    on_step: Callable[[int], object] = lambda scored: None,
+) -> Floats:
+    """The score of each mutant; higher is fitter.
+
+    Args:
+        model: of `load_model`.
+        sequence: the wild type, one letter per residue.
+        mutants: such as `A1P`, or `A1P:D2N` for several substitutions, whose terms are summed.
+        strategy: see the module.
+        offset: the number by which the mutants call the first residue.
+        long: what becomes of a sequence with more residues than the model takes: "error", or
+            "window": each mutated residue is judged in a window with it in the middle. There are
+            no windows for pseudo-perplexity.
+        on_step: called with a number of positions whenever that many more have been asked about;
+            `num_steps` tells how many there will be.
+
+    Returns:
+        (N,) float64.
+
+    Raises:
+        ValueError: a mutant is no such text, is out of range, or starts from a residue that the
+            sequence does not have there; the sequence is too long; the model gives NaN.
+    """
+    if strategy not in STRATEGIES:
+        raise ValueError(
+            f"[score_variants] strategy must be one of {STRATEGIES}; got {strategy!r}."
+        )
+    sequence = require_residues(sequence, model.alphabet)
+    parsed = parse_mutants(mutants, sequence, model.alphabet, offset)
+    require_room(model, sequence, strategy, long)
+    if strategy == "pseudo-perplexity":
+        return _log_likelihoods(model, [mutated(sequence, some) for some in parsed], on_step)
+    positions = np.unique([one.position for some in parsed for one in some]).astype(np.int64)
+    table = marginals(
+        model, sequence, positions, masked=strategy != "wt-marginals", on_step=on_step
+    )
+    place = {position: row for row, position in enumerate(positions.tolist())}
+    ids = {letter: int(model.alphabet.encode(letter)[0]) for letter in _letters(parsed)}
+    return np.array(
+        [
+            sum(
+                table[place[one.position], ids[one.mutant]]
+                - table[place[one.position], ids[one.wild_type]]
+                for one in some
+            )
+            for some in parsed
+        ]
+    )
+
+
+def num_steps(sequence: str, parsed: Sequence[Sequence[Substitution]], strategy: Strategy) -> int:
+    """How many positions `score_variants` asks about."""
+    if strategy == "pseudo-perplexity":
+        return len(parsed) * len(sequence)
+    return len({one.position for some in parsed for one in some})
+
+
+def marginals(
+    model: ESM1,
+    sequence: str,
+    positions: npt.NDArray[np.int64],
+    *,
+    masked: bool,
+    on_step: Callable[[int], object] = lambda scored: None,
+) -> Floats:
+    """log p over the vocabulary at some positions of a protein.
+
+    Args:
+        model: of `load_model`.
+        sequence: residues. One that is longer than the model takes is seen in windows.
+        positions: (P,) from 0, ascending.
+        masked: whether a position is masked while it is asked about. If so each has a forward pass
+            of its own, many of which go side by side; if not all share one.
+        on_step: called with a number of positions whenever that many more are done.
+
+    Returns:
+        (P, V) float64.
+
+    Raises:
+        ValueError: the model gives NaN.
+    """
+    alphabet = model.alphabet
+    ids = alphabet.encode(sequence)
+    window = min(len(ids), model.config.max_residues)
+    starts = centred_starts(positions, len(ids), window)
+    columns = positions - starts + alphabet.residue_slice.start
+    if masked:
+        rows, row_starts = np.arange(len(positions)), starts
+    else:
+        row_starts, rows = np.unique(starts, return_inverse=True)
+    parts = [np.empty((0, len(alphabet)))]
+    per_pass = max(1, TOKENS_PER_PASS // (window + alphabet.num_specials))
+    for first in range(0, len(row_starts), per_pass):
+        tokens = np.stack(
+            [
+                alphabet.with_specials(ids[start : start + window])
+                for start in row_starts[first : first + per_pass].tolist()
+            ]
+        )
+        asked = (rows >= first) & (rows < first + per_pass)
+        at = rows[asked] - first, columns[asked]
+        if masked:
+            tokens[at] = alphabet.mask_idx
+        parts.append(log_softmax(logits_at(model, tokens, *at)))
+        on_step(int(asked.sum()))
+    return np.concatenate(parts)
+
+
+def pseudo_perplexity(model: ESM1, sequence: str) -> float:
+    """exp of the mean of -log p(residue), each residue masked in turn, all of them, in [1, inf).
+
+    Args:
+        model: of `load_model`.
+        sequence: one letter per residue.
+
+    Raises:
+        ValueError: the sequence is empty, too long or holds what is no residue; or the model gives
+            NaN.
+    """
+    sequence = require_residues(sequence, model.alphabet)
+    require_room(model, sequence, "pseudo-perplexity", "error")
+    tokens = model.alphabet.with_specials(model.alphabet.encode(sequence))
+    return float(likelihood.pseudo_perplexity(model, tokens[None])[0])
+
+
+def every_substitution(sequence: str, offset: int = 1) -> list[str]:
+    """Every substitution of one residue by another of the 20: `M1A`, `M1C`, ..."""
+    return [
+        f"{wild_type}{number}{mutant}"
+        for number, wild_type in enumerate(sequence, start=offset)
+        for mutant in STANDARD_RESIDUES
+        if mutant != wild_type
+    ]
+
+
+def require_room(model: ESM1, sequence: str, strategy: Strategy, long: Long) -> None:
+    """Raise ValueError where a sequence is too long for the model and there are no windows."""
+    most = model.config.max_residues
+    if len(sequence) <= most or (long == "window" and strategy != "pseudo-perplexity"):
+        return
+    advice = "ask for windows (long: window), or give a part of the sequence"
+    if strategy == "pseudo-perplexity":
+        advice = "there are no windows for pseudo-perplexity; give a part of the sequence"
+    raise ValueError(
+        f"the sequence has {len(sequence):,} residues; the position table of this model ends at "
+        f"{most:,}: {advice}."
+    )
+
+
+def spearman(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
+    """Spearman's rank correlation of (N,) and (N,); values that are the same share a mean rank.
+
+    Returns:
+        In [-1, 1]; NaN where one of them has fewer than two different values.
+    """
+    ranks = [_ranks(np.asarray(values, dtype=np.float64)) for values in (a, b)]
+    centred = [some - some.mean() if some.size else some for some in ranks]
+    scale = math.sqrt(float((centred[0] ** 2).sum() * (centred[1] ** 2).sum()))
+    return float(centred[0] @ centred[1]) / scale if scale else math.nan
+
+
+def _ranks(values: Floats) -> Floats:
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: Floats = (np.cumsum(counts) - (counts - 1) / 2)[places]
+    return ranks
+
+
+def _log_likelihoods(
+    model: ESM1, sequences: Sequence[str], on_step: Callable[[int], object]
+) -> Floats:
+    """The pseudo-log-likelihood (N,) of sequences that are equally long."""
+    alphabet = model.alphabet
+    parts = [np.empty(0)]
+    for first in range(0, len(sequences), _SEQUENCES_AT_ONCE):
+        some = sequences[first : first + _SEQUENCES_AT_ONCE]
+        tokens = np.stack([alphabet.with_specials(alphabet.encode(text)) for text in some])
+        perplexities = likelihood.pseudo_perplexity(model, tokens, on_step)
+        parts.append(-len(some[0]) * np.log(perplexities))
+    return np.concatenate(parts)
+
+
+def _letters(parsed: Sequence[Sequence[Substitution]]) -> set[str]:
+    return {letter for some in parsed for one in some for letter in (one.wild_type, one.mutant)}

@@ -1,0 +1,325 @@
+"""The models of the ESM-1 family (ESM-1, ESM-1b, ESM-1v), on this package's ops.
+
+Parameters bear fair-esm's names. `reference.ESM1Reference` is the same model in plain MLX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from ..data.alphabet import Alphabet
+from ..ops import (
+    add_layer_norm,
+    keep_freed_memory,
+    layer_norm,
+    linear,
+    linears,
+    masked_attention,
+    positional_embedding,
+)
+from .config import PRESETS, ESM1Config
+from .contact_head import ContactHead, ContactSum
+from .positions import sinusoidal_positions
+
+__all__ = ["ESM1", "PRESETS", "ESM1Config", "describe", "predict_contacts"]
+
+
+class ESM1(nn.Module):
+    """A pre-LN transformer; `ESM1Config` says which of the family.
+
+    A new model is initialised as in BERT and fairseq: embeddings N(0, 0.02), or N(0, 1 / C) where
+    they are scaled by sqrt(C), Xavier-uniform projections (those of q, k and v with gain
+    1 / sqrt 2), zero biases.
+
+    Args:
+        config: sizes and switches.
+        alphabet: what its token ids mean. Default: that of a released model, if one fits.
+
+    Attributes:
+        config, alphabet: as given.
+
+    Raises:
+        ValueError: the alphabet does not fit the config, or none is known that does.
+    """
+
+    def __init__(self, config: ESM1Config, alphabet: Alphabet | None = None):
+        super().__init__()
+        # A pass or a training step frees nearly all that the next one needs again.
+        keep_freed_memory()
+        self.config = config
+        self.alphabet = config.known_alphabet() if alphabet is None else alphabet
+        if disagreement := config.disagreement(self.alphabet):
+            raise ValueError(f"[ESM1] the alphabet does not fit the model: {disagreement}.")
+        width, eps = config.embed_dim, config.layer_norm_eps
+        deviation = width**-0.5 if config.scale_embedding else 0.02
+        self.embed_tokens = _embedding(config.vocab_size, width, config.padding_idx, deviation)
+        if not config.sinusoidal_positions:
+            self.embed_positions = _embedding(config.num_position_rows, width, config.padding_idx)
+        if config.emb_layer_norm_before:
+            self.emb_layer_norm_before = nn.LayerNorm(width, eps)
+        self.layers = [TransformerLayer(config) for _ in range(config.num_layers)]
+        if config.emb_layer_norm_after:
+            self.emb_layer_norm_after = nn.LayerNorm(width, eps)
+        if config.tied_output:
+            self.lm_head = LMHead(config)
+        else:
+            self.embed_out = mx.random.normal((config.vocab_size, width), scale=width**-0.5)
+            self.embed_out_bias = mx.zeros((config.vocab_size,))
+        if config.contact_head:
+            self.contact_head = ContactHead(config)
+
+    def __call__(
+        self,
+        tokens: mx.array,
+        segment_ids: mx.array | None = None,
+        *,
+        repr_layers: Collection[int] = (),
+        return_contacts: bool = False,
+    ) -> dict[str, Any]:
+        """Logits, and the representations and contacts that are asked for.
+
+        Args:
+            tokens: (B, L) integer; the residues of each protein, with the cls and eos that the
+                alphabet puts around them.
+            segment_ids: (B, L) integer, 0 = padding, for several proteins packed into one row;
+                None: each row is one protein, padded with config.padding_idx.
+            repr_layers: which representations to return. 0 is the embedding, i the output of
+                layer i, num_layers the last one, after emb_layer_norm_after if there is one.
+            return_contacts: whether to return contacts; each row must then be one protein.
+
+        Returns:
+            {"logits": (B, L, V), "representations": {layer: (B, L, C)}}, in the dtype of the
+            parameters. With return_contacts also "contacts": (B, L', L') float32, the probability
+            that two residues touch, L' = L less cls and eos. What rows of padding hold means
+            nothing.
+
+        Raises:
+            ValueError: bad shapes, dtypes, ids or layers, a protein longer than a learned position
+                table, or contacts of a model that has no regression for them, or of packed rows.
+        """
+        for layer in repr_layers:
+            if not 0 <= layer <= self.config.num_layers:
+                raise ValueError(
+                    f"[ESM1] repr_layers must be from 0 to {self.config.num_layers}; got {layer}."
+                )
+        if return_contacts:
+            self._require_contacts(segment_ids)
+        segment_ids = self._segments(tokens, segment_ids)
+        contacts = None
+        if return_contacts:
+            contacts = ContactSum(self.contact_head, self.config, tokens, segment_ids != 0)
+        x, representations = self._run(tokens, segment_ids, frozenset(repr_layers), contacts)
+        out = {"logits": self.head(x), "representations": representations}
+        return out if contacts is None else {**out, "contacts": contacts.contacts()}
+
+    def encode(self, tokens: mx.array, segment_ids: mx.array | None = None) -> mx.array:
+        """tokens (B, L) -> the last representation (B, L, C); arguments as in the call."""
+        return self._run(tokens, self._segments(tokens, segment_ids), frozenset(), None)[0]
+
+    def head(self, x: mx.array) -> mx.array:
+        """x (..., C) of `encode`, or some of its rows -> logits (..., V)."""
+        if self.config.tied_output:
+            return self.lm_head(x, self.embed_tokens.weight)
+        return linear(x, self.embed_out, self.embed_out_bias)
+
+    def _run(
+        self,
+        tokens: mx.array,
+        segment_ids: mx.array,
+        repr_layers: frozenset[int],
+        contacts: ContactSum | None,
+    ) -> tuple[mx.array, dict[int, mx.array]]:
+        config = self.config
+        x = self._embed(tokens, segment_ids)
+        shape = x.shape
+        representations = {0: x} if 0 in repr_layers else {}
+        # As rows, once: all but attention works on rows, and each reshape is a node of the graph.
+        x = x.reshape(tokens.size, config.embed_dim)
+        for number, layer in enumerate(self.layers, start=1):
+            x = layer(x, segment_ids, contacts)
+            if number == config.num_layers and config.emb_layer_norm_after:
+                x = _norm(self.emb_layer_norm_after, x)
+            if number in repr_layers:
+                representations[number] = x.reshape(shape)
+        return x.reshape(shape), representations
+
+    def _embed(self, tokens: mx.array, segment_ids: mx.array) -> mx.array:
+        """tokens (B, L) -> representation 0, (B, L, C)."""
+        config = self.config
+        token_table = self.embed_tokens.weight
+        if config.scale_embedding:
+            token_table = token_table * config.embed_dim**0.5
+        if config.sinusoidal_positions:
+            rows = tokens.shape[-1] + config.padding_idx + 1
+            table = sinusoidal_positions(rows, config.embed_dim, config.padding_idx)
+            position_table = mx.array(table).astype(token_table.dtype)
+        else:
+            position_table = self.embed_positions.weight
+        x = positional_embedding(
+            tokens,
+            token_table,
+            position_table,
+            padding_idx=config.padding_idx,
+            mask_idx=config.mask_idx if config.token_dropout else None,
+            segment_ids=segment_ids,
+        )
+        # fair-esm clears padding once more after the LayerNorm. Nothing sees padding, so that
+        # changes nothing.
+        return _norm(self.emb_layer_norm_before, x) if config.emb_layer_norm_before else x
+
+    def _require_contacts(self, segment_ids: mx.array | None) -> None:
+        if not self.config.contact_head:
+            raise ValueError(
+                "[ESM1] this model has no contact regression, so it cannot predict contacts. The "
+                "released ESM-1 and ESM-1b models have one, in NAME-contact-regression.pt beside "
+                "NAME.pt; ESM-1v has none."
+            )
+        if segment_ids is not None:
+            raise ValueError(
+                "[ESM1] contacts are predicted for one protein in each row: leave out segment_ids."
+            )
+
+    def _segments(self, tokens: mx.array, segment_ids: mx.array | None) -> mx.array:
+        """The segment ids (B, L) with 0 at every padding token."""
+        real = tokens != self.config.padding_idx
+        if segment_ids is None:
+            return real.astype(mx.int32)
+        if segment_ids.shape != tokens.shape:
+            raise ValueError(
+                f"[ESM1] segment_ids must have the shape of tokens (B, L) = {tokens.shape}; "
+                f"got {segment_ids.shape}."
+            )
+        return mx.where(real, segment_ids, 0)
+
+
+class TransformerLayer(nn.Module):
+    """x + attention(LN(x)), then x + fc2(gelu(fc1(LN(x))))."""
+
+    def __init__(self, config: ESM1Config):
+        super().__init__()
+        width, eps = config.embed_dim, config.layer_norm_eps
+        self.self_attn = SelfAttention(config)
+        self.self_attn_layer_norm = nn.LayerNorm(width, eps)
+        self.fc1 = _linear(width, config.ffn_dim)
+        self.fc2 = _linear(config.ffn_dim, width)
+        self.final_layer_norm = nn.LayerNorm(width, eps)
+
+    def __call__(
+        self, x: mx.array, segment_ids: mx.array, contacts: ContactSum | None = None
+    ) -> mx.array:
+        """x (B L, C), segment_ids (B, L) -> (B L, C); `contacts` gets the queries and keys."""
+        x, h = _add_norm(self.self_attn_layer_norm, x, None)
+        x, h = _add_norm(self.final_layer_norm, x, self.self_attn(h, segment_ids, contacts))
+        h = linear(h, self.fc1.weight, self.fc1.bias, activation="gelu")  # (B L, FFN)
+        return linear(h, self.fc2.weight, self.fc2.bias, residual=x)
+
+
+class SelfAttention(nn.Module):
+    """Attention of every token to the tokens of its own segment."""
+
+    def __init__(self, config: ESM1Config):
+        super().__init__()
+        width = config.embed_dim
+        self.num_heads = config.num_heads
+        self.q_proj = _linear(width, width, gain=0.5**0.5)
+        self.k_proj = _linear(width, width, gain=0.5**0.5)
+        self.v_proj = _linear(width, width, gain=0.5**0.5)
+        self.out_proj = _linear(width, width)
+        if config.bias_kv:
+            self.bias_k = mx.random.normal((1, 1, width), scale=width**-0.5)
+            self.bias_v = mx.random.normal((1, 1, width), scale=width**-0.5)
+
+    def __call__(self, x: mx.array, segment_ids: mx.array, contacts: ContactSum | None) -> mx.array:
+        """x (B L, C), segment_ids (B, L) -> (B L, C)."""
+        layers = (self.q_proj, self.k_proj, self.v_proj)
+        projected = linears(x, [p.weight for p in layers], [p.bias for p in layers])
+        shape = (*segment_ids.shape, self.num_heads, x.shape[-1] // self.num_heads)
+        q, k, v = (y.reshape(shape).swapaxes(1, 2) for y in projected)  # (B, H, L, D), views
+        bias_k, bias_v = self._bias("bias_k"), self._bias("bias_v")
+        o = masked_attention(q, k, v, segment_ids=segment_ids, bias_k=bias_k, bias_v=bias_v)
+        if contacts is not None:
+            contacts.add(q, k, bias_k)
+        o = o.swapaxes(1, 2).reshape(x.shape)
+        return linear(o, self.out_proj.weight, self.out_proj.bias)
+
+    def _bias(self, name: str) -> mx.array | None:
+        """bias_k or bias_v as (H, D), or None where the model has none."""
+        return self[name].reshape(self.num_heads, -1) if name in self else None
+
+
+class LMHead(nn.Module):
+    """dense, GELU, LayerNorm, then the token table as the output projection, plus a bias."""
+
+    def __init__(self, config: ESM1Config):
+        super().__init__()
+        self.dense = _linear(config.embed_dim, config.embed_dim)
+        self.layer_norm = nn.LayerNorm(config.embed_dim, config.layer_norm_eps)
+        self.bias = mx.zeros((config.vocab_size,))
+
+    def __call__(self, x: mx.array, token_table: mx.array) -> mx.array:
+        """x (..., C), token_table (V, C) -> logits (..., V)."""
+        x = linear(x, self.dense.weight, self.dense.bias, activation="gelu")
+        return linear(_norm(self.layer_norm, x), token_table, self.bias)
+
+
+def _norm(parameters: nn.LayerNorm, x: mx.array) -> mx.array:
+    """The layer norm of x (..., C) with these parameters."""
+    return layer_norm(x, parameters.weight, parameters.bias, eps=parameters.eps)
+
+
+def _add_norm(
+    parameters: nn.LayerNorm, x: mx.array, delta: mx.array | None
+) -> tuple[mx.array, mx.array]:
+    """x + delta and its layer norm; the gradients of both uses are added up in one pass."""
+    return add_layer_norm(x, delta, parameters.weight, parameters.bias, eps=parameters.eps)
+
+
+def predict_contacts(model: ESM1, tokens: mx.array) -> mx.array:
+    """The contacts of one protein, in O(L^2) memory whatever the number of layers and heads.
+
+    Args:
+        model: with a contact regression (`model.config.contact_head`).
+        tokens: (L,) integer, the residues with the cls and eos of the model's alphabet.
+
+    Returns:
+        (L', L') float32 in [0, 1], symmetric; L' = L less cls and eos.
+
+    Raises:
+        ValueError: tokens are not (L,), or what the model's call raises.
+    """
+    if tokens.ndim != 1:
+        raise ValueError(f"[predict_contacts] tokens must be (L,); got shape {tokens.shape}.")
+    contacts: mx.array = model(tokens[None], return_contacts=True)["contacts"][0]
+    return contacts
+
+
+def describe(model: ESM1) -> str:
+    """Its size in words: `652.4 M parameters (33 layers, width 1280, 20 heads)`."""
+    config = model.config
+    size = sum(parameter.size for parameter in dict(tree_flatten(model.parameters())).values())
+    shown = f"{size / 1e6:.1f} M" if size >= 1e6 else f"{size:,}"
+    return (
+        f"{shown} parameters ({config.num_layers} layers, width {config.embed_dim}, "
+        f"{config.num_heads} heads)"
+    )
+
+
+def _embedding(rows: int, width: int, padding_idx: int, deviation: float = 0.02) -> nn.Embedding:
+    table = nn.Embedding(rows, width)
+    table.weight = mx.random.normal((rows, width), scale=deviation)
+    table.weight[padding_idx] = 0
+    return table
+
+
+def _linear(inputs: int, outputs: int, gain: float = 1.0) -> nn.Linear:
+    """The parameters of a projection; the model applies them with its own `linear`."""
+    layer = nn.Linear(inputs, outputs)
+    bound = gain * (6 / (inputs + outputs)) ** 0.5
+    layer.weight = mx.random.uniform(-bound, bound, (outputs, inputs))
+    layer.bias = mx.zeros((outputs,))
+    return layer

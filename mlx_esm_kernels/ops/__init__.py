@@ -1,0 +1,29 @@
+"""The compiled ops: attention, embedding, linear, layer norm and a step of AdamW."""
+
+from .extension import MLX_VERSION  # isort: skip  (first: it loads what all others need)
+
+from .._ext import (
+    adamw,
+    add_layer_norm,
+    cpu_target,
+    keep_freed_memory,
+    layer_norm,
+    linear,
+    linears,
+    num_threads,
+)
+from .calls import masked_attention, positional_embedding
+
+__all__ = [
+    "MLX_VERSION",
+    "adamw",
+    "add_layer_norm",
+    "cpu_target",
+    "keep_freed_memory",
+    "layer_norm",
+    "linear",
+    "linears",
+    "masked_attention",
+    "num_threads",
+    "positional_embedding",
+]

@@ -1,0 +1,26 @@
+"""What all pictures share: a figure without a screen, and a PNG that appears whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..system.whole_file import whole_file
+
+
+def new_figure(width: float, height: float) -> Any:
+    # Here, not above: matplotlib takes a second to import. Agg draws without a screen, and a
+    # Figure of our own leaves the figures and the backend of a notebook alone.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_png(figure: Any, path: Path) -> None:
+    # A PNG of matplotlib has fewer than 65,536 pixels a side.
+    dpi = min(150.0, 65_000 / max(figure.get_size_inches()))
+    with whole_file(path) as half_done:
+        figure.savefig(half_done, dpi=dpi, format="png")

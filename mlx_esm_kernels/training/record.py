@@ -1,0 +1,82 @@
+"""The record of a training run: metrics.jsonl, a row at a time."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+Row = Mapping[str, float]
+
+
+class MetricsError(ValueError):
+    """A metrics.jsonl that cannot be gone on with; the message names the line."""
+
+
+class MetricsLog:
+    """Rows of numbers, one JSON object a line, on the disk as soon as they are known.
+
+    A file that is there already is gone on with, so that the steps of a resumed run follow those
+    of the first. A last line that was cut off (a full disk, a power cut) is dropped.
+
+    Args:
+        path: the .jsonl file; its folder must exist.
+
+    Attributes:
+        rows: list of dict, all rows so far.
+
+    Raises:
+        MetricsError: the file holds something else.
+        OSError: it cannot be read or written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.rows: list[dict[str, float]] = []
+        if self.path.exists():
+            self._read()
+        self._file: IO[str] = self.path.open("a", encoding="utf-8")
+
+    @property
+    def last_step(self) -> int:
+        """The step of the last row; 0 where there is none."""
+        return int(self.rows[-1]["step"]) if self.rows else 0
+
+    def append(self, row: Row) -> None:
+        """Add a row; it has a `step`, and a number that is not finite becomes null."""
+        finite = {key: value if math.isfinite(value) else None for key, value in row.items()}
+        self.rows.append({key: value for key, value in finite.items() if value is not None})
+        self._file.write(json.dumps(finite) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _read(self) -> None:
+        whole = 0  # bytes of the lines that are complete
+        content = self.path.read_bytes()
+        for number, line in enumerate(content.splitlines(keepends=True), start=1):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                row = json.loads(line)
+                int(row["step"])
+            except (ValueError, TypeError, KeyError):
+                raise MetricsError(
+                    f'{self.path}, line {number}: expected a JSON object with a "step"; '
+                    f"got {line[:60]!r}. Move the file away, or choose another folder."
+                ) from None
+            self.rows.append({key: value for key, value in row.items() if value is not None})
+            whole += len(line)
+        if whole < len(content):
+            os.truncate(self.path, whole)

@@ -1,0 +1,131 @@
+"""How well a model fills in residues of held-out proteins, beside what needs no model at all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from ..data.alphabet import Alphabet
+from ..data.frequencies import residue_frequencies
+from ..data.masking import Masked, OptimalLoss, mask_tokens
+from ..data.packing import PackedBatches, batch_shape
+from ..data.proteins import Proteins
+from ..models.esm1 import ESM1
+from ..system.errors import DataError
+from .loss import as_arrays, masked_loss
+
+# Not the seed of a run: runs that differ in it are still asked the same questions.
+QUESTION_SEED = 20_240_229
+TOKENS_PER_BATCH = 8_192
+MAX_TOKENS = 65_536  # about 9,000 questions: perplexity known to 1 %, for little time
+
+
+class Validation:
+    """Masked residues of held-out proteins: the same ones, hidden the same way, every time.
+
+    Args:
+        proteins: where the residues are.
+        train: (N,) indices of the proteins that the model learns from; their residue frequencies
+            are the yardstick.
+        valid: (M,) indices of the held-out proteins. A random choice of them is taken where they
+            are more than `max_tokens` tokens.
+        alphabet: of the tokens.
+        max_positions: longest protein in tokens; longer ones are cropped.
+        optimal_loss: gives the entropy floor, where the source of the proteins is known exactly.
+            Left aside if a protein is cropped.
+        max_tokens: about how many tokens to validate on.
+
+    Attributes:
+        unigram_loss: nats per question when residue frequencies alone answer.
+        floor_loss: nats per question of the best answer there is; None where nobody knows.
+        num_questions: int. num_proteins: int, held-out proteins that are asked about.
+
+    Raises:
+        DataError: there is nothing to ask about.
+    """
+
+    def __init__(
+        self,
+        proteins: Proteins,
+        train: npt.ArrayLike,
+        valid: npt.ArrayLike,
+        alphabet: Alphabet,
+        *,
+        max_positions: int,
+        optimal_loss: OptimalLoss | None = None,
+        max_tokens: int = MAX_TOKENS,
+    ) -> None:
+        valid = np.asarray(valid)
+        if proteins.lengths[valid].max() > max_positions - alphabet.num_specials:
+            optimal_loss = None  # which is that of whole proteins
+        frequencies = residue_frequencies(proteins, np.asarray(train), alphabet)
+        self._batches: list[tuple[mx.array, ...]] = []
+        self._counts: list[int] = []
+        self.num_proteins = 0
+        unigram_nats, floor_nats = 0.0, 0.0
+        for tokens, segment_ids, masked in _questions(
+            proteins, valid, alphabet, max_positions, max_tokens
+        ):
+            count = int(masked.weights.sum())
+            if not count:
+                continue
+            unigram_nats -= float(np.log(frequencies[masked.targets[:count]]).sum())
+            if optimal_loss is not None:
+                floor_nats += optimal_loss(masked.inputs, tokens, segment_ids, masked.asked)[0]
+            self.num_proteins += int(segment_ids.max(axis=1).sum())
+            self._counts.append(count)
+            self._batches.append(as_arrays(masked, segment_ids))
+        self.num_questions = sum(self._counts)
+        if not self.num_questions:
+            raise DataError(
+                "The held-out proteins have none of the 20 amino acids, so there is nothing to "
+                "validate on: give other proteins, or more of them."
+            )
+        self.unigram_loss = unigram_nats / self.num_questions
+        self.floor_loss = floor_nats / self.num_questions if optimal_loss is not None else None
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def losses(self, model: ESM1) -> Iterator[float]:
+        """The share of each batch in the mean loss; their sum is nats per question.
+
+        One at a time, so that the caller can show how far it is, or stop.
+        """
+        for arrays, count in zip(self._batches, self._counts, strict=True):
+            yield float(masked_loss(model, *arrays)) * count / self.num_questions
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss), the number of residues that a guess is as good as a choice among; inf from 700."""
+    return math.exp(loss) if loss < 700 else math.inf
+
+
+def _questions(
+    proteins: Proteins, valid: np.ndarray, alphabet: Alphabet, max_positions: int, max_tokens: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, Masked]]:
+    """Batches of (true tokens, segment ids, masked), (B, L) each, up to max_tokens tokens."""
+    rows, row_length = batch_shape(
+        proteins.lengths[valid],
+        tokens_per_batch=TOKENS_PER_BATCH,
+        max_positions=max_positions,
+        num_specials=alphabet.num_specials,
+    )
+    batches = PackedBatches(
+        proteins, valid, alphabet, rows=rows, row_length=row_length, seed=QUESTION_SEED
+    )
+    rng = np.random.default_rng(QUESTION_SEED)
+    tokens = 0
+    for batch in batches:
+        yield (
+            batch.tokens,
+            batch.segment_ids,
+            mask_tokens(batch.tokens, batch.segment_ids, alphabet, rng),
+        )
+        tokens += int((batch.segment_ids != 0).sum())
+        if tokens >= max_tokens:
+            return

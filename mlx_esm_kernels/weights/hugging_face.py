@@ -1,0 +1,230 @@
+"""Folders of Hugging Face's transformers: config.json beside the weights, in one file or several.
+
+Only `EsmForMaskedLM` with learned positions is ESM-1b or ESM-1v; with rotary ones it is ESM-2.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from ..data.alphabet import ESM1B, Alphabet
+from ..models.config import ESM1Config
+from .opened import OpenedWeights, Tensor, WeightsError
+from .safetensors_file import open_safetensors
+from .torch_file import as_tensor, load_torch
+
+_FILES = ("model.safetensors", "pytorch_model.bin")
+# transformers' own defaults, which are left out of config.json, and are not those of ESM-1b.
+_DEFAULTS: dict[str, Any] = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 1026,
+    "layer_norm_eps": 1e-12,
+    "emb_layer_norm_before": None,
+    "token_dropout": False,
+    "hidden_act": "gelu",
+    "position_embedding_type": "absolute",
+    "is_folding_model": False,
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "tie_word_embeddings": True,
+}
+# Buffers and heads that say nothing about residues.
+_IGNORED = re.compile(r"esm\.embeddings\.position_ids|esm\.pooler\..*|.*\.inv_freq")
+_OUTPUT, _TABLE = "lm_head.decoder.weight", "esm.embeddings.word_embeddings.weight"
+_OUTPUT_BIAS, _BIAS = "lm_head.decoder.bias", "lm_head.bias"
+_CONTACT = "contact_head.regression.weight"
+
+_NAMES = {
+    "embed_tokens": "esm.embeddings.word_embeddings",
+    "embed_positions": "esm.embeddings.position_embeddings",
+    "emb_layer_norm_before": "esm.embeddings.layer_norm",
+    "emb_layer_norm_after": "esm.encoder.emb_layer_norm_after",
+    "contact_head": "esm.contact_head",
+    "lm_head": "lm_head",
+}
+_LAYER_NAMES = {
+    "self_attn.q_proj": "attention.self.query",
+    "self_attn.k_proj": "attention.self.key",
+    "self_attn.v_proj": "attention.self.value",
+    "self_attn.out_proj": "attention.output.dense",
+    "self_attn_layer_norm": "attention.LayerNorm",
+    "final_layer_norm": "LayerNorm",
+    "fc1": "intermediate.dense",
+    "fc2": "output.dense",
+}
+
+
+def read_hugging_face(folder: Path) -> OpenedWeights:
+    """Open a folder of transformers.
+
+    Raises:
+        WeightsError: a file is missing or damaged, or the model is no ESM-1b or ESM-1v.
+    """
+    description = _read_json(folder / "config.json")
+    settings = {**_DEFAULTS, **description}
+    _require_esm1b(folder, settings)
+    tensors = {
+        _today(name): tensor
+        for name, tensor in _read_tensors(folder).items()
+        if not _IGNORED.fullmatch(name)
+    }
+    _drop_tied(folder, tensors, _OUTPUT, _TABLE)
+    _drop_tied(folder, tensors, _OUTPUT_BIAS, _BIAS)
+    alphabet = _alphabet(folder, settings)
+    config = _config(folder, settings, alphabet, name_in_transformers(_CONTACT) in tensors)
+    return OpenedWeights(folder, config, alphabet, tensors, name_in_transformers)
+
+
+def name_in_transformers(name: str) -> str:
+    """transformers' name of a parameter: `embed_tokens.weight` -> `esm.embeddings.word_...`."""
+    layer = re.fullmatch(r"layers\.(\d+)\.(.+)\.(\w+)", name)
+    if layer:
+        return f"esm.encoder.layer.{layer[1]}.{_LAYER_NAMES[layer[2]]}.{layer[3]}"
+    first, rest = name.split(".", 1)
+    return f"{_NAMES[first]}.{rest}"
+
+
+def _today(name: str) -> str:
+    """The name in today's transformers, which may still write the older names of LayerNorm."""
+    name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
+    return re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
+
+
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    """The tensors of all the files that hold the weights."""
+    for name in _FILES:
+        if (folder / name).exists():
+            return _open_file(folder / name)
+        index = folder / f"{name}.index.json"
+        if index.exists():
+            return _read_shards(folder, index)
+    raise WeightsError(
+        f"{folder} holds no weights: expected {' or '.join(_FILES)}, or one of them with "
+        f".index.json behind it."
+    )
+
+
+def _read_shards(folder: Path, index: Path) -> dict[str, Tensor]:
+    shards = _read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(file, str) for file in shards.values()):
+        raise WeightsError(f"{index} must say in weight_map which file has each tensor.")
+    tensors: dict[str, Tensor] = {}
+    for file in sorted(set(shards.values())):
+        if Path(file).name != file:
+            raise WeightsError(f"{index} names {file}, which is not a file of its own folder.")
+        tensors |= _open_file(folder / file)
+    if missing := sorted(set(shards) - set(tensors)):
+        raise WeightsError(
+            f"{index} promises {missing[0]} in {shards[missing[0]]}, which does not have it."
+        )
+    return tensors
+
+
+def _open_file(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        return open_safetensors(path)[0]
+    state = load_torch(path)
+    if not isinstance(state, Mapping):
+        raise WeightsError(f"{path} must hold tensors by name; got a {type(state).__name__}.")
+    return {
+        str(name): as_tensor(path, str(name), value)
+        for name, value in state.items()
+        if not _IGNORED.fullmatch(str(name))
+    }
+
+
+def _drop_tied(folder: Path, tensors: dict[str, Tensor], copy: str, original: str) -> None:
+    """Leave out a second copy of the same numbers; refuse it where they are others."""
+    if copy not in tensors or original not in tensors:
+        return
+    tied, table = tensors.pop(copy), tensors[original]
+    if tied.shape != table.shape or not mx.array_equal(tied.read(), table.read()):
+        raise WeightsError(
+            f"{folder}: {copy} and {original} must be the same numbers, since the output "
+            f"projection is the token table; they differ."
+        )
+
+
+def _require_esm1b(folder: Path, settings: Mapping[str, Any]) -> None:
+    if settings.get("model_type") != "esm":
+        raise WeightsError(
+            f"{folder} has a model of type {settings.get('model_type')!r}; this package has "
+            f"those of type 'esm' with learned positions, ESM-1b and ESM-1v."
+        )
+    if settings["position_embedding_type"] != "absolute":
+        raise WeightsError(
+            f"{folder} has {settings['position_embedding_type']} positions, which make it ESM-2; "
+            f"this package has ESM-1, ESM-1b and ESM-1v."
+        )
+    for name in ("hidden_act", "is_folding_model", "is_decoder", "add_cross_attention"):
+        if settings[name] != _DEFAULTS[name]:
+            raise WeightsError(
+                f"{folder}: {name} must be {_DEFAULTS[name]!r}, as in ESM-1b; "
+                f"got {settings[name]!r}."
+            )
+
+
+def _alphabet(folder: Path, settings: Mapping[str, Any]) -> Alphabet:
+    """The alphabet that vocab.txt or config.json spell out; ESM-1b's where neither does."""
+    vocabulary = folder / "vocab.txt"
+    tokens = settings.get("vocab_list")
+    try:
+        if vocabulary.exists():
+            tokens = vocabulary.read_text(encoding="utf-8").split()
+        alphabet = ESM1B if tokens is None else Alphabet.from_dict({"tokens": tokens})
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{folder} has a vocabulary that cannot be used: {error}") from None
+    for name, ours in (
+        ("vocab_size", len(alphabet)),
+        ("pad_token_id", alphabet.padding_idx),
+        ("mask_token_id", alphabet.mask_idx),
+    ):
+        if settings.get(name) not in (None, ours):
+            raise WeightsError(
+                f"{folder}: {name} must be {ours}, as in its alphabet; got {settings[name]!r}."
+            )
+    return alphabet
+
+
+def _config(
+    folder: Path, settings: Mapping[str, Any], alphabet: Alphabet, contact_head: bool
+) -> ESM1Config:
+    rows = settings["max_position_embeddings"]
+    try:
+        return ESM1Config.of(
+            alphabet,
+            num_layers=settings["num_hidden_layers"],
+            embed_dim=settings["hidden_size"],
+            ffn_dim=settings["intermediate_size"],
+            num_heads=settings["num_attention_heads"],
+            max_positions=rows - alphabet.padding_idx - 1 if isinstance(rows, int) else rows,
+            token_dropout=settings["token_dropout"],
+            emb_layer_norm_before=bool(settings["emb_layer_norm_before"]),
+            layer_norm_eps=settings["layer_norm_eps"],
+            contact_head=contact_head,
+        )
+    except ValueError as error:
+        raise WeightsError(f"{folder} has a config.json that cannot be used: {error}") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WeightsError(
+            f"{path.parent} is a folder without {path.name}, so no model of transformers."
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}.") from None
+    if not isinstance(value, dict):
+        raise WeightsError(f"{path} must be a json object; got {type(value).__name__}.")
+    return value

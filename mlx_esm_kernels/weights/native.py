@@ -1,0 +1,100 @@
+"""Weights as one .safetensors file that carries the model's config and alphabet: our own format.
+
+The file holds the parameters under fair-esm's names; its metadata holds `format_version`,
+`config` and `alphabet` (both json), and whatever the writer added. Version 1 knew ESM-1b and ESM-1v
+alone; its configs and alphabets lack what has been added since, which then has its default.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from ..data.alphabet import Alphabet
+from ..models.config import ESM1Config
+from ..models.esm1 import ESM1
+from ..system.whole_file import replacement
+from .opened import OpenedWeights, WeightsError
+from .safetensors_file import open_safetensors
+
+FORMAT_VERSION = 2
+_READABLE = ("1", "2")
+_RESERVED = ("format_version", "config", "alphabet")
+
+
+def save_weights(
+    path: str | os.PathLike[str], model: ESM1, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write the model, its config and its alphabet to `path`, all or nothing.
+
+    The new file is complete and on the disk before it takes the place of an old one, so `path`
+    never holds half a file, whatever happens.
+
+    Args:
+        path: where to write; its folder must exist. A symbolic link is followed.
+        model: the model.
+        metadata: further strings to keep in the file.
+
+    Raises:
+        ValueError: metadata uses a reserved name.
+        OSError: the file cannot be written; what was at `path` is untouched.
+    """
+    extra = dict(metadata or {})
+    if taken := sorted(set(extra) & set(_RESERVED)):
+        raise ValueError(f"[save_weights] metadata may not set {', '.join(taken)}.")
+    header = {
+        "format_version": str(FORMAT_VERSION),
+        "config": json.dumps(model.config.to_dict()),
+        "alphabet": json.dumps(model.alphabet.to_dict()),
+    }
+    parameters = dict(tree_flatten(model.parameters()))
+    target = Path(os.path.realpath(path))
+    # An open file, since mx.save_safetensors puts a suffix behind a path without one.
+    with replacement(target) as half_done, half_done.open("wb") as file:
+        mx.save_safetensors(file, parameters, metadata={**extra, **header})
+
+
+def read_native(path: Path) -> OpenedWeights:
+    """Open a file of `save_weights`.
+
+    Raises:
+        WeightsError: no such file, no safetensors, cut short, or no config or alphabet in it.
+    """
+    tensors, metadata = open_safetensors(path)
+    return OpenedWeights(path, _config(path, metadata), _alphabet(path, metadata), tensors)
+
+
+def _config(path: Path, metadata: Mapping[str, str]) -> ESM1Config:
+    version = metadata.get("format_version")
+    if version is None or "config" not in metadata:
+        raise WeightsError(
+            f"{path} is a safetensors file, but has no config in it: "
+            f"it was not written by mlx-esm-kernels. Of a model from Hugging Face give the folder, "
+            f"with config.json in it."
+        )
+    if version not in _READABLE:
+        raise WeightsError(
+            f"{path} has format version {version}, this release reads {FORMAT_VERSION}: "
+            f"install a newer mlx-esm-kernels."
+        )
+    try:
+        return ESM1Config.from_dict(json.loads(metadata["config"]))
+    except (ValueError, TypeError) as error:
+        raise WeightsError(f"{path} has a config that cannot be used: {error}") from None
+
+
+def _alphabet(path: Path, metadata: Mapping[str, str]) -> Alphabet:
+    if "alphabet" not in metadata:
+        raise WeightsError(
+            f"{path} is a safetensors file, but has no alphabet in it: "
+            f"it was not written by mlx-esm-kernels."
+        )
+    try:
+        return Alphabet.from_dict(json.loads(metadata["alphabet"]))
+    except (ValueError, TypeError, KeyError) as error:
+        raise WeightsError(f"{path} has an alphabet that cannot be used: {error}") from None

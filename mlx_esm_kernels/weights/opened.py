@@ -1,0 +1,139 @@
+"""What every loader makes of its file, and a model from that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from ..data.alphabet import Alphabet
+from ..models.config import ESM1Config
+from ..models.esm1 import ESM1
+
+DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+
+
+class WeightsError(ValueError):
+    """Weights that cannot be used; the message names the file and says why."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of a file, not read yet.
+
+    Attributes:
+        shape: its shape.
+        dtype: its dtype once it is read.
+        read: reads it from the file.
+    """
+
+    shape: tuple[int, ...]
+    dtype: mx.Dtype
+    read: Callable[[], mx.array]
+
+
+@dataclass(frozen=True)
+class OpenedWeights:
+    """A weights file, opened.
+
+    Attributes:
+        path: where it is.
+        config, alphabet: of the model in it.
+        tensors: by the names that they have in the file.
+        name_of: gives the name in the file of a parameter of `ESM1`.
+    """
+
+    path: Path
+    config: ESM1Config
+    alphabet: Alphabet
+    tensors: Mapping[str, Tensor]
+    name_of: Callable[[str], str] = str
+
+
+def build_model(opened: OpenedWeights, dtype: mx.Dtype | None = None) -> ESM1:
+    """The model of a opened, with its parameters in memory.
+
+    Tensors are read one by one, so that at no time more than one is there twice.
+
+    Args:
+        opened: the opened file; tensors and config are compared here.
+        dtype: of the parameters; None: the file's, or float32 where it has several.
+
+    Raises:
+        WeightsError: tensors are missing, too many, or do not have the shapes that the config
+            asks for; or a number is NaN or infinite, in the file or in the dtype asked for.
+    """
+    path, config, tensors = opened.path, opened.config, opened.tensors
+    if disagreement := config.disagreement(opened.alphabet):
+        raise WeightsError(f"{path} does not agree with itself: {disagreement}.")
+    _check_sizes(opened)
+    model = ESM1(config, opened.alphabet)
+    wanted = {name: p.shape for name, p in dict(tree_flatten(model.parameters())).items()}
+    names = {opened.name_of(name): name for name in wanted}
+    if missing := sorted(set(names) - set(tensors)):
+        raise WeightsError(f"{path} does not fit its config: it lacks {_some(missing)}.")
+    if extra := sorted(set(tensors) - set(names)):
+        raise WeightsError(f"{path} does not fit its config: it has also {_some(extra)}.")
+    for name_in_file, name in names.items():
+        _check_shape(opened, name_in_file, wanted[name])
+    if dtype is None:
+        # The contact regression is computed in float32 in any case.
+        found = {tensors[key].dtype for key, n in names.items() if not n.startswith("contact_head")}
+        dtype = found.pop() if len(found) == 1 else mx.float32
+    model.load_weights(
+        [(name, _read(path, key, tensors[key], dtype)) for key, name in names.items()]
+    )
+    return model
+
+
+def _check_sizes(opened: OpenedWeights) -> None:
+    """Refuse a config that asks for much more than the file holds, before a model is built."""
+    config = opened.config
+    if config.num_layers > len(opened.tensors):
+        raise WeightsError(
+            f"{opened.path} does not fit its config: it has {len(opened.tensors)} tensors "
+            f"for {config.num_layers} layers."
+        )
+    width = config.embed_dim
+    shapes = {
+        "embed_tokens.weight": (config.vocab_size, width),
+        "layers.0.fc1.weight": (config.ffn_dim, width),
+    }
+    if not config.sinusoidal_positions:
+        shapes["embed_positions.weight"] = (config.num_position_rows, width)
+    for name, shape in shapes.items():
+        if (name_in_file := opened.name_of(name)) in opened.tensors:
+            _check_shape(opened, name_in_file, shape)
+
+
+def _check_shape(opened: OpenedWeights, name: str, shape: tuple[int, ...]) -> None:
+    found = opened.tensors[name].shape
+    if found != shape:
+        raise WeightsError(
+            f"{opened.path} does not fit its config: {name} must have shape {shape}; got {found}."
+        )
+
+
+def _read(path: Path, name: str, tensor: Tensor, dtype: mx.Dtype) -> mx.array:
+    try:
+        array = tensor.read()
+        mx.eval(array)
+    except (RuntimeError, OSError) as error:
+        raise WeightsError(f"{path} cannot be loaded: {name}: {error}.") from None
+    converted = array.astype(dtype)
+    if not mx.isfinite(converted).all():
+        if mx.isfinite(array).all():
+            raise WeightsError(
+                f"{path}: {name} has numbers that {dtype} cannot hold; load it as bfloat16 or "
+                f"float32."
+            )
+        raise WeightsError(f"{path} is damaged: {name} has numbers that are NaN or infinite.")
+    return converted
+
+
+def _some(names: list[str], shown: int = 3) -> str:
+    rest = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,105 @@
+"""The .safetensors format: a header that is checked before anything is read.
+
+8 bytes of length, json, then the tensors to the end of the file
+(https://github.com/huggingface/safetensors#format).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import mlx.core as mx
+
+from .opened import Tensor, WeightsError
+
+_DTYPES = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
+
+
+@dataclass(frozen=True)
+class _Entry:
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int  # bytes, from the end of the header
+    end: int
+
+
+def open_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a file, to be read when they are asked for, and its metadata.
+
+    Raises:
+        WeightsError: there is no such file, it is another kind of file, cut short or damaged, or a
+            tensor is neither float32, float16 nor bfloat16.
+    """
+    entries, metadata = _read_header(path)
+    arrays = _lazy_arrays(path)
+
+    def read(name: str) -> mx.array:
+        # Not kept here: once it is evaluated, that would be the whole file. Asked for again (tied
+        # weights are), it is read again.
+        return arrays.pop(name) if name in arrays else _lazy_arrays(path)[name]
+
+    tensors = {
+        name: Tensor(entry.shape, _DTYPES[entry.dtype], partial(read, name))
+        for name, entry in entries.items()
+    }
+    return tensors, metadata
+
+
+def _lazy_arrays(path: Path) -> dict[str, mx.array]:
+    """The arrays of a file, of which nothing is read until they are evaluated."""
+    try:
+        arrays = mx.load(str(path), format="safetensors")
+    except RuntimeError as error:
+        raise WeightsError(f"{path} cannot be loaded: {error}.") from None
+    assert isinstance(arrays, dict)
+    return arrays
+
+
+def _read_header(path: Path) -> tuple[dict[str, _Entry], dict[str, str]]:
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\xff"))
+            # A first check on the length, lest a file of another kind asks for exabytes.
+            text = file.read(length) if length <= size - 8 else b""
+    except FileNotFoundError:
+        raise WeightsError(f"There is no weights file {path}.") from None
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}.") from None
+    try:
+        entries, metadata = _parse_header(text)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise WeightsError(f"{path} is no safetensors file, or a damaged one.") from None
+    wanted = 8 + length + max((entry.end for entry in entries.values()), default=0)
+    if size < wanted:
+        raise WeightsError(f"{path} is cut short: it has {size} bytes of {wanted}.")
+    for name, entry in entries.items():
+        if entry.dtype not in _DTYPES:
+            raise WeightsError(
+                f"{path}: {name} must be one of {', '.join(_DTYPES)}; got {entry.dtype}."
+            )
+        if entry.end - entry.begin != math.prod(entry.shape) * _DTYPES[entry.dtype].size:
+            raise WeightsError(f"{path} is damaged: the size of {name} belies its shape.")
+    return entries, metadata
+
+
+def _parse_header(text: bytes) -> tuple[dict[str, _Entry], dict[str, str]]:
+    """The json of a header; any of several exceptions where it is something else."""
+    described = dict(json.loads(text).items())
+    metadata = {
+        str(key): str(text) for key, text in (described.pop("__metadata__", None) or {}).items()
+    }
+    entries = {}
+    for name, entry in described.items():
+        begin, end = entry["data_offsets"]
+        numbers = (*entry["shape"], begin, end - begin)
+        if any(type(number) is not int or number < 0 for number in numbers):
+            raise ValueError(name)
+        entries[name] = _Entry(str(entry["dtype"]), tuple(entry["shape"]), begin, end)
+    return entries, metadata

@@ -1,0 +1,128 @@
+"""Files that torch.save has written, opened without trusting them.
+
+Such a file is a pickle, which can call any function. torch's own restricted unpickler is told that
+nothing but tensors, plain containers and `argparse.Namespace` may come out of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from .opened import Tensor, WeightsError
+
+# What torch.save wrote before torch 1.6 begins so: its magic number, pickled.
+LEGACY_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")
+_GLOBAL = re.compile(r"GLOBAL ([\w.]+)|global ([\w.]+)|class ([\w.]+)")
+
+
+def load_torch(path: Path) -> Any:
+    """What is in a file of torch.save; tensors stay on the disk where its format allows it.
+
+    Raises:
+        WeightsError: torch is not installed, the file cannot be read, is no such file or a damaged
+            one, or holds anything but tensors, plain containers and `argparse.Namespace`.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise WeightsError(
+            f"{path} is a file of torch, which is needed to open it: "
+            f"pip install 'mlx-esm-kernels[convert]'."
+        ) from None
+    try:
+        with path.open("rb"):
+            pass
+        is_zip = zipfile.is_zipfile(path)
+        with _only_namespaces(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch thinks of odd pickles; we refuse them
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except FileNotFoundError:
+        raise WeightsError(f"There is no weights file {path}.") from None
+    except pickle.UnpicklingError as error:
+        raise WeightsError(_refusal(path, str(error))) from None
+    except Exception as error:  # a damaged pickle can raise anything
+        raise WeightsError(
+            f"{path} is no file of torch.save, or a damaged one ({_first_line(error)})."
+        ) from None
+
+
+def as_tensor(path: Path, name: str, value: Any) -> Tensor:
+    """A torch tensor as one to be read later.
+
+    Raises:
+        WeightsError: it is no plain tensor of floating-point numbers.
+    """
+    import torch
+
+    dtypes = {
+        torch.float64: mx.float32,
+        torch.float32: mx.float32,
+        torch.float16: mx.float16,
+        torch.bfloat16: mx.bfloat16,
+    }
+    if not isinstance(value, torch.Tensor):
+        raise WeightsError(f"{path}: {name} must be a tensor; got {type(value).__name__}.")
+    if value.layout != torch.strided or value.device.type != "cpu" or value.dtype not in dtypes:
+        raise WeightsError(
+            f"{path}: {name} must be a dense tensor of float32, float16, bfloat16 or float64; "
+            f"got {value.dtype}, {value.layout}."
+        )
+    # A tensor may be one number repeated: shapes that no file could hold.
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise WeightsError(f"{path} is damaged: the size of {name} belies its shape.")
+    return Tensor(tuple(value.shape), dtypes[value.dtype], lambda: _as_mlx(value))
+
+
+def _as_mlx(value: Any) -> mx.array:
+    import torch
+
+    value = value.detach().contiguous()
+    if value.dtype == torch.bfloat16:  # which numpy does not have
+        return mx.array(value.view(torch.int16).numpy()).view(mx.bfloat16)
+    if value.dtype == torch.float64:
+        value = value.to(torch.float32)
+    return mx.array(value.numpy())
+
+
+@contextmanager
+def _only_namespaces() -> Iterator[None]:
+    """Allow `argparse.Namespace` and nothing else; what was allowed before is so again after."""
+    from torch.serialization import add_safe_globals, clear_safe_globals, get_safe_globals
+
+    allowed = get_safe_globals()
+    clear_safe_globals()
+    add_safe_globals([argparse.Namespace])
+    try:
+        yield
+    finally:
+        clear_safe_globals()
+        add_safe_globals(allowed)
+
+
+def _refusal(path: Path, message: str) -> str:
+    found = _GLOBAL.search(message)
+    if not found:
+        # Not torch's whole message: it suggests to trust the file.
+        reason = re.search(r"WeightsUnpickler error:\s*(.+)", message)
+        why = reason[1].rstrip(".") if reason else "it cannot be unpickled"
+        return f"{path} is no file of torch.save, or a damaged one ({why})."
+    name = next(group for group in found.groups() if group)
+    return (
+        f"{path} is refused: it asks for {name}, and weights may hold nothing but tensors and "
+        f"argparse.Namespace. Do not open it with anything else."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -1,0 +1,92 @@
+"""The contacts command: probabilities and maps, or a sentence."""
+
+import os
+import zipfile
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from random_models import esm1, esm1b
+
+from mlx_esm_kernels import load_model, predict_contacts, save_weights
+from mlx_esm_kernels.commands import contacts
+
+PROTEINS = [("a/b 1", "MKTAYIAKQR"), ("a/b 1", "M"), ("c" * 300, "GAVLIKWDERTYPSNQHCMF")]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_weights("w.safetensors", esm1b())
+    (tmp_path / "p.fasta").write_text("".join(f">{n}\n{s}\n" for n, s in PROTEINS))
+    return tmp_path
+
+
+def run(*arguments):
+    return CliRunner().invoke(contacts.command, ["--weights-file", "w.safetensors", *arguments])
+
+
+@pytest.mark.parametrize("model", [esm1b(), esm1()])
+@pytest.mark.parametrize(
+    ("output", "npz", "picture"),
+    [("maps", "maps/contacts.npz", "maps/contacts-{}.png"), ("m.npz", "m.npz", "m-{}.png")],
+)
+def test_each_protein_has_its_probabilities_and_a_map(place, model, output, npz, picture):
+    save_weights("w.safetensors", model)
+    result = run("p.fasta", "-o", output)
+    assert result.exit_code == 0, result.output
+    file = np.load(npz)
+    assert file["names"].tolist() == [name for name, _ in PROTEINS]
+    for number, (_, sequence) in enumerate(PROTEINS, start=1):
+        tokens = model.alphabet.with_specials(model.alphabet.encode(sequence))
+        expected = predict_contacts(load_model("w.safetensors"), mx.array(tokens))
+        assert np.allclose(file[f"contacts_{number}"], np.array(expected), atol=1e-6)
+        with Image.open(picture.format(number)) as image:
+            assert image.format == "PNG"
+    assert f"contacts of 3 proteins saved to {npz}" in result.stdout
+
+
+def test_maps_need_not_be_drawn(place):
+    assert run("p.fasta", "-o", "m.npz", "--no-png").exit_code == 0
+    assert sorted(os.listdir(place)) == ["m.npz", "p.fasta", "w.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("-o", "m.csv"), "m.csv must be a folder, or a file that ends in .npz"),
+        (("-o", "no/m.npz"), "there is no folder no"),
+        (("-o", "p.fasta/x"), "p.fasta/x cannot be written"),
+        (("-o", "m.npz", "none.fasta"), "none.fasta does not exist"),
+        (("-o", "m.npz", "long.fasta"), "('titin') has 39 residues; the position table"),
+        (("-o", "m.npz", "empty.fasta"), "empty.fasta is empty"),
+    ],
+)
+def test_what_cannot_be_has_one_sentence_and_no_output(place, arguments, sentence):
+    (place / "long.fasta").write_text(f">titin\n{'M' * 39}\n")
+    (place / "empty.fasta").write_text("")
+    result = run("p.fasta", *arguments)
+    assert result.exit_code == 1
+    assert sentence in " ".join(result.stderr.split())
+    assert not [name for name in os.listdir(place) if name.startswith("m")]
+
+
+def test_a_model_without_a_regression_has_one_sentence(place):
+    save_weights("w.safetensors", esm1b(contact_head=False))
+    result = run("p.fasta", "-o", "m.npz")
+    assert result.exit_code == 1
+    assert "no contact regression" in result.stderr
+    assert "ESM-1v has none" in result.stderr
+
+
+def test_trouble_on_the_way_leaves_no_half_file(place, monkeypatch):
+    def broken(*arguments, **named):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(zipfile.ZipFile, "open", broken)
+    result = run("p.fasta", "-o", "m.npz")
+    assert result.exit_code == 1
+    assert "m.npz cannot be written: No space left on device" in result.stderr
+    assert sorted(os.listdir(place)) == ["p.fasta", "w.safetensors"]

@@ -1,0 +1,75 @@
+"""convert from the outside: any weights in, our own format out, sentences for what cannot be."""
+
+import mlx.core as mx
+import pytest
+from checkpoint_files import (
+    ESM1B_CONFIG,
+    SIZES,
+    random_model,
+    write_fair_esm,
+    write_first_mlx_esm,
+    write_hugging_face,
+)
+from click.testing import CliRunner
+from random_models import same
+
+from mlx_esm_kernels import load_model
+from mlx_esm_kernels.commands import cli, convert
+from mlx_esm_kernels.weights.first_mlx_esm import first_mlx_esm_config
+
+
+def run(*arguments, command=convert.command):
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+def test_each_format_becomes_ours(tmp_path):
+    model = random_model(ESM1B_CONFIG)
+    result = run(write_hugging_face(tmp_path / "folder", model), tmp_path / "out.safetensors")
+    assert result.exit_code == 0, result.output
+    assert "(2 layers, width 8, 2 heads), with a contact regression" in result.output
+    assert same(load_model(tmp_path / "out.safetensors"), model)
+    first = random_model(first_mlx_esm_config(**{**SIZES, "num_heads": 4}))
+    result = run(write_first_mlx_esm(tmp_path / "first.npz", first), tmp_path / "out.safetensors")
+    assert "without a contact regression" in result.output
+    assert same(load_model(tmp_path / "out.safetensors"), first)
+
+
+def test_a_pt_file_becomes_ours(tmp_path):
+    pytest.importorskip("torch")
+    model = random_model(ESM1B_CONFIG)
+    result = run(write_fair_esm(tmp_path / "in.pt", model), tmp_path / "out.safetensors")
+    assert result.exit_code == 0, result.output
+    assert same(load_model(tmp_path / "out.safetensors"), model)
+
+
+@pytest.mark.parametrize("name", ["float32", "float16", "bfloat16"])
+def test_dtype_chooses_the_precision(tmp_path, name):
+    model = random_model(ESM1B_CONFIG)
+    write_hugging_face(tmp_path / "folder", model)
+    result = run(tmp_path / "folder", tmp_path / "out.safetensors", "--dtype", name)
+    assert result.exit_code == 0, result.output
+    model.set_dtype(getattr(mx, name))
+    assert same(load_model(tmp_path / "out.safetensors"), model)
+
+
+def test_it_is_a_command_of_mlx_esm(tmp_path):
+    write_hugging_face(tmp_path / "folder", random_model(ESM1B_CONFIG))
+    result = run("convert", tmp_path / "folder", tmp_path / "out.safetensors", command=cli.main)
+    assert result.exit_code == 0, result.output
+
+
+def test_what_cannot_be_is_said_in_a_sentence_and_writes_nothing(tmp_path):
+    result = run(tmp_path / "nowhere.pt", tmp_path / "out.safetensors")
+    assert result.exit_code == 1
+    assert "There is no weights file" in result.output
+    folder = write_hugging_face(tmp_path / "folder", random_model(ESM1B_CONFIG))
+    result = run(folder, tmp_path / "missing" / "out.safetensors")
+    assert result.exit_code == 2
+    assert "there is no folder" in result.output
+    assert run(folder, tmp_path / "in.safetensors").exit_code == 0
+    before = (tmp_path / "in.safetensors").read_bytes()
+    result = run(tmp_path / "in.safetensors", tmp_path / "in.safetensors", "--dtype", "float16")
+    assert result.exit_code == 2
+    assert "is IN itself" in result.output
+    assert (tmp_path / "in.safetensors").read_bytes() == before
+    assert not (tmp_path / "out.safetensors").exists()

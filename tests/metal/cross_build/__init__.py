@@ -1,0 +1,92 @@
+"""Builds the extension for a Mac with Apple silicon, here, by the project's own CMakeLists.txt.
+
+Real are MLX's macOS wheels (headers, CMake files, libmlx.dylib) and nanobind. Apple's frameworks
+are stubs of the few names that are used; the interpreter's headers are those of this machine.
+"""
+
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+@dataclass(frozen=True)
+class Build:
+    macos: str
+    folder: Path
+    extension: Path
+    mlx: Path  # the package of the macOS wheels
+
+
+def build(macos: str, folder: Path) -> Build:
+    """Configures and builds everything for a version of macOS ("14.0"); warnings are errors.
+
+    Raises RuntimeError with the end of what the failing command printed.
+    """
+    mlx = macos_wheels(macos, folder / "wheels")
+    tools = write_tools(macos, mlx, folder / "tools")
+    suffix = f"cpython-{PYTHON.replace('.', '')}-darwin"
+    configure = ["cmake", "-G", "Ninja", "-S", ROOT, "-B", folder / "build"]
+    configure += [
+        f"-DCMAKE_TOOLCHAIN_FILE={HERE / 'toolchain.cmake'}",
+        f"-DCROSS_BUILD_TOOLS={tools}",
+        f"-DPython_EXECUTABLE={tools / 'python'}",
+        f"-DPython_INCLUDE_DIR={sysconfig.get_path('include')}",
+        f"-DSKBUILD_SOABI={suffix}",
+        "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON",
+    ]
+    printed = run(configure) + run(["cmake", "--build", folder / "build"])
+    (folder / "build.log").write_text(printed)
+    return Build(macos, folder / "build", folder / "build" / f"_ext.{suffix}.so", mlx)
+
+
+def macos_wheels(macos: str, folder: Path) -> Path:
+    """MLX's wheels for macOS, of the version that is installed here, unpacked."""
+    release = version("mlx")
+    download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder]
+    download += ["--only-binary=:all:", "--python-version", PYTHON]
+    download += ["--platform", f"macosx_{macos.replace('.', '_')}_arm64"]
+    run(
+        [*download, f"mlx=={release}", f"mlx-metal=={release}"],
+        f"MLX's wheels for macOS {macos} could not be downloaded; this needs a package index.",
+    )
+    for wheel in folder.glob("*.whl"):
+        with zipfile.ZipFile(wheel) as file:  # without MLX's own kernels: 100 MB
+            file.extractall(folder, [x for x in file.namelist() if not x.endswith(".metallib")])
+        wheel.unlink()
+    return folder / "mlx"
+
+
+def write_tools(macos: str, mlx: Path, folder: Path) -> Path:
+    """The compilers and the interpreter, as the single executables that CMake wants."""
+    clang = f'exec "{sys.executable}" "{HERE / "clang.py"}"'
+    scripts = {
+        "cc": f'{clang} cc {macos} "$@"',
+        "c++": f'{clang} c++ {macos} "$@"',
+        "ar": f'exec "{sys.executable}" -m ziglang ar "$@"',
+        "ranlib": f'exec "{sys.executable}" -m ziglang ranlib "$@"',
+        # A Mac's interpreter would find a Mac's MLX.
+        "python": f'[ "$*" = "-m mlx --cmake-dir" ] && echo "{mlx}" && exit\n'
+        f'exec "{sys.executable}" "$@"',
+    }
+    folder.mkdir(parents=True)
+    for name, script in scripts.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def run(command: list[str | Path], failure: str = "The build for macOS failed.") -> str:
+    """What the command printed. Raises RuntimeError where it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        words = " ".join(map(str, command))
+        raise RuntimeError(f"{failure}\n+ {words}\n{(done.stdout + done.stderr)[-6000:]}")
+    return done.stdout

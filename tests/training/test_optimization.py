@@ -1,0 +1,121 @@
+"""A training step against float64 numpy, compiled and not; the learning rate of each step."""
+
+from itertools import pairwise
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.nn.utils import value_and_grad
+from mlx.utils import tree_flatten
+
+from mlx_esm_kernels.data.alphabet import ESM1B
+from mlx_esm_kernels.data.masking import mask_tokens
+from mlx_esm_kernels.models.esm1 import ESM1, ESM1Config
+from mlx_esm_kernels.training.loss import as_arrays, masked_loss
+from mlx_esm_kernels.training.schedule import learning_rate
+from mlx_esm_kernels.training.step import TrainStep
+
+TINY = ESM1Config(num_layers=1, embed_dim=16, ffn_dim=32, num_heads=2, max_positions=64)
+
+
+def new_model():
+    mx.random.seed(0)
+    return ESM1(TINY)
+
+
+def questions(count, seed=0):
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        tokens = rng.choice(ESM1B.amino_acid_ids, (2, 40)).astype(np.int32)
+        segment_ids = np.ones_like(tokens)
+        yield as_arrays(mask_tokens(tokens, segment_ids, ESM1B, rng), segment_ids)
+
+
+def named(tree):
+    return {name: np.array(value, np.float64) for name, value in tree_flatten(tree)}
+
+
+def adamw_in_numpy(weights, gradient_of, rates, weight_decay, clip_norm):
+    """Loshchilov and Hutter's algorithm 2 as it is printed, in float64; yields weights and norm."""
+    m = {name: np.zeros_like(w) for name, w in weights.items()}
+    v = {name: np.zeros_like(w) for name, w in weights.items()}
+    for t, rate in enumerate(rates, start=1):
+        gradients = gradient_of(weights, t)
+        norm = np.sqrt(sum((g**2).sum() for g in gradients.values()))
+        for name, g in gradients.items():
+            g = g * min(1, clip_norm / norm)
+            m[name] = 0.8 * m[name] + 0.2 * g
+            v[name] = 0.98 * v[name] + 0.02 * g**2
+            m_hat, v_hat = m[name] / (1 - 0.8**t), v[name] / (1 - 0.98**t)
+            decay = weight_decay if weights[name].ndim > 1 else 0
+            step = m_hat / (np.sqrt(v_hat) + 1e-8) + decay * weights[name]
+            weights = {**weights, name: weights[name] - rate * step}
+        yield weights, norm
+
+
+@pytest.mark.parametrize("clip_norm", [0.05, 1e9])
+def test_steps_are_those_of_adamw_in_float64(clip_norm):
+    asked = list(questions(4))
+    rates = [1e-3, 2e-3, 5e-3, 1e-3]
+    model, other = new_model(), new_model()
+    step = TrainStep(model, weight_decay=0.3, clip_norm=clip_norm)
+
+    def gradient_of(weights, t):
+        # Where the step itself has come to, so that rounding does not add up.
+        other.update(model.parameters())
+        return named(value_and_grad(other, masked_loss)(other, *asked[t - 1])[1])
+
+    start = named(model.parameters())
+    expected = adamw_in_numpy(start, gradient_of, rates, 0.3, clip_norm)
+    for question, rate in zip(asked, rates, strict=True):
+        weights, norm = next(expected)
+        loss_before = masked_loss(model, *question).item()
+        loss, got_norm = step(question, rate)
+        assert loss == pytest.approx(loss_before, rel=1e-5)
+        assert got_norm == pytest.approx(norm, rel=1e-4)
+        for name, got in named(model.parameters()).items():
+            # Adam divides by the root of the second moment, which is noise where a gradient
+            # should be zero (the bias of k_proj): there the step is of any direction.
+            if not name.endswith("k_proj.bias"):
+                np.testing.assert_allclose(got, weights[name], atol=2e-2 * rate, err_msg=name)
+
+
+@pytest.mark.slow  # On a CPU, MLX has the C++ compiler make some twenty kernels for it.
+def test_a_compiled_step_is_the_same_step():
+    models = [new_model(), new_model()]
+    plain, compiled = (
+        TrainStep(model, weight_decay=0.3, clip_norm=0.05, compiled=model is models[1])
+        for model in models
+    )
+    for question, rate in zip(questions(4), [1e-3, 2e-3, 5e-3, 1e-3], strict=True):
+        np.testing.assert_allclose(plain(question, rate), compiled(question, rate), rtol=1e-5)
+    expected, got = (named(model.parameters()) for model in models)
+    for name in expected:
+        if not name.endswith("k_proj.bias"):  # see above
+            np.testing.assert_allclose(got[name], expected[name], atol=1e-5, err_msg=name)
+
+
+def test_the_padding_row_of_the_position_table_stays_zero():
+    model = new_model()
+    step = TrainStep(model, weight_decay=0.1, clip_norm=1.0)
+    for question in questions(2):
+        step(question, 1e-2)
+    assert not np.array(model.embed_positions.weight[TINY.padding_idx]).any()
+
+
+def test_a_loss_that_is_no_number_is_reported_as_such():
+    model = new_model()
+    model.lm_head.bias = mx.full(model.lm_head.bias.shape, mx.inf)
+    loss, norm = TrainStep(model, weight_decay=0.0, clip_norm=1.0)(next(questions(1)), 1e-3)
+    assert not np.isfinite([loss, norm]).all()
+
+
+def test_the_rate_rises_in_a_line_then_falls_to_zero():
+    rates = [learning_rate(2.0, step, warmup=10, done=step / 100) for step in range(101)]
+    assert rates[0] == pytest.approx(0.2)
+    assert rates[4] == pytest.approx(1.0 * 0.96)
+    assert max(rates) == pytest.approx(2.0 * 0.91)
+    assert rates.index(max(rates)) == 9
+    assert all(a > b for a, b in pairwise(rates[9:]))
+    assert rates[-1] == 0
+    assert learning_rate(2.0, 0, warmup=0, done=0.0) == 2.0
