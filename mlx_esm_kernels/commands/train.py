@@ -18,9 +18,10 @@ from ..data.packing import PackedBatches, batch_shape
 from ..models.esm1 import ESM1, PRESETS, describe
 from ..system.console import duration, say, warnings_as_lines
 from ..system.errors import DataError
-from ..training.loop import Outcome, Settings, Trainer, TrainingDiverged
 from ..training.record import MetricsError, MetricsLog
+from ..training.run import new_state, run_training
 from ..training.run_folder import RunFolder, RunFolderError, open_run_folder
+from ..training.settings import Outcome, Settings, TrainingDiverged
 from ..training.validation import Validation, perplexity
 from ..weights import WeightsError, load_model
 from .spread_command import SpreadCommand
@@ -170,17 +171,9 @@ def _train(ctx: click.Context, **options: Any) -> int | None:
     folder = open_run_folder(options["weights_dir"], options["weights_file"], label=corpus.label)
     say(f"🚂 training {describe(model)} on the {mx.default_device().type.name}")
     with MetricsLog(folder.metrics) as log:
-        trainer = Trainer(
-            model,
-            alphabet,
-            batches,
-            validation,
-            _settings(options, model.config.embed_dim),
-            log=log,
-            weights_path=folder.weights,
-            plot_path=folder.plot,
-        )
-        outcome = trainer.run()
+        settings = _settings(options, model.config.embed_dim)
+        state = new_state(model, batches, settings, earlier_steps=log.last_step)
+        outcome = run_training(state, validation, settings, folder, log)
     _report(outcome, batches.fill, validation, corpus, folder)
     return outcome.stopped_by
 
@@ -241,7 +234,7 @@ def _report(
     if outcome.valid_loss is not None:
         kind = "synthetic proteins" if corpus.optimal_loss is not None else "proteins"
         say(
-            f"   perplexity on {validation.num_questions:,} masked residues of "
+            f"   perplexity on {validation.num_targets:,} masked residues of "
             f"{validation.num_proteins:,} held-out {kind}:"
         )
         say(f"     residue frequencies {perplexity(validation.unigram_loss):7.2f}")

@@ -1,7 +1,7 @@
-"""The masked language modelling objective: which residues are asked for, and the loss on them.
+"""Masked language modelling: which residues are targets, and what the model sees there.
 
 The recipe is BERT's (Devlin et al. 2018, section 3.1), as ESM-1 trained with: 15 % of the residues
-are asked for; the model sees `<mask>` in place of 80 % of them, a random amino acid in place of
+are targets; the model sees `<mask>` in place of 80 % of them, a random amino acid in place of
 10 %, and the true residue in the last 10 %.
 """
 
@@ -19,19 +19,19 @@ MASK_RATE = 0.15
 SHOWN_AS_MASK = 0.8
 SHOWN_AS_RANDOM = 0.1
 
-# (inputs, true tokens, segment ids, asked), each (B, L) -> (sum of nats, how many were asked).
+# (inputs, true tokens, segment ids, is target), each (B, L) -> (sum of nats, number of targets).
 OptimalLoss = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[float, int]]
 
 
 @dataclass(frozen=True)
 class Masked:
-    """A batch with questions in it. M depends on (B, L) alone, so that a step is compiled once.
+    """A masked batch. M depends on (B, L) alone, so that a step is compiled once.
 
     Attributes:
         inputs: (B, L) int32, the tokens the model sees.
-        positions: (M,) int32, places asked for, as indices into the flattened (B * L,) batch.
+        positions: (M,) int32, the masked positions, as indices into the flattened (B * L,) batch.
         targets: (M,) int32, the true tokens there.
-        weights: (M,) float32, 1 for a question; 0 for the unused rest, whose position is 0.
+        weights: (M,) float32, 1 for a target; 0 for the unused rest, whose position is 0.
     """
 
     inputs: np.ndarray
@@ -40,11 +40,11 @@ class Masked:
     weights: np.ndarray
 
     @property
-    def asked(self) -> np.ndarray:
-        """(B, L) bool, True where a residue is asked for."""
-        asked = np.zeros(self.inputs.size, dtype=bool)
-        asked[self.positions[self.weights > 0]] = True
-        return asked.reshape(self.inputs.shape)
+    def is_target(self) -> np.ndarray:
+        """(B, L) bool, True at the masked positions."""
+        is_target = np.zeros(self.inputs.size, dtype=bool)
+        is_target[self.positions[self.weights > 0]] = True
+        return is_target.reshape(self.inputs.shape)
 
 
 def mask_tokens(
@@ -55,9 +55,9 @@ def mask_tokens(
     *,
     rate: float = MASK_RATE,
 ) -> Masked:
-    """Choose residues to ask for and hide them.
+    """Choose masked positions, and hide what is there.
 
-    Only the 20 standard amino acids are ever asked for: never a special token, and never X, B or
+    Only the 20 standard amino acids are ever targets: never a special token, and never X, B or
     Z, which name no residue. Exactly `round(rate * n)` of the n candidates in the batch are taken
     (at least one), without looking at what they are.
 
@@ -65,8 +65,8 @@ def mask_tokens(
         tokens: (B, L) integer token ids.
         segment_ids: (B, L) integer, 0 = padding.
         alphabet: tells amino acids from the rest.
-        rng: the source of chance; the same state gives the same questions.
-        rate: share of the candidates that is asked for, above 0 and at most 1.
+        rng: the source of chance; the same state gives the same masks.
+        rate: share of the candidates that become targets, above 0 and at most 1.
 
     Raises:
         ValueError: shapes differ, or the rate is out of range.
@@ -91,7 +91,7 @@ def mask_tokens(
     is_random = (shown >= SHOWN_AS_MASK) & (shown < SHOWN_AS_MASK + SHOWN_AS_RANDOM)
     inputs[chosen[is_random]] = random_residues[is_random]
 
-    size = max(1, math.ceil(rate * tokens.size))  # M: no batch of this shape asks for more
+    size = max(1, math.ceil(rate * tokens.size))  # M: no batch of this shape has more
     positions, targets = np.zeros((2, size), dtype=np.int32)
     weights = np.zeros(size, dtype=np.float32)
     positions[:count], targets[:count], weights[:count] = chosen, true[chosen], 1

@@ -73,7 +73,7 @@ class Family:
 
 
 class SyntheticFamilies:
-    """Synthetic proteins, and the best possible answers to questions about them.
+    """Synthetic proteins, and the best possible predictions of masked residues in them.
 
     Args:
         families: the families, each as likely as the others.
@@ -115,11 +115,11 @@ class SyntheticFamilies:
         inputs: npt.NDArray[np.integer],
         tokens: npt.NDArray[np.integer],
         segment_ids: npt.NDArray[np.integer],
-        asked: npt.NDArray[np.bool_],
+        is_target: npt.NDArray[np.bool_],
     ) -> tuple[float, int]:
         """What the best possible answers to masked residues cost: the entropy floor.
 
-        Each residue is taken to be asked for by a toss of its own. `mask_tokens` draws an exact
+        Each residue is taken to be a target by a toss of its own. `mask_tokens` draws an exact
         number of them from a whole batch, which tells a model next to nothing about one protein.
 
         Args:
@@ -127,20 +127,22 @@ class SyntheticFamilies:
                 whole protein, as `mask_tokens` makes them.
             tokens: (B, L) token ids before corruption.
             segment_ids: (B, L) integer, 0 = padding; each protein is one run.
-            asked: (B, L) bool, the positions that are asked for.
+            is_target: (B, L) bool, the masked positions.
 
         Returns:
-            Sum over the asked positions of -ln P(true residue | inputs), in nats, and their number.
+            Sum over the masked positions of -ln P(true residue | inputs), in nats, and how many
+            there are.
 
         Raises:
             ValueError: shapes differ, a protein is of no family's length (a cropped one, say),
-                something other than the 20 amino acids is in it, or cls, eos or padding is asked
+                something other than the 20 amino acids is in it, or cls, eos or padding is a
                 for.
         """
-        if not inputs.shape == tokens.shape == segment_ids.shape == asked.shape:
+        if not inputs.shape == tokens.shape == segment_ids.shape == is_target.shape:
             raise ValueError(
-                "[optimal_loss] inputs, tokens, segment_ids and asked must have one shape (B, L); "
-                f"got {inputs.shape}, {tokens.shape}, {segment_ids.shape} and {asked.shape}."
+                "[optimal_loss] inputs, tokens, segment_ids and is_target must have one shape "
+                f"(B, L); got {inputs.shape}, {tokens.shape}, {segment_ids.shape} and "
+                f"{is_target.shape}."
             )
         nats, count = 0.0, 0
         for places in self._proteins_by_length(tokens, segment_ids):
@@ -148,14 +150,14 @@ class SyntheticFamilies:
                 inputs.reshape(-1)[places], "inputs", also=[self.alphabet.mask_idx]
             )
             true = self._symbols(tokens.reshape(-1)[places], "tokens")
-            which = asked.reshape(-1)[places]
+            which = is_target.reshape(-1)[places]
             answers = posterior(self.families, observed)  # (N, L, 20)
             nats -= float(np.log(answers[which, true[which]]).sum())
             count += int(which.sum())
-        if count != asked.sum():
+        if count != is_target.sum():
             raise ValueError(
-                "[optimal_loss] only residues may be asked for; "
-                f"got {int(asked.sum()) - count} other positions."
+                "[optimal_loss] only residues may be targets; "
+                f"got {int(is_target.sum()) - count} other positions."
             )
         return nats, count
 
@@ -276,13 +278,13 @@ def make_family(
 def posterior(
     families: Sequence[Family], observed: npt.NDArray[np.integer]
 ) -> npt.NDArray[np.float64]:
-    """The probability of each true residue, given a corrupted protein, where it is asked for.
+    """The probability of each true residue, given a corrupted protein, at a masked position.
 
-    With x the true protein and y what is observed, each residue asked for with probability
-    MASK_RATE, and C(y_j | x_j) the chance of y_j at a position that may or may not be asked for,
+    With x the true protein and y what is observed, each residue masked with probability
+    MASK_RATE, and C(y_j | x_j) the chance of y_j at a position that may or may not be masked,
     A(y_i | x_i) at one that is:
 
-        P(x_i = a | y, i is asked) ~ A(y_i | a) sum_k W_ki g_ki(a)
+        P(x_i = a | y, i is masked) ~ A(y_i | a) sum_k W_ki g_ki(a)
         g_ki(a) = p_ki(a)                       for a position on its own,
                   sum_b J_k(a, b) C(y_j | b)    for one with partner j: the pair up to y_i
         W_ki = the product of P_k(y_u) over the family's positions and pairs u without i
@@ -296,7 +298,7 @@ def posterior(
     Returns:
         (N, L, 20) float64; the last axis sums to 1.
     """
-    maybe, asked = _channel()
+    maybe, masked = _channel()
     evidence = maybe[observed]  # (N, L, 20): C(y_j | b)
     fitting = [family for family in families if len(family) == observed.shape[1]]
     messages = np.empty((len(fitting), *evidence.shape))
@@ -311,23 +313,23 @@ def posterior(
         total = log_units.sum(axis=-1) - log_units[:, second].sum(axis=-1)  # each pair once
         others[k] = total[:, None] - log_units
     weights = np.exp(others - others.max(axis=0))
-    answers = np.einsum("knl,knla->nla", weights, messages) * asked[observed]
+    answers = np.einsum("knl,knla->nla", weights, messages) * masked[observed]
     normalised: npt.NDArray[np.float64] = answers / answers.sum(axis=-1, keepdims=True)
     return normalised
 
 
 def _channel() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """(21, 20) each, P(observed | true): where a residue may be asked for, and where it is."""
+    """(21, 20) each, P(observed | true): where a residue may be masked, and where it is."""
     same = np.eye(NUM_RESIDUES)
     shown_true = 1 - SHOWN_AS_MASK - SHOWN_AS_RANDOM
-    asked = np.vstack(
+    masked = np.vstack(
         [
             shown_true * same + SHOWN_AS_RANDOM / NUM_RESIDUES,
             np.full((1, NUM_RESIDUES), SHOWN_AS_MASK),
         ]
     )
-    not_asked = np.vstack([same, np.zeros((1, NUM_RESIDUES))])
-    return MASK_RATE * asked + (1 - MASK_RATE) * not_asked, asked
+    not_masked = np.vstack([same, np.zeros((1, NUM_RESIDUES))])
+    return MASK_RATE * masked + (1 - MASK_RATE) * not_masked, masked
 
 
 def _draw(

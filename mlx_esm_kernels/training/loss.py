@@ -17,10 +17,10 @@ def masked_loss(
     targets: mx.array,
     weights: mx.array,
 ) -> mx.array:
-    """Mean cross-entropy in nats over the residues asked for, a float32 scalar.
+    """Mean cross-entropy in nats over the targets, a float32 scalar.
 
-    `sum_m w_m (logsumexp(z_m) - z_m[target_m]) / sum_m w_m`, with the LM head run on the M asked
-    rows alone (15 % of the positions). No question at all gives 0.
+    `sum_m w_m (logsumexp(z_m) - z_m[target_m]) / sum_m w_m`, with the LM head run on the M masked
+    positions alone (15 % of all). No target at all gives 0.
 
     Args:
         model: has `encode` (B, L) -> (B, L, C) and `head` (M, C) -> (M, V).

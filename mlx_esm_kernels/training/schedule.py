@@ -1,6 +1,58 @@
-"""The learning rate of each step."""
+"""When: the learning rate of each step, the end of a run, and its validations."""
 
 from __future__ import annotations
+
+import time
+
+from .settings import Settings
+
+VALIDATIONS = 10  # in a run, where no interval is given
+MINUTES_PER_VALIDATION = 15.0  # at most, where no interval is given: they also save the weights
+
+
+class Schedule:
+    """A run by its steps and by the clock, which starts when this is made.
+
+    Attributes:
+        done: how much of the run is over, from 0 to 1, by the limit that is nearer.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.done = 0.0
+        self._started = self._validated = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Wall time since the start, validations included."""
+        return time.perf_counter() - self._started
+
+    def rate(self, steps: int) -> float:
+        """The learning rate of the step that follows `steps` steps of this run."""
+        settings = self.settings
+        return learning_rate(settings.learning_rate, steps, settings.warmup, self.done)
+
+    def advance(self, steps: int) -> bool:
+        """Note that `steps` steps of this run are taken; whether to validate now."""
+        before, self.done = self.done, self._share_done(steps)
+        if self.done >= 1:
+            return True
+        if self.settings.valid_every is not None:
+            return steps % self.settings.valid_every == 0
+        if time.perf_counter() - self._validated > 60 * MINUTES_PER_VALIDATION:
+            return True
+        return int(before * VALIDATIONS) < int(self.done * VALIDATIONS)
+
+    def validated(self) -> None:
+        """Note that a validation has ended."""
+        self._validated = time.perf_counter()
+
+    def _share_done(self, steps: int) -> float:
+        settings = self.settings
+        by_steps = steps / settings.num_iters if settings.num_iters is not None else 0.0
+        if settings.max_minutes is None:
+            return by_steps
+        return min(1.0, max(by_steps, self.seconds / 60 / settings.max_minutes))
 
 
 def learning_rate(peak: float, step: int, warmup: int, done: float) -> float:

@@ -1,7 +1,8 @@
-"""One step of training: gradients, clipping, AdamW; and the learning rate of each step."""
+"""One step of training: gradients, clipping, AdamW."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -41,6 +42,7 @@ class TrainStep:
         self.model, self.weight_decay, self.clip_norm = model, weight_decay, clip_norm
         self.steps = 0
         names, weights = zip(*tree_flatten(model.trainable_parameters()), strict=True)
+        self._names = names
         self._places = [_place(model, name) for name in names]
         self._moments = [[mx.zeros_like(w) for w in weights] for _ in range(2)]
         self._state = [model.state, self._moments]
@@ -51,11 +53,11 @@ class TrainStep:
         if compiled:
             self._run = partial(mx.compile, inputs=self._state, outputs=self._state)(self._step)
 
-    def __call__(self, question: tuple[mx.array, ...], rate: float) -> tuple[float, float]:
+    def __call__(self, batch: tuple[mx.array, ...], rate: float) -> tuple[float, float]:
         """Take a step.
 
         Args:
-            question: the arguments of `masked_loss` after the model.
+            batch: the arguments of `masked_loss` after the model.
             rate: the learning rate.
 
         Returns:
@@ -67,13 +69,27 @@ class TrainStep:
         unbias_1, unbias_2 = (1 / (1 - beta**self.steps) for beta in (BETA_1, BETA_2))
         # As one array, since what differs from step to step must not be a constant when compiled.
         rates = mx.array([rate, rate * unbias_1 / unbias_2**0.5, EPSILON / unbias_2**0.5])
-        loss, norm = self._run(question, rates)
+        loss, norm = self._run(batch, rates)
         mx.eval(loss, norm, self._state)
         return float(loss), float(norm)
 
-    def _step(self, question: tuple[mx.array, ...], rates: mx.array) -> tuple[mx.array, mx.array]:
+    def arrays(self) -> dict[str, mx.array]:
+        """Both moments of every parameter: `moment_1.NAME` and `moment_2.NAME`."""
+        return {
+            f"moment_{number}.{name}": moment
+            for number, moments in enumerate(self._moments, start=1)
+            for name, moment in zip(self._names, moments, strict=True)
+        }
+
+    def set_arrays(self, arrays: Mapping[str, mx.array], steps: int) -> None:
+        """Go on from what `arrays` gave after `steps` steps; other names are left aside."""
+        for place in range(2):
+            self._moments[place] = [arrays[f"moment_{place + 1}.{name}"] for name in self._names]
+        self.steps = steps
+
+    def _step(self, batch: tuple[mx.array, ...], rates: mx.array) -> tuple[mx.array, mx.array]:
         weights = [module[key] for module, key in self._places]
-        loss, gradients = self._loss_and_gradients(weights, *question)
+        loss, gradients = self._loss_and_gradients(weights, *batch)
         m, v = self._moments
         new, self._moments[0], self._moments[1], norm = adamw(
             weights,
@@ -89,9 +105,9 @@ class TrainStep:
         self._set(new)
         return loss, norm
 
-    def _loss(self, weights: list[mx.array], *question: mx.array) -> mx.array:
+    def _loss(self, weights: list[mx.array], *batch: mx.array) -> mx.array:
         self._set(weights)
-        return masked_loss(self.model, *question)
+        return masked_loss(self.model, *batch)
 
     def _set(self, weights: list[mx.array]) -> None:
         # Place by place: MLX's way over nested dicts takes a tenth of a small model's step.

@@ -18,10 +18,10 @@ from ..models.esm1 import ESM1
 from ..system.errors import DataError
 from .loss import as_arrays, masked_loss
 
-# Not the seed of a run: runs that differ in it are still asked the same questions.
-QUESTION_SEED = 20_240_229
+# Not the seed of a run: runs that differ in it still have the same masks here.
+MASK_SEED = 20_240_229
 TOKENS_PER_BATCH = 8_192
-MAX_TOKENS = 65_536  # about 9,000 questions: perplexity known to 1 %, for little time
+MAX_TOKENS = 65_536  # about 9,000 targets: perplexity known to 1 %, for little time
 
 
 class Validation:
@@ -40,12 +40,12 @@ class Validation:
         max_tokens: about how many tokens to validate on.
 
     Attributes:
-        unigram_loss: nats per question when residue frequencies alone answer.
-        floor_loss: nats per question of the best answer there is; None where nobody knows.
-        num_questions: int. num_proteins: int, held-out proteins that are asked about.
+        unigram_loss: nats per target when residue frequencies alone predict it.
+        floor_loss: nats per target of the best prediction there is; None where nobody knows it.
+        num_targets: int. num_proteins: int, held-out proteins with targets in them.
 
     Raises:
-        DataError: there is nothing to ask about.
+        DataError: there is no target.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Validation:
         self._counts: list[int] = []
         self.num_proteins = 0
         unigram_nats, floor_nats = 0.0, 0.0
-        for tokens, segment_ids, masked in _questions(
+        for tokens, segment_ids, masked in _masked_batches(
             proteins, valid, alphabet, max_positions, max_tokens
         ):
             count = int(masked.weights.sum())
@@ -75,29 +75,29 @@ class Validation:
                 continue
             unigram_nats -= float(np.log(frequencies[masked.targets[:count]]).sum())
             if optimal_loss is not None:
-                floor_nats += optimal_loss(masked.inputs, tokens, segment_ids, masked.asked)[0]
+                floor_nats += optimal_loss(masked.inputs, tokens, segment_ids, masked.is_target)[0]
             self.num_proteins += int(segment_ids.max(axis=1).sum())
             self._counts.append(count)
             self._batches.append(as_arrays(masked, segment_ids))
-        self.num_questions = sum(self._counts)
-        if not self.num_questions:
+        self.num_targets = sum(self._counts)
+        if not self.num_targets:
             raise DataError(
                 "The held-out proteins have none of the 20 amino acids, so there is nothing to "
                 "validate on: give other proteins, or more of them."
             )
-        self.unigram_loss = unigram_nats / self.num_questions
-        self.floor_loss = floor_nats / self.num_questions if optimal_loss is not None else None
+        self.unigram_loss = unigram_nats / self.num_targets
+        self.floor_loss = floor_nats / self.num_targets if optimal_loss is not None else None
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def losses(self, model: ESM1) -> Iterator[float]:
-        """The share of each batch in the mean loss; their sum is nats per question.
+        """The share of each batch in the mean loss; their sum is nats per target.
 
         One at a time, so that the caller can show how far it is, or stop.
         """
         for arrays, count in zip(self._batches, self._counts, strict=True):
-            yield float(masked_loss(model, *arrays)) * count / self.num_questions
+            yield float(masked_loss(model, *arrays)) * count / self.num_targets
 
 
 def perplexity(loss: float) -> float:
@@ -105,7 +105,7 @@ def perplexity(loss: float) -> float:
     return math.exp(loss) if loss < 700 else math.inf
 
 
-def _questions(
+def _masked_batches(
     proteins: Proteins, valid: np.ndarray, alphabet: Alphabet, max_positions: int, max_tokens: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, Masked]]:
     """Batches of (true tokens, segment ids, masked), (B, L) each, up to max_tokens tokens."""
@@ -116,9 +116,9 @@ def _questions(
         num_specials=alphabet.num_specials,
     )
     batches = PackedBatches(
-        proteins, valid, alphabet, rows=rows, row_length=row_length, seed=QUESTION_SEED
+        proteins, valid, alphabet, rows=rows, row_length=row_length, seed=MASK_SEED
     )
-    rng = np.random.default_rng(QUESTION_SEED)
+    rng = np.random.default_rng(MASK_SEED)
     tokens = 0
     for batch in batches:
         yield (

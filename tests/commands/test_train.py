@@ -18,8 +18,11 @@ from mlx_esm_kernels.data.alphabet import ESM1B
 from mlx_esm_kernels.data.packing import PackedBatches
 from mlx_esm_kernels.data.proteins import Proteins
 from mlx_esm_kernels.models.esm1 import ESM1, ESM1Config
-from mlx_esm_kernels.training import loop as training
+from mlx_esm_kernels.training import listeners
 from mlx_esm_kernels.training.record import MetricsLog
+from mlx_esm_kernels.training.run import new_state, run_training
+from mlx_esm_kernels.training.run_folder import RunFolder
+from mlx_esm_kernels.training.settings import Settings
 from mlx_esm_kernels.training.validation import Validation
 from mlx_esm_kernels.weights import load_model, save_weights
 
@@ -254,7 +257,7 @@ def test_a_full_disk_is_answered_with_a_sentence(workplace, monkeypatch):
     def fail(path, *others):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(training, "save_weights", fail)
+    monkeypatch.setattr(listeners, "save_weights", fail)
     result = invoke("--data", "proteins.fasta", *QUICK)
     assert result.exit_code == 1
     assert "weights.safetensors: No space left on device." in result.output
@@ -284,19 +287,24 @@ def test_a_model_learns_ten_proteins_by_heart(tmp_path):
     proteins = Proteins.from_sequences(random_sequences(10, length=20))
     everything = np.arange(10)
     with MetricsLog(tmp_path / "metrics.jsonl") as log:
-        outcome = training.Trainer(
-            model,
-            ESM1B,
-            # Each protein four times a batch, with other questions: steps of this size cost more
-            # in calls than in sums.
-            PackedBatches(proteins, np.tile(everything, 4), ESM1B, rows=14, row_length=64, seed=0),
+        # Each protein four times a batch, with other masks: steps of this size cost more in calls
+        # than in sums.
+        batches = PackedBatches(
+            proteins, np.tile(everything, 4), ESM1B, rows=14, row_length=64, seed=0
+        )
+        settings = Settings(num_iters=250, learning_rate=1e-2, warmup=20, valid_every=250)
+        outcome = run_training(
+            new_state(model, batches, settings),
             # Validated on what it trains on: the question is whether it can learn it at all.
             Validation(proteins, everything, everything, ESM1B, max_positions=64),
-            training.Settings(num_iters=250, learning_rate=1e-2, warmup=20, valid_every=250),
-            log=log,
-            weights_path=tmp_path / "weights.safetensors",
-            plot_path=tmp_path / "loss.png",
-        ).run()
+            settings,
+            RunFolder(
+                tmp_path / "weights.safetensors",
+                tmp_path / "metrics.jsonl",
+                tmp_path / "loss.png",
+            ),
+            log,
+        )
     assert outcome.valid_loss < 0.1  # of 3.0 for residue frequencies
 
 

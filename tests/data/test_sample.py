@@ -44,7 +44,7 @@ def probability(family, x):
 
 
 def enumerated_answer(families, observed, position):
-    """P(x_i | observed, i is asked) by summing over every protein and every choice of questions."""
+    """P(x_i | observed, i is masked) by summing over every protein and every choice of targets."""
     length = len(observed)
     x = np.array(list(itertools.product(range(20), repeat=length)))
     prior = sum(probability(family, x) for family in families) / len(families)
@@ -53,9 +53,9 @@ def enumerated_answer(families, observed, position):
         if not choice[position]:
             continue
         chance = np.ones(len(x))
-        for j, is_asked in enumerate(choice):
+        for j, is_target in enumerate(choice):
             kept = x[:, j] == observed[j]
-            if not is_asked:
+            if not is_target:
                 chance *= (1 - MASK_RATE) * kept
             elif observed[j] == MASK:
                 chance *= MASK_RATE * SHOWN_AS_MASK
@@ -83,18 +83,18 @@ def test_the_posterior_is_that_of_brute_force_enumeration(observed):
 
 
 def packed(proteins, rows=4, row_length=96, seed=0):
-    """Batches with questions: (inputs, tokens, segment_ids, asked) each."""
+    """Masked batches: (inputs, tokens, segment_ids, is_target) each."""
     rng = np.random.default_rng(seed)
     batches = PackedBatches(
         proteins, range(len(proteins)), ESM1B, rows=rows, row_length=row_length, seed=seed
     )
     for batch in batches:
         masked = mask_tokens(batch.tokens, batch.segment_ids, ESM1B, rng)
-        yield masked.inputs, batch.tokens, batch.segment_ids, masked.asked
+        yield masked.inputs, batch.tokens, batch.segment_ids, masked.is_target
 
 
-def mean_loss(families, questions):
-    sums = np.array([families.optimal_loss(*question) for question in questions])
+def mean_loss(families, batches):
+    sums = np.array([families.optimal_loss(*batch) for batch in batches])
     return sums[:, 0].sum() / sums[:, 1].sum()
 
 
@@ -104,7 +104,7 @@ def sample():
 
 
 @pytest.fixture(scope="module")
-def questions(sample):
+def batches(sample):
     _, valid = split_held_out(sample.proteins)
     texts = [ESM1B.decode(sample.proteins[i]) for i in valid]
     return list(packed(Proteins.from_sequences(texts), rows=8, row_length=512))
@@ -112,13 +112,13 @@ def questions(sample):
 
 def test_the_loss_is_the_same_packed_as_one_by_one(sample):
     texts = [ESM1B.decode(sample.proteins[i]) for i in range(60)]
-    for inputs, tokens, segment_ids, asked in packed(Proteins.from_sequences(texts)):
-        together = sample.optimal_loss(inputs, tokens, segment_ids, asked)
+    for inputs, tokens, segment_ids, is_target in packed(Proteins.from_sequences(texts)):
+        together = sample.optimal_loss(inputs, tokens, segment_ids, is_target)
         alone = np.zeros(2)
         for row in range(len(tokens)):
             for segment in range(1, segment_ids[row].max() + 1):
                 own = np.flatnonzero(segment_ids[row] == segment)
-                one = [a[row, own][None] for a in (inputs, tokens, asked)]
+                one = [a[row, own][None] for a in (inputs, tokens, is_target)]
                 ones = np.ones_like(one[0])
                 alone += sample.optimal_loss(one[0], one[1], ones, one[2])
         assert together == pytest.approx(tuple(alone), rel=1e-12)
@@ -130,14 +130,16 @@ def test_the_floor_is_calibrated():
     nats, entropies, variance = 0.0, 0.0, 0.0
     symbol_of = np.full(33, MASK)
     symbol_of[ESM1B.amino_acid_ids] = np.arange(20)
-    for inputs, tokens, segment_ids, asked in packed(families.proteins, rows=8, row_length=512):
-        nats += families.optimal_loss(inputs, tokens, segment_ids, asked)[0]
+    for inputs, tokens, segment_ids, is_target in packed(families.proteins, rows=8, row_length=512):
+        nats += families.optimal_loss(inputs, tokens, segment_ids, is_target)[0]
         first = np.flatnonzero((tokens == ESM1B.cls_idx).reshape(-1))
         for start in first:
             segment = segment_ids.reshape(-1)[start]
             row = start // tokens.shape[1]
             own = np.flatnonzero(segment_ids[row] == segment)[1:-1]
-            p = posterior(families.families, symbol_of[inputs[row, own]][None])[0][asked[row, own]]
+            p = posterior(families.families, symbol_of[inputs[row, own]][None])[0][
+                is_target[row, own]
+            ]
             log_p = np.log(np.maximum(p, 1e-300))
             entropy = -(p * log_p).sum(axis=-1)
             entropies += entropy.sum()
@@ -146,22 +148,22 @@ def test_the_floor_is_calibrated():
     assert 4 * np.sqrt(variance) < 0.05 * nats  # so the line above can fail
 
 
-def test_landmarks_lie_far_apart(sample, questions):
+def test_landmarks_lie_far_apart(sample, batches):
     train, _ = split_held_out(sample.proteins)
     counts = sum(np.bincount(sample.proteins[i], minlength=33) for i in train)
-    true = np.concatenate([tokens[asked] for _, tokens, _, asked in questions])
+    true = np.concatenate([tokens[is_target] for _, tokens, _, is_target in batches])
     unigram = -np.log((counts / counts.sum())[true]).mean()
     no_pairs = SyntheticFamilies([f.without_pairs() for f in sample.families], 1, 0)
-    profiles = mean_loss(no_pairs, questions)
-    floor = mean_loss(sample, questions)
+    profiles = mean_loss(no_pairs, batches)
+    floor = mean_loss(sample, batches)
     assert unigram > 2.8
     assert profiles < unigram - 0.9
     assert floor < profiles - 0.7
     assert 1.0 < floor < 1.2
 
 
-def test_other_beliefs_about_the_families_lose(sample, questions):
-    floor = mean_loss(sample, questions)
+def test_other_beliefs_about_the_families_lose(sample, batches):
+    floor = mean_loss(sample, batches)
     blurred = [
         Family(0.9 * f.profile + 0.1 * BACKGROUND, f.pairs, 0.9 * f.joints + 0.1 / 400)
         for f in sample.families
@@ -171,7 +173,7 @@ def test_other_beliefs_about_the_families_lose(sample, questions):
         for f in blurred
     ]
     for wrong in (blurred, shifted):
-        assert mean_loss(SyntheticFamilies(wrong, 1, 0), questions) > floor + 0.01
+        assert mean_loss(SyntheticFamilies(wrong, 1, 0), batches) > floor + 0.01
 
 
 def test_proteins_are_drawn_as_the_families_say():
@@ -220,8 +222,8 @@ def test_proteins_are_named_synthetic_with_their_family():
 @pytest.mark.parametrize("length", [1, 3, 4, 5, 9])
 def test_families_may_be_short(length):
     families = make_sample(num_proteins=20, shortest=length, longest=length)
-    (question, *_) = packed(families.proteins)
-    nats, count = families.optimal_loss(*question)
+    (batch, *_) = packed(families.proteins)
+    nats, count = families.optimal_loss(*batch)
     assert count > 0
     assert 0 < nats / count < 6
 
@@ -238,35 +240,35 @@ def test_make_sample_says_what_it_expected(change):
 def one_protein(sample):
     tokens = np.array([[0, *sample.proteins[0].tolist(), 2, 1, 1]], dtype=np.int32)
     segment_ids = (tokens != 1).astype(np.int32)
-    asked = np.zeros(tokens.shape, dtype=bool)
-    asked[0, 3] = True
-    return tokens, segment_ids, asked
+    is_target = np.zeros(tokens.shape, dtype=bool)
+    is_target[0, 3] = True
+    return tokens, segment_ids, is_target
 
 
 def test_a_cropped_protein_has_no_known_floor(sample):
-    tokens, segment_ids, asked = one_protein(sample)
+    tokens, segment_ids, is_target = one_protein(sample)
     short = np.delete(tokens, 5, axis=1)
     with pytest.raises(ValueError, match=r"whole protein, cls \.\.\. eos, of a length in \[24, 28"):
-        sample.optimal_loss(short, short, segment_ids[:, 1:], asked[:, 1:])
+        sample.optimal_loss(short, short, segment_ids[:, 1:], is_target[:, 1:])
     no_eos = np.where(tokens == 2, 5, tokens)
     with pytest.raises(ValueError, match="whole protein"):
-        sample.optimal_loss(no_eos, no_eos, segment_ids, asked)
+        sample.optimal_loss(no_eos, no_eos, segment_ids, is_target)
 
 
-def test_odd_residues_and_questions_are_refused(sample):
-    tokens, segment_ids, asked = one_protein(sample)
+def test_odd_residues_and_targets_are_refused(sample):
+    tokens, segment_ids, is_target = one_protein(sample)
     odd = tokens.copy()
     odd[0, 4] = ESM1B.unk_idx
     with pytest.raises(ValueError, match=r"inputs must hold the 20 amino acids .* got <unk>"):
-        sample.optimal_loss(odd, tokens, segment_ids, asked)
+        sample.optimal_loss(odd, tokens, segment_ids, is_target)
     odd[0, 4] = ESM1B.mask_idx
     with pytest.raises(ValueError, match=r"tokens must hold the 20 amino acids between .* <mask>"):
-        sample.optimal_loss(tokens, odd, segment_ids, asked)
-    asked[0, 0] = True
-    with pytest.raises(ValueError, match="only residues may be asked for; got 1 other"):
-        sample.optimal_loss(tokens, tokens, segment_ids, asked)
+        sample.optimal_loss(tokens, odd, segment_ids, is_target)
+    is_target[0, 0] = True
+    with pytest.raises(ValueError, match="only residues may be targets; got 1 other"):
+        sample.optimal_loss(tokens, tokens, segment_ids, is_target)
     with pytest.raises(ValueError, match=r"must have one shape \(B, L\)"):
-        sample.optimal_loss(tokens, tokens, segment_ids, asked[:, 1:])
+        sample.optimal_loss(tokens, tokens, segment_ids, is_target[:, 1:])
 
 
 def test_the_floor_is_the_same_in_an_alphabet_without_eos(sample):
@@ -277,9 +279,9 @@ def test_the_floor_is_the_same_in_an_alphabet_without_eos(sample):
         nats = 0.0
         for ids in residues:
             tokens = alphabet.with_specials(ids)[None]
-            inputs, asked = tokens.copy(), np.zeros(tokens.shape, dtype=bool)
-            inputs[0, 4], asked[0, 4] = alphabet.mask_idx, True
-            nats += families.optimal_loss(inputs, tokens, np.ones_like(tokens), asked)[0]
+            inputs, is_target = tokens.copy(), np.zeros(tokens.shape, dtype=bool)
+            inputs[0, 4], is_target[0, 4] = alphabet.mask_idx, True
+            nats += families.optimal_loss(inputs, tokens, np.ones_like(tokens), is_target)[0]
         losses.append(nats)
     assert losses[0] == pytest.approx(losses[1])
     assert losses[0] > 0

@@ -34,7 +34,7 @@ def packed_batch(rng, rows=2, length=40, ids=None):
     length=st.integers(3, 70),
     rate=st.sampled_from([0.01, 0.15, 0.5, 1.0]),
 )
-def test_only_amino_acids_are_asked_for_and_all_else_stays(seed, rows, length, rate):
+def test_only_amino_acids_are_targets_and_all_else_stays(seed, rows, length, rate):
     rng = np.random.default_rng(seed)
     every_token = np.arange(len(ESM1B))
     tokens, segment_ids = packed_batch(rng, rows, length, ids=every_token)
@@ -47,14 +47,14 @@ def test_only_amino_acids_are_asked_for_and_all_else_stays(seed, rows, length, r
     assert not np.isin(masked.targets[used], NEVER_ASKED).any()
     assert (segment_ids.reshape(-1)[positions] != 0).all()
     assert len(np.unique(positions)) == len(positions)
-    assert np.array_equal(np.flatnonzero(masked.asked), positions)
-    assert np.array_equal(masked.inputs[~masked.asked], tokens[~masked.asked])
-    shown = masked.inputs[masked.asked]
+    assert np.array_equal(np.flatnonzero(masked.is_target), positions)
+    assert np.array_equal(masked.inputs[~masked.is_target], tokens[~masked.is_target])
+    shown = masked.inputs[masked.is_target]
     assert np.isin(shown, [ESM1B.mask_idx, *ESM1B.amino_acid_ids]).all()
 
 
 @given(seed=st.integers(0, 2**32 - 1), rate=st.sampled_from([0.05, 0.15, 0.9]))
-def test_the_number_of_questions_is_the_rate_and_their_room_depends_on_the_shape_alone(seed, rate):
+def test_the_number_of_targets_is_the_rate_and_their_room_depends_on_the_shape_alone(seed, rate):
     rng = np.random.default_rng(seed)
     tokens, segment_ids = packed_batch(rng, rows=3, length=50)
     masked = mask_tokens(tokens, segment_ids, ESM1B, rng, rate=rate)
@@ -64,15 +64,15 @@ def test_the_number_of_questions_is_the_rate_and_their_room_depends_on_the_shape
     assert masked.positions.shape == masked.targets.shape == masked.weights.shape
 
 
-def test_fifteen_percent_are_asked_for_and_shown_as_80_10_10():
+def test_fifteen_percent_are_targets_and_shown_as_80_10_10():
     rng = np.random.default_rng(0)
     tokens = rng.choice(ESM1B.amino_acid_ids, (200, 1000)).astype(np.int32)
     masked = mask_tokens(tokens, np.ones_like(tokens), ESM1B, rng)
-    assert masked.asked.mean() == 0.15
-    shown, true = masked.inputs[masked.asked], tokens[masked.asked]
+    assert masked.is_target.mean() == 0.15
+    shown, true = masked.inputs[masked.is_target], tokens[masked.is_target]
     as_mask = (shown == ESM1B.mask_idx).mean()
     as_itself = (shown == true).mean()
-    # 30,000 questions: a share of 0.1 is known to +-0.0017 (one standard deviation). A random
+    # 30,000 targets: a share of 0.1 is known to +-0.0017 (one standard deviation). A random
     # residue is the true one in 1 of 20 cases.
     assert as_mask == pytest.approx(0.80, abs=0.01)
     assert as_itself == pytest.approx(0.10 + 0.10 / 20, abs=0.008)
@@ -81,15 +81,17 @@ def test_fifteen_percent_are_asked_for_and_shown_as_80_10_10():
     assert counts.min() > 0.6 * counts.mean()
 
 
-def test_questions_fall_evenly_on_a_batch():
+def test_targets_fall_evenly_on_a_batch():
     rng = np.random.default_rng(1)
     tokens = rng.choice(ESM1B.amino_acid_ids, (4, 50)).astype(np.int32)
-    asked = sum(mask_tokens(tokens, np.ones_like(tokens), ESM1B, rng).asked for _ in range(2000))
-    assert asked.mean() == 300
-    assert abs(asked - 300).max() < 5 * 16  # binomial, standard deviation 16
+    counts = sum(
+        mask_tokens(tokens, np.ones_like(tokens), ESM1B, rng).is_target for _ in range(2000)
+    )
+    assert counts.mean() == 300
+    assert abs(counts - 300).max() < 5 * 16  # binomial, standard deviation 16
 
 
-def test_the_same_seed_asks_the_same_questions_and_another_asks_others():
+def test_the_same_seed_gives_the_same_masks_and_another_gives_others():
     tokens, segment_ids = packed_batch(np.random.default_rng(2))
     first, again, other = (
         mask_tokens(tokens, segment_ids, ESM1B, np.random.default_rng(seed)) for seed in (7, 7, 8)
@@ -143,7 +145,7 @@ def test_the_loss_is_the_cross_entropy_that_float64_numpy_computes(seed):
     z = np.array(logits, dtype=np.float64).reshape(-1, len(ESM1B))
 
     nats = []
-    for position in np.flatnonzero(masked.asked):
+    for position in np.flatnonzero(masked.is_target):
         top = z[position].max()
         log_sum = top + np.log(np.exp(z[position] - top).sum())
         nats.append(log_sum - z[position, tokens.reshape(-1)[position]])

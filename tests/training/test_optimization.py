@@ -23,7 +23,7 @@ def new_model():
     return ESM1(TINY)
 
 
-def questions(count, seed=0):
+def batches(count, seed=0):
     rng = np.random.default_rng(seed)
     for _ in range(count):
         tokens = rng.choice(ESM1B.amino_acid_ids, (2, 40)).astype(np.int32)
@@ -55,7 +55,7 @@ def adamw_in_numpy(weights, gradient_of, rates, weight_decay, clip_norm):
 
 @pytest.mark.parametrize("clip_norm", [0.05, 1e9])
 def test_steps_are_those_of_adamw_in_float64(clip_norm):
-    asked = list(questions(4))
+    taken = list(batches(4))
     rates = [1e-3, 2e-3, 5e-3, 1e-3]
     model, other = new_model(), new_model()
     step = TrainStep(model, weight_decay=0.3, clip_norm=clip_norm)
@@ -63,14 +63,14 @@ def test_steps_are_those_of_adamw_in_float64(clip_norm):
     def gradient_of(weights, t):
         # Where the step itself has come to, so that rounding does not add up.
         other.update(model.parameters())
-        return named(value_and_grad(other, masked_loss)(other, *asked[t - 1])[1])
+        return named(value_and_grad(other, masked_loss)(other, *taken[t - 1])[1])
 
     start = named(model.parameters())
     expected = adamw_in_numpy(start, gradient_of, rates, 0.3, clip_norm)
-    for question, rate in zip(asked, rates, strict=True):
+    for batch, rate in zip(taken, rates, strict=True):
         weights, norm = next(expected)
-        loss_before = masked_loss(model, *question).item()
-        loss, got_norm = step(question, rate)
+        loss_before = masked_loss(model, *batch).item()
+        loss, got_norm = step(batch, rate)
         assert loss == pytest.approx(loss_before, rel=1e-5)
         assert got_norm == pytest.approx(norm, rel=1e-4)
         for name, got in named(model.parameters()).items():
@@ -87,8 +87,8 @@ def test_a_compiled_step_is_the_same_step():
         TrainStep(model, weight_decay=0.3, clip_norm=0.05, compiled=model is models[1])
         for model in models
     )
-    for question, rate in zip(questions(4), [1e-3, 2e-3, 5e-3, 1e-3], strict=True):
-        np.testing.assert_allclose(plain(question, rate), compiled(question, rate), rtol=1e-5)
+    for batch, rate in zip(batches(4), [1e-3, 2e-3, 5e-3, 1e-3], strict=True):
+        np.testing.assert_allclose(plain(batch, rate), compiled(batch, rate), rtol=1e-5)
     expected, got = (named(model.parameters()) for model in models)
     for name in expected:
         if not name.endswith("k_proj.bias"):  # see above
@@ -98,15 +98,15 @@ def test_a_compiled_step_is_the_same_step():
 def test_the_padding_row_of_the_position_table_stays_zero():
     model = new_model()
     step = TrainStep(model, weight_decay=0.1, clip_norm=1.0)
-    for question in questions(2):
-        step(question, 1e-2)
+    for batch in batches(2):
+        step(batch, 1e-2)
     assert not np.array(model.embed_positions.weight[TINY.padding_idx]).any()
 
 
 def test_a_loss_that_is_no_number_is_reported_as_such():
     model = new_model()
     model.lm_head.bias = mx.full(model.lm_head.bias.shape, mx.inf)
-    loss, norm = TrainStep(model, weight_decay=0.0, clip_norm=1.0)(next(questions(1)), 1e-3)
+    loss, norm = TrainStep(model, weight_decay=0.0, clip_norm=1.0)(next(batches(1)), 1e-3)
     assert not np.isfinite([loss, norm]).all()
 
 

@@ -1,4 +1,4 @@
-"""Validation: the same questions every time, and yardsticks that are what they say."""
+"""Validation: the same masks every time, and yardsticks that are what they say."""
 
 import math
 
@@ -49,11 +49,11 @@ def test_a_model_that_knows_nothing_has_the_perplexity_of_its_vocabulary():
     assert math.exp(sum(validation.losses(model))) == pytest.approx(33, rel=1e-4)
 
 
-def test_the_loss_is_a_mean_over_questions_however_they_fall_into_batches():
+def test_the_loss_is_a_mean_over_targets_however_they_fall_into_batches():
     proteins = random_proteins(700)  # 22,400 tokens: three batches, the last one not full
     validation = validate(proteins, [0], range(700))
     assert len(validation) == 3
-    assert validation.num_questions == pytest.approx(0.15 * 700 * 30, abs=2)
+    assert validation.num_targets == pytest.approx(0.15 * 700 * 30, abs=2)
     assert validation.num_proteins == 700
     model = ESM1(TINY)
     model.embed_tokens.weight = mx.zeros_like(model.embed_tokens.weight)
@@ -63,7 +63,7 @@ def test_the_loss_is_a_mean_over_questions_however_they_fall_into_batches():
         int(((targets == alanine) * weights).sum())
         for _, _, _, targets, weights in validation._batches
     )
-    expected = 20 * (1 - right / validation.num_questions)
+    expected = 20 * (1 - right / validation.num_targets)
     assert sum(validation.losses(model)) == pytest.approx(expected, rel=1e-4)
 
 
@@ -85,23 +85,23 @@ def test_the_unigram_loss_is_the_entropy_of_the_residues_where_both_sides_are_al
     assert validation.floor_loss is None
 
 
-def test_a_floor_is_asked_for_every_question_there_is():
+def test_a_floor_is_taken_over_every_target_there_is():
     seen = []
 
-    def optimal_loss(inputs, tokens, segment_ids, asked):
-        assert np.array_equal(inputs[~asked], tokens[~asked])
-        seen.append(int(asked.sum()))
-        return 0.5 * asked.sum(), int(asked.sum())
+    def optimal_loss(inputs, tokens, segment_ids, is_target):
+        assert np.array_equal(inputs[~is_target], tokens[~is_target])
+        seen.append(int(is_target.sum()))
+        return 0.5 * is_target.sum(), int(is_target.sum())
 
     proteins = random_proteins(700)
     validation = validate(proteins, [0], range(700), optimal_loss=optimal_loss)
-    assert sum(seen) == validation.num_questions
+    assert sum(seen) == validation.num_targets
     assert validation.floor_loss == pytest.approx(0.5)
 
 
 def test_there_is_no_floor_for_cropped_proteins():
     def optimal_loss(*arguments):
-        raise AssertionError("asked about a protein that is not whole")
+        raise AssertionError("called for a protein that is not whole")
 
     proteins = random_proteins(20, length=63)
     assert validate(proteins, [0], range(1, 20), optimal_loss=optimal_loss).floor_loss is None

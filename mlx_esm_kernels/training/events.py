@@ -1,0 +1,51 @@
+"""What happens in a run, and who wants to hear of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StepEnd:
+    """A step was taken.
+
+    Attributes:
+        step: its number, from 1, those of earlier runs counted.
+        loss: nats per target, before the step.
+        rate: the learning rate.
+        residues: residues in its batch.
+        seconds: wall time.
+    """
+
+    step: int
+    loss: float
+    rate: float
+    residues: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ValidationEnd:
+    """A validation was made after step `step`: `loss` is nats per held-out target."""
+
+    step: int
+    loss: float
+
+
+class Listener:
+    """Hears of a run; each of these does nothing unless it is overridden."""
+
+    def on_start(self) -> None:
+        """The first step is about to be taken."""
+
+    def on_step(self, event: StepEnd, validation_follows: bool) -> None:
+        """A step was taken."""
+
+    def on_validation(self, event: ValidationEnd) -> None:
+        """A validation was made."""
+
+    def on_finish(self) -> None:
+        """The last step was taken: a limit was reached, or a signal came."""
+
+    def on_close(self) -> None:
+        """The run is over, also where an error ended it."""

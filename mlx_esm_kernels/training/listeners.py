@@ -1,0 +1,178 @@
+"""What a run leaves behind and shows: bar, lines, metrics.jsonl, loss.png and the weights."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+from tqdm import tqdm
+
+from ..pictures.loss_curve import plot_loss
+from ..system.console import progress, say
+from ..weights import save_weights
+from .events import Listener, StepEnd, ValidationEnd
+from .loop import Diverged
+from .record import MetricsLog
+from .state import TrainingState
+from .validation import Validation, perplexity
+
+STEPS_PER_ROW = 10  # of metrics.jsonl
+SECONDS_PER_PLOT = 60.0  # at least
+
+
+class Window(Listener):
+    """The steps since the last row of the record; others read it."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self.losses: list[float] = []
+        self.residues, self.seconds, self.rate = 0, 0.0, 0.0
+
+    def on_step(self, event: StepEnd, validation_follows: bool) -> None:
+        self.losses.append(event.loss)
+        self.residues += event.residues
+        self.seconds += event.seconds
+        self.rate = event.rate
+
+    @property
+    def loss(self) -> float:
+        """The mean loss."""
+        return sum(self.losses) / len(self.losses)
+
+    @property
+    def speed(self) -> float:
+        """Residues per second of training; validations do not count."""
+        return self.residues / max(self.seconds, 1e-9)
+
+
+class Bar(Listener):
+    """The bar of the steps, where there is a terminal."""
+
+    def __init__(self, window: Window, num_iters: int | None) -> None:
+        self._window, self._num_iters = window, num_iters
+        self._bar: tqdm[Any] | None = None
+
+    def on_start(self) -> None:
+        self._bar = progress(total=self._num_iters, desc="🚂 training", unit="step")
+
+    def on_step(self, event: StepEnd, validation_follows: bool) -> None:
+        assert self._bar is not None
+        window = self._window
+        text = f"loss {window.loss:.3f}, {window.speed:,.0f} residues/s"
+        self._bar.set_postfix_str(text, refresh=False)
+        self._bar.update()
+
+    def on_finish(self) -> None:
+        self.on_close()
+
+    def on_close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+class Verdict(Listener):
+    """A line for each validation."""
+
+    def __init__(self, window: Window, validation: Validation) -> None:
+        self._window = window
+        self._known = f"residue frequencies {perplexity(validation.unigram_loss):.2f}"
+        if validation.floor_loss is not None:
+            self._known += f", floor {perplexity(validation.floor_loss):.2f}"
+
+    def on_validation(self, event: ValidationEnd) -> None:
+        line = f"🔍 step {event.step:,}: held-out perplexity "
+        line += f"{perplexity(event.loss):.2f} ({self._known})"
+        window = self._window
+        say(f"{line}, {window.speed:,.0f} residues/s" if window.losses else line)
+
+
+class Record(Listener):
+    """Rows of metrics.jsonl: every ten steps, and at each validation."""
+
+    def __init__(self, window: Window, log: MetricsLog, validation: Validation) -> None:
+        self._window, self._log = window, log
+        self._step = log.last_step
+        # A run that is gone on with has its last validation in the record already.
+        self._is_known = bool(log.rows)
+        self._levels = {"unigram_perplexity": perplexity(validation.unigram_loss)}
+        if validation.floor_loss is not None:
+            self._levels["floor_perplexity"] = perplexity(validation.floor_loss)
+
+    def on_step(self, event: StepEnd, validation_follows: bool) -> None:
+        self._step = event.step
+        if len(self._window.losses) == STEPS_PER_ROW and not validation_follows:
+            self._append()
+
+    def on_validation(self, event: ValidationEnd) -> None:
+        if self._window.losses or not self._is_known:
+            valid = {"valid_loss": event.loss, "valid_perplexity": perplexity(event.loss)}
+            self._append(**valid, **self._levels)
+
+    def on_close(self) -> None:
+        if self._window.losses:
+            self._append()
+
+    def _append(self, **columns: float) -> None:
+        """Write the steps since the last row as one row, and begin a new window."""
+        row: dict[str, float] = {"step": self._step}
+        if self._window.losses:
+            row["train_loss"] = self._window.loss
+            row["learning_rate"] = self._window.rate
+            row["residues_per_second"] = round(self._window.speed, 1)
+        self._window.clear()  # first: what cannot be written is not tried once more at the end
+        self._log.append({**row, **columns})
+
+
+class WeightsSaver(Listener):
+    """The weights on the disk: at each validation and at the end, finite and new ones only.
+
+    Attributes:
+        saved_step: the step of the weights that this run saved; None: none yet.
+    """
+
+    def __init__(self, state: TrainingState, path: Path) -> None:
+        self._state, self.path = state, path
+        self._first_step = state.step
+        self.saved_step: int | None = None
+
+    def on_validation(self, event: ValidationEnd) -> None:
+        self._save()
+
+    def on_finish(self) -> None:
+        self._save()
+
+    def _save(self) -> None:
+        step = self._state.step
+        if step in (self._first_step, self.saved_step):
+            return
+        parameters = dict(tree_flatten(self._state.model.parameters()))
+        if not all(mx.isfinite(parameter).all() for parameter in parameters.values()):
+            raise Diverged("the weights hold NaN or infinite numbers")
+        save_weights(self.path, self._state.model)
+        self.saved_step = step
+
+
+class LossPlot(Listener):
+    """loss.png, drawn from the record about once a minute and at the end."""
+
+    def __init__(self, log: MetricsLog, path: Path) -> None:
+        self._log, self._path = log, path
+        self._plotted = time.perf_counter()
+
+    def on_validation(self, event: ValidationEnd) -> None:
+        if time.perf_counter() - self._plotted > SECONDS_PER_PLOT:
+            self._plot()
+
+    def on_close(self) -> None:
+        if self._log.rows:
+            self._plot()
+
+    def _plot(self) -> None:
+        plot_loss(self._log.rows, self._path, title=self._path.resolve().parent.name)
+        self._plotted = time.perf_counter()

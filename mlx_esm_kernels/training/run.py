@@ -1,0 +1,82 @@
+"""A training run: a state, the listeners of a run's folder, and the loop between them."""
+
+from __future__ import annotations
+
+from ..data.masked_batches import MaskedBatches
+from ..data.packing import PackedBatches
+from ..models.esm1 import ESM1
+from ..system.interrupt import StopOnSignal
+from .listeners import Bar, LossPlot, Record, Verdict, WeightsSaver, Window
+from .loop import Diverged, train
+from .record import MetricsLog
+from .run_folder import RunFolder
+from .settings import Outcome, Settings, TrainingDiverged
+from .state import TrainingState
+from .step import TrainStep
+from .validation import Validation
+
+
+def new_state(
+    model: ESM1, batches: PackedBatches, settings: Settings, *, earlier_steps: int = 0
+) -> TrainingState:
+    """The state of a model that is about to be trained: moments at 0, other batches than before.
+
+    Args:
+        model: the model.
+        batches: what to train on, all of one shape.
+        settings: how to train.
+        earlier_steps: steps that the weights have behind them.
+    """
+    if earlier_steps:
+        batches.epoch = earlier_steps  # not the order and crops of the run before
+    optimizer = TrainStep(model, weight_decay=settings.weight_decay, clip_norm=settings.clip_norm)
+    masked = MaskedBatches(batches, model.alphabet, (settings.seed, earlier_steps))
+    return TrainingState(model, optimizer, masked, earlier_steps=earlier_steps)
+
+
+def run_training(
+    state: TrainingState,
+    validation: Validation,
+    settings: Settings,
+    folder: RunFolder,
+    log: MetricsLog,
+) -> Outcome:
+    """Train until a limit, Ctrl-C or SIGTERM; then the weights are saved.
+
+    Args:
+        state: what to train, and where it stands.
+        validation: what to compare with.
+        settings: how to train.
+        folder: where the weights go at each validation and at the end, and the plot of the loss.
+        log: takes the rows.
+
+    Raises:
+        TrainingDiverged: loss or weights are NaN or infinite. The weights on the disk are those of
+            the last validation.
+        OSError: the disk does not take the weights or the record.
+    """
+    window, saver = Window(), WeightsSaver(state, folder.weights)
+    listeners = (
+        window,  # first: the others read it
+        Bar(window, settings.num_iters),
+        Verdict(window, validation),
+        Record(window, log, validation),
+        saver,
+        LossPlot(log, folder.plot),
+    )
+    with StopOnSignal() as stop:
+        try:
+            return train(state, validation, settings, listeners, stop)
+        except Diverged as error:
+            raise TrainingDiverged(
+                f"Training stopped at step {state.step}: {error}. {_what_is_kept(saver)} A "
+                f"learning rate below {settings.learning_rate:g} or a longer warm-up usually helps."
+            ) from None
+
+
+def _what_is_kept(saver: WeightsSaver) -> str:
+    if saver.saved_step is not None:
+        return f"{saver.path} holds the weights of step {saver.saved_step}."
+    if saver.path.exists():
+        return f"{saver.path} is as it was before this run."
+    return "No weights were saved."

@@ -1,0 +1,62 @@
+"""How to train, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..system.errors import UserError
+
+
+class TrainingDiverged(UserError):
+    """The loss is no longer a number; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train.
+
+    Attributes:
+        num_iters: steps to take; None: as many as there is time for.
+        max_minutes: time to take, validations included; None: no limit. Whichever limit comes
+            first ends the run, and the learning rate decays towards it.
+        learning_rate: the highest one, reached after `warmup` steps.
+        warmup: steps of linear increase.
+        weight_decay: see `TrainStep`.
+        clip_norm: see `TrainStep`.
+        valid_every: steps between validations; None: ten times in a run, and every 15 minutes.
+        seed: of the masks; the batches bring their own.
+
+    Raises:
+        ValueError: there is no limit at all.
+    """
+
+    num_iters: int | None
+    learning_rate: float
+    warmup: int
+    max_minutes: float | None = None
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    valid_every: int | None = None
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        if self.num_iters is None and self.max_minutes is None:
+            raise ValueError("[Settings] give num_iters, max_minutes, or both.")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did.
+
+    Attributes:
+        steps: steps taken. residues: residues seen, with repetition.
+        seconds: wall time.
+        valid_loss: nats per target at the end; None where the run was stopped before.
+        stopped_by: the signal that stopped it, or None.
+    """
+
+    steps: int
+    residues: int
+    seconds: float
+    valid_loss: float | None
+    stopped_by: int | None

@@ -1,0 +1,89 @@
+"""All that the next step depends on, as one value that can be kept and gone back to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from ..data.masked_batches import MaskedBatches
+from ..models.esm1 import ESM1
+from .step import TrainStep
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A training state at one moment. It does not change when training goes on.
+
+    Attributes:
+        arrays: `weights.NAME` of each parameter, and what `TrainStep.arrays` gives.
+        numbers: `step`, `optimizer_steps`, and `place` in the data with the state of chance; plain
+            numbers and texts, ready for json.
+    """
+
+    arrays: dict[str, mx.array]
+    numbers: dict[str, Any]
+
+
+class TrainingState:
+    """A model in training: its weights, both moments, its step, and its place in the data.
+
+    Nothing else has a part in a step: two runs from the same snapshot take the same steps, bit for
+    bit on the same machine.
+
+    Args:
+        model: the model, which is trained in place.
+        optimizer: takes its steps.
+        batches: what it is trained on.
+        earlier_steps: steps that the weights have behind them.
+    """
+
+    def __init__(
+        self,
+        model: ESM1,
+        optimizer: TrainStep,
+        batches: MaskedBatches,
+        *,
+        earlier_steps: int = 0,
+    ) -> None:
+        self.model, self.optimizer, self.batches = model, optimizer, batches
+        self.step = earlier_steps
+
+    def snapshot(self) -> Snapshot:
+        """This moment."""
+        weights = dict(tree_flatten(self.model.parameters()))
+        return Snapshot(
+            {
+                **{f"weights.{name}": weight for name, weight in weights.items()},
+                **self.optimizer.arrays(),
+            },
+            {
+                "step": self.step,
+                "optimizer_steps": self.optimizer.steps,
+                "place": self.batches.place(),
+            },
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to a moment of a state of the same model, data and settings.
+
+        Raises:
+            ValueError: the arrays are not those of this model.
+        """
+        prefix = "weights."
+        names = {prefix + name for name in dict(tree_flatten(self.model.parameters()))}
+        found = {name for name in snapshot.arrays if name.startswith(prefix)}
+        if names != found:
+            odd = sorted(names ^ found)
+            raise ValueError(
+                f"[TrainingState] the snapshot must have the parameters of this model; they differ "
+                f"in {odd[0]}" + (f" and {len(odd) - 1} more." if len(odd) > 1 else ".")
+            )
+        self.model.load_weights(
+            [(name[len(prefix) :], snapshot.arrays[name]) for name in sorted(found)]
+        )
+        self.optimizer.set_arrays(snapshot.arrays, snapshot.numbers["optimizer_steps"])
+        self.batches.go_to(snapshot.numbers["place"])
+        self.step = snapshot.numbers["step"]
