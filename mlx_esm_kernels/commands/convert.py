@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
+from ..models.dtypes import DTYPES
 from ..models.esm1 import describe
 from ..system.console import say
-from ..weights import DTYPES, RELEASED, WeightsError, load_model, save_weights
+from ..weights import RELEASED, WeightsError, load_model, save_weights
 
 
 @click.command("convert", epilog=f"Released models: {', '.join(RELEASED)}.")

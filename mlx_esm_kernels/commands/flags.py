@@ -7,9 +7,10 @@ from contextlib import contextmanager
 
 import click
 
+from ..models.dtypes import DTYPES
 from ..models.esm1 import ESM1
 from ..system.console import warnings_as_lines
-from ..weights import DTYPES, load_model
+from ..weights import load_model
 
 WEIGHTS_HELP = "A file or folder of weights, or the name of a released model"
 
