@@ -18,6 +18,7 @@ from ..data.packing import PackedBatches
 from ..models.esm1 import ESM1
 from ..pictures.loss_curve import plot_loss
 from ..system.console import progress, say
+from ..system.errors import UserError
 from ..system.interrupt import StopOnSignal
 from ..weights import save_weights
 from .loss import as_arrays
@@ -32,7 +33,7 @@ MINUTES_PER_VALIDATION = 15.0  # at most, where no interval is given: they also 
 SECONDS_PER_PLOT = 60.0  # at least
 
 
-class TrainingDiverged(RuntimeError):
+class TrainingDiverged(UserError):
     """The loss is no longer a number; the message says what to do."""
 
 
