@@ -287,7 +287,7 @@ def test_a_model_learns_ten_proteins_by_heart(tmp_path):
         outcome = training.Trainer(
             model,
             ESM1B,
-            # Each protein four times a batch, with other questions: steps of this size cost more
+            # Each protein four times a batch, masked elsewhere: steps of this size cost more
             # in calls than in sums.
             PackedBatches(proteins, np.tile(everything, 4), ESM1B, rows=14, row_length=64, seed=0),
             # Validated on what it trains on: the question is whether it can learn it at all.
