@@ -13,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.proteins import load_proteins
-from ..inference.embedding import Embedder, contact_map, require_contact_head, require_lengths
+from ..inference.embedding import contact_map
+from ..inference.requirements import require_contact_head, require_lengths
 from ..pictures.contacts import draw_contacts
 from ..system.console import progress, say
 from ..system.whole_file import OutputError, output_errors, require_writable, whole_file
-from .flags import dtype_flag, open_model, plain_errors, weights_flag
+from .errors import errors_as_sentences
+from .flags import device_flag, dtype_flag, open_model, weights_flag
 
 LAYOUT = """\b
 The npz file has, for N proteins in the order of the FASTA:
@@ -40,13 +42,9 @@ The maps are drawn beside it, NAME-1.png to NAME-N.png.
 )
 @click.option("--no-png", is_flag=True, help="Do not draw the maps.")
 @dtype_flag
-def command(**options: Any) -> None:
-    """Predict which residues of a protein touch, for every protein of FASTA files."""
-    with plain_errors():
-        _contacts(**options)
-
-
-def _contacts(
+@device_flag
+@errors_as_sentences()
+def command(
     *,
     fasta: tuple[str, ...],
     weights_file: str,
@@ -54,14 +52,17 @@ def _contacts(
     no_png: bool,
     dtype: str | None,
 ) -> None:
-    """The whole of the command."""
-    target, pictures = _destination(output)
+    """Predict which residues of a protein touch, for every protein of FASTA files."""
+    target, picture_of = _destination(output)
+    require_writable(target)
     say("📥 loading weights and proteins")
     model = open_model(weights_file, dtype)
     require_contact_head(model)
     proteins = load_proteins(fasta, model.alphabet)
-    require_lengths(Embedder(model), proteins)
-    require_writable(target)
+    require_lengths(model, proteins, "leave it out")
+    pictures = [] if no_png else [picture_of(number) for number in range(1, len(proteins) + 1)]
+    for picture in pictures:
+        require_writable(picture)
     with (
         whole_file(target) as half_done,
         zipfile.ZipFile(half_done, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file,
@@ -71,14 +72,13 @@ def _contacts(
         for number, ids in enumerate(proteins, start=1):
             contacts = np.array(contact_map(model, ids))
             _add(file, f"contacts_{number}", contacts)
-            if not no_png:
+            if pictures:
                 name = proteins.names[number - 1]
-                draw_contacts(pictures(number), contacts, title=textwrap.shorten(name, 70))
+                draw_contacts(pictures[number - 1], contacts, title=textwrap.shorten(name, 70))
             bar.update()
     count = "1 protein" if len(proteins) == 1 else f"{len(proteins):,} proteins"
-    drawn = (
-        "" if no_png else f", maps drawn to {pictures(1)}" + (" ..." if len(proteins) > 1 else "")
-    )
+    drawn = f", maps drawn to {pictures[0]}" if pictures else ""
+    drawn += " ..." if len(pictures) > 1 else ""
     say(f"💾 contacts of {count} saved to {target}{drawn}")
 
 

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import click
 
+from ..models.dtypes import DTYPES
 from ..models.esm1 import describe
 from ..system.console import say
-from ..weights import DTYPES, RELEASED, WeightsError, load_model, save_weights
+from ..system.whole_file import require_writable
+from ..weights import RELEASED, save_weights
+from .errors import errors_as_sentences
+from .flags import open_model
 
 
 @click.command("convert", epilog=f"Released models: {', '.join(RELEASED)}.")
@@ -19,6 +23,7 @@ from ..weights import DTYPES, RELEASED, WeightsError, load_model, save_weights
     type=click.Choice(list(DTYPES)),
     help="Precision of the numbers in OUT.  [default: that of IN]",
 )
+@errors_as_sentences()
 def command(source: str, target: Path, dtype: str | None) -> None:
     """Write the weights IN as OUT, a .safetensors file that needs no torch.
 
@@ -29,18 +34,10 @@ def command(source: str, target: Path, dtype: str | None) -> None:
     """
     if target.exists() and Path(source).exists() and target.samefile(source):
         raise click.BadParameter(f"{target} is IN itself; give another name.", param_hint="OUT")
-    if not target.parent.is_dir():
-        raise click.BadParameter(f"there is no folder {target.parent}.", param_hint="OUT")
+    require_writable(target)
     say(f"📥 reading {source}")
-    try:
-        model = load_model(source, None if dtype is None else DTYPES[dtype])
-        save_weights(target, model)
-    except WeightsError as error:
-        raise click.ClickException(str(error)) from None
-    except OSError as error:
-        raise click.ClickException(
-            f"{target} cannot be written: {error.strerror or error}."
-        ) from None
+    model = open_model(source, dtype)
+    save_weights(target, model)
     contacts = "with" if model.config.contact_head else "without"
     say(f"   {describe(model)}, {contacts} a contact regression")
     say(f"💾 saved to {target} ({target.stat().st_size / 1e6:,.1f} MB)")

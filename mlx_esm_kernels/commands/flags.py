@@ -1,15 +1,13 @@
-"""What the commands that use a model share."""
+"""The flags that several commands share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import click
+import mlx.core as mx
 
+from ..models.dtypes import DTYPES
 from ..models.esm1 import ESM1
-from ..system.console import warnings_as_lines
-from ..weights import DTYPES, load_model
+from ..weights import load_model
 
 WEIGHTS_HELP = "A file or folder of weights, or the name of a released model"
 
@@ -20,16 +18,27 @@ dtype_flag = click.option(
 )
 
 
+def _choose_device(ctx: click.Context, parameter: click.Parameter, name: str | None) -> None:
+    if name is None:
+        return
+    device = mx.Device(getattr(mx, name))
+    if not mx.is_available(device):
+        raise click.BadParameter(
+            "MLX has no GPU on this machine; leave it out, or say cpu.", param_hint="--device"
+        )
+    mx.set_default_device(device)
+
+
+# Of every command that computes. It is obeyed where it is read, so commands have no argument of it.
+device_flag = click.option(
+    "--device",
+    type=click.Choice(["cpu", "gpu"]),
+    callback=_choose_device,
+    expose_value=False,
+    help="Compute on it.  [default: gpu where MLX has one]",
+)
+
+
 def open_model(weights: str, dtype: str | None = None) -> ESM1:
     """The model that --weights-file and --dtype name; WeightsError says why not."""
     return load_model(weights, dtype=None if dtype is None else DTYPES[dtype])
-
-
-@contextmanager
-def plain_errors() -> Iterator[None]:
-    """Within it, a ValueError ends the command with its message, and warnings are lines."""
-    with warnings_as_lines():
-        try:
-            yield
-        except ValueError as error:
-            raise click.ClickException(str(error)) from None

@@ -6,18 +6,18 @@ import math
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import click
 import numpy as np
 
-from ..data.alphabet import ESM1B, STANDARD_RESIDUES
+from ..data.alphabet import ESM1B
 from ..data.fasta import read_fasta
 from ..data.mutants import Substitution, mutated, parse_mutants
 from ..data.residues import require_residues
 from ..data.variant_table import VariantTable, read_variants, write_variants
-from ..inference.embedding import LONGS, Long
 from ..inference.likelihood import Floats
+from ..inference.requirements import LONGS, Long
 from ..inference.variants import (
     STRATEGIES,
     Strategy,
@@ -25,12 +25,14 @@ from ..inference.variants import (
     num_steps,
     score_variants,
     spearman,
+    substitution_grid,
 )
 from ..pictures.substitutions import draw_substitutions
 from ..system.console import progress, say
-from ..system.errors import DataError
+from ..system.errors import DataError, UserError
 from ..system.whole_file import OutputError, require_writable
-from .flags import WEIGHTS_HELP, dtype_flag, open_model, plain_errors
+from .errors import errors_as_sentences
+from .flags import WEIGHTS_HELP, device_flag, dtype_flag, open_model
 from .spread_command import SpreadCommand
 
 PROTEIN_GYM_SCORE = "DMS_score"
@@ -107,13 +109,9 @@ Scores; higher is fitter, and those of several substitutions are summed:
     "window with it in the middle.",
 )
 @dtype_flag
-def command(**options: Any) -> None:
-    """Score the variants of a protein with one or several models."""
-    with plain_errors():
-        _score(**options)
-
-
-def _score(
+@device_flag
+@errors_as_sentences()
+def command(
     *,
     weights_files: tuple[str, ...],
     sequence: str | None,
@@ -128,7 +126,7 @@ def _score(
     long: str,
     dtype: str | None,
 ) -> None:
-    """The whole of the command."""
+    """Score the variants of a protein with one or several models."""
     strategy = cast(Strategy, _FAIR_ESM_NAMES.get(scoring_strategy, scoring_strategy))
     wild_type = _wild_type(sequence, fasta)
     if all_single == (dms_input is not None):
@@ -169,14 +167,6 @@ def _score(
         say(f"💾 heat map saved to {picture}")
 
 
-def substitution_grid(sequence: str, scores: Floats) -> Floats:
-    """(20, L) from the scores of `every_substitution`; rows as in `STANDARD_RESIDUES`."""
-    grid = np.full((len(STANDARD_RESIDUES), len(sequence)), np.nan)
-    asked = np.array([[new != old for old in sequence] for new in STANDARD_RESIDUES])
-    grid.T[asked.T] = scores
-    return grid
-
-
 def _wild_type(sequence: str | None, fasta: str | None) -> str:
     if (sequence is None) == (fasta is None):
         raise click.UsageError("Give the wild type: either --sequence or --fasta.")
@@ -195,7 +185,7 @@ def _parse(
     mutants = table.column(mutation_col)
     try:
         parsed = parse_mutants(mutants, wild_type, ESM1B, offset)
-    except ValueError as error:
+    except UserError as error:
         raise DataError(f"{table.name}, {error}") from None
     if PROTEIN_GYM_SEQUENCE in table.header:
         given = table.column(PROTEIN_GYM_SEQUENCE)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +14,15 @@ from ..data.alphabet import Alphabet
 from ..data.corpus import Corpus, open_corpus
 from ..data.packing import PackedBatches, batch_shape
 from ..models.esm1 import ESM1, PRESETS, describe
-from ..system.console import duration, say, warnings_as_lines
-from ..system.errors import DataError
-from ..training.record import MetricsError, MetricsLog
+from ..system.console import duration, say
+from ..training.record import MetricsLog
 from ..training.run import new_state, run_training
-from ..training.run_folder import RunFolder, RunFolderError, open_run_folder
-from ..training.settings import Outcome, Settings, TrainingDiverged
+from ..training.run_folder import RunFolder, open_run_folder
+from ..training.settings import Outcome, Settings
 from ..training.validation import Validation, perplexity
-from ..weights import WeightsError, load_model
+from ..weights import load_model
+from .errors import errors_as_sentences
+from .flags import device_flag
 from .spread_command import SpreadCommand
 
 # The default run: about a minute on two cores.
@@ -110,37 +109,22 @@ def require_finite(
     help="Steps between validations.  [default: ten times in a run]",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=42)
-@click.option(
-    "--device", type=click.Choice(["cpu", "gpu"]), help="[default: gpu where MLX has one]"
-)
+@device_flag
 @click.pass_context
+@errors_as_sentences()
 def command(ctx: click.Context, /, **options: Any) -> None:
     """Train an ESM-1 protein language model.
 
     Without any option it trains a small one on synthetic protein families for about a minute, and
     compares it with the best that any model could do.
     """
-    with warnings_as_lines(), _plain_errors():
-        stopped_by = _train(ctx, **options)
+    stopped_by = _train(ctx, **options)
     if stopped_by is not None:
         ctx.exit(128 + stopped_by)  # as shells count a process that a signal ended
 
 
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Show what the user can do something about as a sentence, without a traceback."""
-    try:
-        yield
-    except (DataError, MetricsError, RunFolderError, TrainingDiverged, WeightsError) as error:
-        raise click.ClickException(str(error)) from None
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        raise click.ClickException(f"{where}{error.strerror or error}.") from None
-
-
 def _train(ctx: click.Context, **options: Any) -> int | None:
     """Do what the options say; the number of the signal that stopped it, or None."""
-    _choose_device(options["device"])
     mx.random.seed(options["seed"])
     model, alphabet = _make_model(ctx, options["preset"], options["weights_file"])
     say("📥 loading data")
@@ -176,17 +160,6 @@ def _train(ctx: click.Context, **options: Any) -> int | None:
         outcome = run_training(state, validation, settings, folder, log)
     _report(outcome, batches.fill, validation, corpus, folder)
     return outcome.stopped_by
-
-
-def _choose_device(name: str | None) -> None:
-    if name is None:
-        return
-    device = mx.Device(getattr(mx, name))
-    if not mx.is_available(device):
-        raise click.BadParameter(
-            "MLX has no GPU on this machine; leave it out, or say cpu.", param_hint="--device"
-        )
-    mx.set_default_device(device)
 
 
 def _make_model(

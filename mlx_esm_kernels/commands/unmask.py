@@ -12,8 +12,11 @@ import numpy as np
 from ..data.alphabet import Alphabet
 from ..data.residues import is_residue
 from ..inference.likelihood import Tokens
-from .flags import open_model, plain_errors
-from .generate import PSEUDO_PERPLEXITY, grow, require_room, sampling_flags
+from ..inference.requirements import require_room
+from ..system.errors import UserError
+from .errors import errors_as_sentences, errors_of_flag
+from .flags import open_model
+from .growing import PSEUDO_PERPLEXITY, fasta_file, grow, sampling_flags
 
 # A text without spaces as a list of masks and single characters.
 _SYMBOLS = re.compile(r"<mask>|.", re.IGNORECASE | re.DOTALL)
@@ -26,16 +29,15 @@ _SHOWN = 5  # odd characters that an error message lists
 @click.option(
     "--seq", required=True, help="Residues and masks; each of * _ <mask> is one mask: MK*T<mask>_"
 )
+@errors_as_sentences()
 def command(weights_file: str, seq: str, output: Path | None, **flags: Any) -> None:
     """Fill the masks of a protein; the other residues stay as they are."""
-    with plain_errors():
-        model = open_model(weights_file)
-        try:
-            template = parse_template(seq, model.alphabet)
-        except ValueError as error:
-            raise click.BadParameter(str(error), param_hint="--seq") from None
-        require_room(model, len(template), "--seq")
-        grow(model, template, output, "unmasked", **flags)
+    file = fasta_file(output)
+    model = open_model(weights_file)
+    with errors_of_flag("--seq"):
+        template = parse_template(seq, model.alphabet)
+        require_room(model, len(template), None, "")
+    grow(model, template, file, "unmasked", **flags)
 
 
 def parse_template(text: str, alphabet: Alphabet) -> Tokens:
@@ -49,11 +51,11 @@ def parse_template(text: str, alphabet: Alphabet) -> Tokens:
         (residues,) int32, at least one of them the mask token.
 
     Raises:
-        ValueError: no residue at all, a character that is no residue, or no mask.
+        UserError: no residue at all, a character that is no residue, or no mask.
     """
     symbols: list[str] = _SYMBOLS.findall("".join(text.split()))
     if not symbols:
-        raise ValueError("the sequence is empty; give residues and masks, such as MK*T.")
+        raise UserError("the sequence is empty; give residues and masks, such as MK*T.")
     masked = np.array([symbol.lower() in _MASKS for symbol in symbols])
     odd = [
         f"{symbol!r} (position {position})"
@@ -62,12 +64,12 @@ def parse_template(text: str, alphabet: Alphabet) -> Tokens:
     ]
     if odd:
         more = f" and {len(odd) - _SHOWN} more" if len(odd) > _SHOWN else ""
-        raise ValueError(
+        raise UserError(
             f"not a residue: {', '.join(odd[:_SHOWN])}{more}; "
             f"write residues as letters, and a mask as *, _ or <mask>."
         )
     if not masked.any():
-        raise ValueError("there is no mask to fill; write one as *, _ or <mask>.")
+        raise UserError("there is no mask to fill; write one as *, _ or <mask>.")
     # The letter in place of a mask does not matter; its token is replaced at once.
     letters = ["A" if mask else symbol for mask, symbol in zip(masked, symbols, strict=True)]
     return np.where(masked, alphabet.mask_idx, alphabet.encode("".join(letters))).astype(np.int32)

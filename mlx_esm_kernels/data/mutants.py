@@ -6,10 +6,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..system.errors import UserError
 from .alphabet import Alphabet
 from .residues import is_residue
 
-_SUBSTITUTION = re.compile(r"([A-Z])(-?\d+)([A-Z])", re.ASCII)
+_SUBSTITUTION = re.compile(r"([A-Z])(-?\d{1,15})([A-Z])", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def parse_mutants(
         offset: the number by which the mutants call the first residue.
 
     Raises:
-        ValueError: names the first row (from 1) that is no such text, has a residue that is none,
+        UserError: names the first row (from 1) that is no such text, has a residue that is none,
             is out of range, changes a position twice, or starts from another residue than the
             sequence has; and an offset that would fit all rows, if there is one.
     """
@@ -42,13 +43,13 @@ def parse_mutants(
         where = f"row {row}, {text!r}"
         some = [_parse(one, where, alphabet, offset) for one in text.strip().upper().split(":")]
         if len({one.position for one in some}) < len(some):
-            raise ValueError(f"{where}: a position is changed twice.")
+            raise UserError(f"{where}: a position is changed twice.")
         parsed.append(some)
     for row, some in enumerate(parsed, start=1):
         for one in some:
             if problem := _misfit(one, sequence, offset):
                 hint = _hint(parsed, sequence, offset)
-                raise ValueError(f"row {row}, {mutants[row - 1]!r}: {problem}{hint}")
+                raise UserError(f"row {row}, {mutants[row - 1]!r}: {problem}{hint}")
     return parsed
 
 
@@ -63,14 +64,14 @@ def mutated(sequence: str, substitutions: Sequence[Substitution]) -> str:
 def _parse(text: str, where: str, alphabet: Alphabet, offset: int) -> Substitution:
     match = _SUBSTITUTION.fullmatch(text.strip())
     if match is None:
-        raise ValueError(
+        raise UserError(
             f"{where}: {text!r} is no mutant; expected the residue, its number and the new "
             f"residue, such as A1P, with : between several."
         )
     wild_type, number, mutant = match.groups()
     for letter in (wild_type, mutant):
         if not is_residue(letter, alphabet):
-            raise ValueError(f"{where}: {letter!r} is no residue.")
+            raise UserError(f"{where}: {letter!r} is no residue.")
     return Substitution(int(number) - offset, wild_type, mutant)
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from ..system.errors import UserError
 from .alphabet import Alphabet
 
 
 def require_residues(text: str, alphabet: Alphabet) -> str:
-    """A sequence in upper case without spaces; ValueError where not all of it are residues."""
+    """A sequence in upper case without spaces; UserError where not all of it are residues."""
     sequence = "".join(text.split()).upper()
     if not sequence:
-        raise ValueError("the sequence is empty; expected residues as letters.")
+        raise UserError("the sequence is empty; expected residues as letters.")
     for position, letter in enumerate(sequence, start=1):
         if not is_residue(letter, alphabet):
-            raise ValueError(
+            raise UserError(
                 f"the sequence has {letter!r} at position {position}, which is no residue."
             )
     return sequence

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar
 
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from ..data.proteins import Proteins
 from ..models.esm1 import ESM1, predict_contacts
+from ..system.errors import UserError
 from .likelihood import TOKENS_PER_PASS
+from .requirements import LONGS, Long, require_contact_head, require_finite, require_room
 from .windows import Window, tile
 
-Long = Literal["error", "window"]
 INCLUDES = ("mean", "per-residue", "bos", "contacts")
-LONGS: tuple[Long, ...] = get_args(Long)
+LONG_ADVICE = "ask for windows (long: window), or leave it out"
 
 Ids = npt.NDArray[np.integer[Any]]
 _Item = TypeVar("_Item")
@@ -29,7 +29,7 @@ _Item = TypeVar("_Item")
 
 @dataclass
 class Embedding:
-    """One protein's embedding; what was not asked for is empty, or None.
+    """One protein's embedding; what was not wanted is empty, or None.
 
     Attributes:
         mean: {layer: (C,)}, the mean over the residues (cls and eos left out), taken in float32.
@@ -61,7 +61,7 @@ class Embedder:
         include: frozenset of str. long: str.
 
     Raises:
-        ValueError: one of them is not to be had from this model.
+        UserError: one of them is not to be had from this model.
     """
 
     def __init__(
@@ -79,29 +79,25 @@ class Embedder:
         self.long = long
         self.tokens_per_pass = tokens_per_pass
         if not self.include or not self.include <= set(INCLUDES):
-            raise ValueError(f"[embed] include must be some of {INCLUDES}; got {tuple(include)}.")
+            raise UserError(f"[embed] include must be some of {INCLUDES}; got {tuple(include)}.")
         if long not in LONGS:
-            raise ValueError(f"[embed] long must be one of {LONGS}; got {long!r}.")
+            raise UserError(f"[embed] long must be one of {LONGS}; got {long!r}.")
         if "contacts" in self.include and long == "window":
-            raise ValueError(
+            raise UserError(
                 "[embed] contacts are of whole proteins, not of windows: leave them out, or leave "
                 "the long proteins out."
             )
         if "contacts" in self.include:
             require_contact_head(model)
         if "bos" in self.include and not self.alphabet.prepend_cls:
-            raise ValueError("[embed] this model's alphabet puts no cls before a protein: no bos.")
+            raise UserError("[embed] this model's alphabet puts no cls before a protein: no bos.")
 
     def require_length(self, label: str, residues: int) -> None:
-        """Raise ValueError, which calls it `label`, where a protein of this length is refused."""
-        most = self.model.config.max_residues
+        """Raise UserError, which calls it `label`, where a protein of this length is refused."""
         if residues < 1:
-            raise ValueError(f"{label} has no residues.")
-        if self.long == "error" and residues > most:
-            raise ValueError(
-                f"{label} has {residues:,} residues; the position table of this model ends at "
-                f"{most:,}. Ask for windows (long: window), or leave it out."
-            )
+            raise UserError(f"{label} has no residues.")
+        if self.long == "error":
+            require_room(self.model, residues, label, LONG_ADVICE)
 
     def groups(
         self, proteins: Iterable[_Item], length: Callable[[_Item], int]
@@ -135,7 +131,7 @@ class Embedder:
             proteins: (residues,) ids of each, without cls and eos.
 
         Raises:
-            ValueError: the model gives NaN or infinity.
+            UserError: the model gives NaN or infinity.
         """
         found = [Embedding() for _ in proteins]
         if self.include - {"contacts"}:
@@ -188,7 +184,7 @@ class Embedder:
                 if "bos" in self.include:
                     embedding.bos[layer] = x[cls]
         mx.eval(finite, [(e.mean, e.per_residue, e.bos) for e in found])
-        require_finite(finite, self.model)
+        require_finite(finite, self.model.embed_tokens.weight.dtype)
         return found
 
 
@@ -218,44 +214,15 @@ def embed(
     return _stream(embedder, sequences)
 
 
-def require_lengths(embedder: Embedder, proteins: Proteins) -> None:
-    """Raise ValueError for a protein that is too long before the work, not when its turn comes."""
-    longest = int(proteins.lengths.argmax())
-    label = f"protein {longest + 1} ({proteins.names[longest]!r})"
-    most = embedder.model.config.max_residues
-    count = int((proteins.lengths > most).sum())
-    if count > 1:
-        label = f"{count:,} proteins are too long, the longest of them {label}: it"
-    embedder.require_length(label, int(proteins.lengths[longest]))
-
-
-def require_finite(finite: mx.array, model: ESM1) -> None:
-    """Raise ValueError where `finite`, one boolean about what the model gave, is false."""
-    if finite.item():
-        return
-    dtype = model.embed_tokens.weight.dtype
-    overflow = ", or too large for float16: try float32 or bfloat16" if dtype == mx.float16 else ""
-    raise ValueError(f"the model gives NaN or infinity: its weights are damaged{overflow}.")
-
-
-def require_contact_head(model: ESM1) -> None:
-    """Raise ValueError where the model cannot predict contacts."""
-    if not model.config.contact_head:
-        raise ValueError(
-            "this model has no contact regression, so it cannot predict contacts. Those of ESM-1 "
-            "and ESM-1b are in NAME-contact-regression.pt beside NAME.pt; ESM-1v has none."
-        )
-
-
 def contact_map(model: ESM1, ids: Ids) -> mx.array:
     """(residues,) ids of a protein, without cls and eos -> (residues, residues) probabilities.
 
     Raises:
-        ValueError: the model has no contact regression, or gives NaN.
+        UserError: the model has no contact regression, or gives NaN.
     """
     tokens = model.alphabet.with_specials(ids)
     contacts = predict_contacts(model, mx.array(tokens))
-    require_finite(mx.isfinite(contacts).all(), model)
+    require_finite(mx.isfinite(contacts).all(), model.embed_tokens.weight.dtype)
     return contacts
 
 
@@ -302,7 +269,7 @@ def _joined(parts: list[tuple[int, Embedding]], dtype: mx.Dtype) -> Embedding:
 def _layers(layers: Collection[int], num_layers: int) -> tuple[int, ...]:
     wrong = [layer for layer in layers if not -num_layers - 1 <= layer <= num_layers]
     if wrong or not layers:
-        raise ValueError(
+        raise UserError(
             f"[embed] layers must be from {-num_layers - 1} to {num_layers}, at least one; "
             f"got {', '.join(map(str, wrong)) or 'none'}."
         )

@@ -25,20 +25,12 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from ..models.dtypes import STORED
 from ..system.whole_file import OutputError, output_errors, require_writable, whole_file
 
 SUFFIXES = (".safetensors", ".npz", ".h5")
 SECONDS_BETWEEN_COMMITS = 5.0  # work that a power cut may cost
 _CHUNK = 1 << 22  # bytes that are copied at a time
-
-# dtype of an array: its name in safetensors, and the numpy type that holds its bits.
-_DTYPES: dict[mx.Dtype, tuple[str, Any]] = {
-    mx.int64: ("I64", np.int64),
-    mx.float32: ("F32", np.float32),
-    mx.float16: ("F16", np.float16),
-    mx.bfloat16: ("BF16", np.uint16),
-    mx.uint8: ("U8", np.uint8),
-}
 
 
 @dataclass(frozen=True)
@@ -68,7 +60,7 @@ class _Stored:
     def __init__(self, file: int, offset: int, column: Column) -> None:
         self._file, self._offset, self._column = file, offset, column
         self.shape = column.shape
-        self._bits = np.dtype(_DTYPES[column.dtype][1])
+        self._bits = np.dtype(STORED[column.dtype].bits)
         self._widen = column.dtype == mx.bfloat16
         self.dtype = np.dtype(np.float32) if self._widen else self._bits
 
@@ -247,7 +239,7 @@ def _header(
         column = columns[name]
         end = at + column.num_bytes
         entries[name] = {
-            "dtype": _DTYPES[column.dtype][0],
+            "dtype": STORED[column.dtype].safetensors,
             "shape": list(column.shape),
             "data_offsets": [at, end],
         }

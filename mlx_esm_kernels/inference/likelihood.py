@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..models.esm1 import ESM1
+from .requirements import require_finite
 
 Tokens = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.float64]
@@ -39,6 +40,9 @@ def pseudo_perplexity(
 
     Returns:
         (N,) float64.
+
+    Raises:
+        UserError: the model gives NaN or infinity.
     """
     alphabet = model.alphabet
     count, length = tokens.shape
@@ -60,7 +64,11 @@ def pseudo_perplexity(
 
 
 def logits_at(model: ESM1, tokens: Tokens, rows: Tokens, columns: Tokens) -> Floats:
-    """The logits (M, V) at (rows, columns) of tokens (N, L); rows ascend."""
+    """The logits (M, V) at (rows, columns) of tokens (N, L); rows ascend.
+
+    Raises:
+        UserError: the model gives NaN or infinity.
+    """
     parts = []
     per_pass = max(1, TOKENS_PER_PASS // tokens.shape[1])
     for start in range(0, len(tokens), per_pass):
@@ -69,11 +77,10 @@ def logits_at(model: ESM1, tokens: Tokens, rows: Tokens, columns: Tokens) -> Flo
             continue
         x = model.encode(mx.array(tokens[start : start + per_pass].astype(np.int32)))
         at = (mx.array(rows[first:end] - start), mx.array(columns[first:end]))
-        parts.append(np.array(model.head(x[at]).astype(mx.float32), dtype=np.float64))
-    logits = np.concatenate(parts)
-    if not np.isfinite(logits).all():
-        raise ValueError("the model gives NaN or infinite logits: its weights are damaged.")
-    return logits
+        found = model.head(x[at])
+        require_finite(mx.isfinite(found).all(), found.dtype)
+        parts.append(np.array(found.astype(mx.float32), dtype=np.float64))
+    return np.concatenate(parts)
 
 
 def log_softmax(logits: Floats) -> Floats:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..models.esm1 import ESM1
+from ..system.errors import UserError
 from .likelihood import Floats, Tokens, log_softmax, logits_at
 
 Order = Literal["left-to-right", "confident", "random"]
@@ -43,16 +44,16 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature > 0):
-            raise ValueError(
+            raise UserError(
                 f"[Sampling] temperature must be above 0; got {self.temperature}. "
                 f"For the most probable residues use max_prob_only."
             )
         if not 0 < self.top_p <= 1:
-            raise ValueError(f"[Sampling] top_p must be above 0 and at most 1; got {self.top_p}.")
+            raise UserError(f"[Sampling] top_p must be above 0 and at most 1; got {self.top_p}.")
         if self.order not in ORDERS:
-            raise ValueError(f"[Sampling] order must be one of {ORDERS}; got {self.order!r}.")
+            raise UserError(f"[Sampling] order must be one of {ORDERS}; got {self.order!r}.")
         if self.seed < 0:
-            raise ValueError(f"[Sampling] seed must be 0 or more; got {self.seed}.")
+            raise UserError(f"[Sampling] seed must be 0 or more; got {self.seed}.")
 
 
 def fill_masks(
@@ -74,7 +75,8 @@ def fill_masks(
         (N, L), tokens without masks; the argument is left as it is.
 
     Raises:
-        ValueError: the rows have different numbers of masks, or the model gives NaN.
+        ValueError: the rows have different numbers of masks.
+        UserError: the model gives NaN.
     """
     alphabet, tokens = model.alphabet, np.array(tokens)
     masked = tokens == alphabet.mask_idx  # (N, L)

@@ -24,9 +24,10 @@ from ..data.alphabet import STANDARD_RESIDUES
 from ..data.mutants import Substitution, mutated, parse_mutants
 from ..data.residues import require_residues
 from ..models.esm1 import ESM1
+from ..system.errors import UserError
 from . import likelihood
-from .embedding import Long
 from .likelihood import TOKENS_PER_PASS, Floats, log_softmax, logits_at
+from .requirements import Long, require_room
 from .windows import centred_starts
 
 Strategy = Literal["wt-marginals", "masked-marginals", "pseudo-perplexity"]
@@ -57,8 +58,8 @@ def score_variants(
         long: what becomes of a sequence with more residues than the model takes: "error", or
             "window": each mutated residue is judged in a window with it in the middle. There are
             no windows for pseudo-perplexity.
-        on_step: called with a number of positions whenever that many more have been asked about;
-            `num_steps` tells how many there will be.
+        on_step: called with a number of positions whenever that many more are scored; `num_steps`
+            tells how many there will be.
 
     Returns:
         (N,) float64.
@@ -68,12 +69,10 @@ def score_variants(
             sequence does not have there; the sequence is too long; the model gives NaN.
     """
     if strategy not in STRATEGIES:
-        raise ValueError(
-            f"[score_variants] strategy must be one of {STRATEGIES}; got {strategy!r}."
-        )
+        raise UserError(f"[score_variants] strategy must be one of {STRATEGIES}; got {strategy!r}.")
     sequence = require_residues(sequence, model.alphabet)
     parsed = parse_mutants(mutants, sequence, model.alphabet, offset)
-    require_room(model, sequence, strategy, long)
+    _require_room(model, sequence, strategy, long)
     if strategy == "pseudo-perplexity":
         return _log_likelihoods(model, [mutated(sequence, some) for some in parsed], on_step)
     positions = np.unique([one.position for some in parsed for one in some]).astype(np.int64)
@@ -95,7 +94,7 @@ def score_variants(
 
 
 def num_steps(sequence: str, parsed: Sequence[Sequence[Substitution]], strategy: Strategy) -> int:
-    """How many positions `score_variants` asks about."""
+    """How many positions `score_variants` scores."""
     if strategy == "pseudo-perplexity":
         return len(parsed) * len(sequence)
     return len({one.position for some in parsed for one in some})
@@ -115,15 +114,15 @@ def marginals(
         model: of `load_model`.
         sequence: residues. One that is longer than the model takes is seen in windows.
         positions: (P,) from 0, ascending.
-        masked: whether a position is masked while it is asked about. If so each has a forward pass
-            of its own, many of which go side by side; if not all share one.
+        masked: whether a position is masked while its residues are scored. If so each has a forward
+            pass of its own, many of which go side by side; if not all share one.
         on_step: called with a number of positions whenever that many more are done.
 
     Returns:
         (P, V) float64.
 
     Raises:
-        ValueError: the model gives NaN.
+        UserError: the model gives NaN.
     """
     alphabet = model.alphabet
     ids = alphabet.encode(sequence)
@@ -143,12 +142,12 @@ def marginals(
                 for start in row_starts[first : first + per_pass].tolist()
             ]
         )
-        asked = (rows >= first) & (rows < first + per_pass)
-        at = rows[asked] - first, columns[asked]
+        in_pass = (rows >= first) & (rows < first + per_pass)
+        at = rows[in_pass] - first, columns[in_pass]
         if masked:
             tokens[at] = alphabet.mask_idx
         parts.append(log_softmax(logits_at(model, tokens, *at)))
-        on_step(int(asked.sum()))
+        on_step(int(in_pass.sum()))
     return np.concatenate(parts)
 
 
@@ -164,7 +163,7 @@ def pseudo_perplexity(model: ESM1, sequence: str) -> float:
             NaN.
     """
     sequence = require_residues(sequence, model.alphabet)
-    require_room(model, sequence, "pseudo-perplexity", "error")
+    _require_room(model, sequence, "pseudo-perplexity", "error")
     tokens = model.alphabet.with_specials(model.alphabet.encode(sequence))
     return float(likelihood.pseudo_perplexity(model, tokens[None])[0])
 
@@ -179,18 +178,22 @@ def every_substitution(sequence: str, offset: int = 1) -> list[str]:
     ]
 
 
-def require_room(model: ESM1, sequence: str, strategy: Strategy, long: Long) -> None:
-    """Raise ValueError where a sequence is too long for the model and there are no windows."""
-    most = model.config.max_residues
-    if len(sequence) <= most or (long == "window" and strategy != "pseudo-perplexity"):
-        return
+def substitution_grid(sequence: str, scores: Floats) -> Floats:
+    """(20, L) from the scores of `every_substitution`; rows as in `STANDARD_RESIDUES`."""
+    grid = np.full((len(STANDARD_RESIDUES), len(sequence)), np.nan)
+    is_scored = np.array([[new != old for old in sequence] for new in STANDARD_RESIDUES])
+    grid.T[is_scored.T] = scores
+    return grid
+
+
+def _require_room(model: ESM1, sequence: str, strategy: Strategy, long: Long) -> None:
+    """Refuse a sequence that is too long for the model where there are no windows."""
     advice = "ask for windows (long: window), or give a part of the sequence"
     if strategy == "pseudo-perplexity":
         advice = "there are no windows for pseudo-perplexity; give a part of the sequence"
-    raise ValueError(
-        f"the sequence has {len(sequence):,} residues; the position table of this model ends at "
-        f"{most:,}: {advice}."
-    )
+    elif long == "window":
+        return
+    require_room(model, len(sequence), "the sequence", advice)
 
 
 def spearman(a: npt.ArrayLike, b: npt.ArrayLike) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 from .. import _ext
 from ..system.cache import cache_folder
 from ..system.errors import DataError
-from ..system.whole_file import replacement
+from ..system.whole_file import whole_file
 
 log = logging.getLogger("mlx_esm_kernels")
 
@@ -67,7 +67,7 @@ def put(kind: str, name: str, text: str) -> Path | None:
     try:
         folder = cache_folder() / kind
         folder.mkdir(exist_ok=True)
-        with replacement(folder / name) as half_done:
+        with whole_file(folder / name) as half_done:
             half_done.write_text(text, encoding="utf-8")
     except (OSError, DataError) as error:
         log.debug("nothing is kept in the cache folder: %s", error)

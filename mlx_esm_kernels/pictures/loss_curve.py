@@ -38,7 +38,7 @@ def plot_loss(rows: Sequence[Row], path: str | os.PathLike[str], *, title: str =
     axes.grid(alpha=0.25)
     axes.margins(x=0.01)
     if title:
-        axes.set_title(title)
+        axes.set_title(title, parse_math=False)
     if axes.has_data():
         axes.legend(frameon=False)
         _add_perplexity_axis(axes)

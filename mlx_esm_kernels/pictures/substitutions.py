@@ -47,6 +47,6 @@ def draw_substitutions(
         axes.set_xticks(ticks, [str(first + i + offset) for i in ticks], fontsize=7)
         for i in range(part.shape[1]):
             axes.text(i, -0.8, sequence[first + i], ha="center", va="bottom", fontsize=6)
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(title, fontsize=9, parse_math=False)
     figure.colorbar(picture, ax=list(grid), label="score", pad=0.01, fraction=0.03)
     save_png(figure, path)

@@ -38,7 +38,8 @@ def cache_errors() -> Iterator[None]:
         yield
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
+        reason = error.strerror or str(error).rstrip(".")
         raise DataError(
-            f"The cache folder cannot be used: {error.strerror or error}{where}. Set "
+            f"The cache folder cannot be used: {reason}{where}. Set "
             f"{CACHE_VARIABLE} to a folder with space that may be written."
         ) from None

@@ -8,43 +8,47 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .errors import UserError
 
-class OutputError(ValueError):
-    """A file that cannot be written; the message names it and says why."""
+
+class OutputError(UserError, OSError):
+    """A file that cannot be written; the message names it and says why.
+
+    It is an OSError too: that is what a caller of the library expects of a file.
+    """
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """`replacement`, whose OSErrors are sentences.
+    """A path to write to; what is written there takes the place of `path` at the end.
+
+    It is on the disk itself before it does. If the block is left by an exception, `path` is as it
+    was before and nothing is left behind. A symbolic link is followed. A pipe or a device, which
+    no file may replace, is written to as it is.
 
     Raises:
         OutputError: it cannot be written.
     """
-    with output_errors(path), replacement(path) as half_done:
-        yield half_done
+    with output_errors(path):
+        target = _followed(path)
+        if target.is_fifo() or target.is_char_device():
+            yield target
+            return
+        # Two processes, or two threads, may write the same file; one of them wins.
+        half_done = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}")
+        try:
+            yield half_done
+            _sync(half_done)
+            os.replace(half_done, target)
+        finally:
+            with suppress(OSError):
+                half_done.unlink()
+        _sync(target.parent)
 
 
-@contextmanager
-def replacement(path: Path) -> Iterator[Path]:
-    """A path to write to; what is written there takes the place of `path` at the end.
-
-    It is on the disk itself before it does. If the block is left by an exception, `path` is as it
-    was before and nothing is left behind.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    # Two processes, or two threads, may write the same file; one of them wins.
-    writer = f"{os.getpid()}-{threading.get_ident()}"
-    half_done = path.with_name(f".{path.name}.{writer}")
-    try:
-        yield half_done
-        _sync(half_done)
-        os.replace(half_done, path)
-    finally:
-        with suppress(OSError):
-            half_done.unlink()
-    _sync(path.parent)
+def _followed(path: Path) -> Path:
+    """Where a symbolic link leads; any other path as it is."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def _sync(path: Path) -> None:
@@ -63,6 +67,8 @@ def output_errors(path: Path) -> Iterator[None]:
     """Turn an OSError within the block into an OutputError about `path`."""
     try:
         yield
+    except OutputError:
+        raise  # a sentence already
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from None
 
@@ -73,11 +79,12 @@ def require_writable(path: Path) -> None:
     Raises:
         OutputError: its folder is missing, it is a folder, or one of them may not be written.
     """
-    if not path.parent.is_dir():
-        raise OutputError(f"{path} cannot be written: there is no folder {path.parent}.")
-    if path.is_dir():
+    target = _followed(path)
+    if not target.parent.is_dir():
+        raise OutputError(f"{path} cannot be written: there is no folder {target.parent}.")
+    if target.is_dir():
         raise OutputError(f"{path} cannot be written: it is a folder.")
     # The folder too where the file is there: the new file is made beside the old one.
-    for place in (path.parent, path):
+    for place in (target.parent, target):
         if place.exists() and not os.access(place, os.W_OK):
             raise OutputError(f"{path} cannot be written: {place} may not be changed.")

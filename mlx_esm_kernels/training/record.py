@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
+from ..system.errors import UserError
+
 Row = Mapping[str, float]
 
 
-class MetricsError(ValueError):
+class MetricsError(UserError):
     """A metrics.jsonl that cannot be gone on with; the message names the line."""
 
 

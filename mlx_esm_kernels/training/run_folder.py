@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from ..system.errors import UserError
+
 RUNS = Path("runs")
 WEIGHTS = "weights.safetensors"
 METRICS = "metrics.jsonl"
 PLOT = "loss.png"
 
 
-class RunFolderError(ValueError):
+class RunFolderError(UserError):
     """The folder would cost the weights of another run, or cannot be made."""
 
 

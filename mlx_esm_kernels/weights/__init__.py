@@ -2,7 +2,7 @@
 
 from .loading import load_model
 from .native import save_weights
-from .opened import DTYPES, WeightsError
+from .opened import WeightsError
 from .released import RELEASED
 
-__all__ = ["DTYPES", "RELEASED", "WeightsError", "load_model", "save_weights"]
+__all__ = ["RELEASED", "WeightsError", "load_model", "save_weights"]

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..data.alphabet import Alphabet
 from ..models.config import ESM1Config
+from ..models.dtypes import READ_AS
 from .opened import OpenedWeights, Tensor, WeightsError
 
 # Its specials were single characters, $ * ? ^ and %, and tokens stood in the order of their code
@@ -25,7 +26,6 @@ FIRST_MLX_ESM = Alphabet(
 )
 # Its command line had no flag for sizes, and the file does not say this one.
 _NUM_HEADS = 4
-_DTYPES = {"float64": mx.float32, "float32": mx.float32, "float16": mx.float16}
 _PROJECTIONS = re.compile(r"self_attn\.([qkv])_proj")
 
 
@@ -94,11 +94,11 @@ def _read_arrays(path: Path) -> dict[str, Tensor]:
         with np.load(path, allow_pickle=False) as arrays:
             for name in arrays.files:
                 array = arrays[name]
-                if array.dtype.name not in _DTYPES:
+                if array.dtype.name not in READ_AS:
                     raise WeightsError(
-                        f"{path}: {name} must be one of {', '.join(_DTYPES)}; got {array.dtype}."
+                        f"{path}: {name} must be one of {', '.join(READ_AS)}; got {array.dtype}."
                     )
-                dtype = _DTYPES[array.dtype.name]
+                dtype = READ_AS[array.dtype.name]
                 tensors[name] = Tensor(array.shape, dtype, partial(mx.array, array, dtype))
     except FileNotFoundError:
         raise WeightsError(f"There is no weights file {path}.") from None

@@ -18,7 +18,7 @@ from mlx.utils import tree_flatten
 from ..data.alphabet import Alphabet
 from ..models.config import ESM1Config
 from ..models.esm1 import ESM1
-from ..system.whole_file import replacement
+from ..system.whole_file import whole_file
 from .opened import OpenedWeights, WeightsError
 from .safetensors_file import open_safetensors
 
@@ -42,7 +42,8 @@ def save_weights(
 
     Raises:
         ValueError: metadata uses a reserved name.
-        OSError: the file cannot be written; what was at `path` is untouched.
+        OSError: the file cannot be written (an `OutputError`, a sentence); what was at `path` is
+            untouched.
     """
     extra = dict(metadata or {})
     if taken := sorted(set(extra) & set(_RESERVED)):
@@ -53,9 +54,8 @@ def save_weights(
         "alphabet": json.dumps(model.alphabet.to_dict()),
     }
     parameters = dict(tree_flatten(model.parameters()))
-    target = Path(os.path.realpath(path))
     # An open file, since mx.save_safetensors puts a suffix behind a path without one.
-    with replacement(target) as half_done, half_done.open("wb") as file:
+    with whole_file(Path(path)) as half_done, half_done.open("wb") as file:
         mx.save_safetensors(file, parameters, metadata={**extra, **header})
 
 

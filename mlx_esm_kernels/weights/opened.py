@@ -12,11 +12,10 @@ from mlx.utils import tree_flatten
 from ..data.alphabet import Alphabet
 from ..models.config import ESM1Config
 from ..models.esm1 import ESM1
+from ..system.errors import UserError
 
-DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
-
-class WeightsError(ValueError):
+class WeightsError(UserError):
     """Weights that cannot be used; the message names the file and says why."""
 
 
@@ -54,7 +53,7 @@ class OpenedWeights:
 
 
 def build_model(opened: OpenedWeights, dtype: mx.Dtype | None = None) -> ESM1:
-    """The model of a opened, with its parameters in memory.
+    """The model of an opened file, with its parameters in memory.
 
     Tensors are read one by one, so that at no time more than one is there twice.
 
@@ -63,8 +62,8 @@ def build_model(opened: OpenedWeights, dtype: mx.Dtype | None = None) -> ESM1:
         dtype: of the parameters; None: the file's, or float32 where it has several.
 
     Raises:
-        WeightsError: tensors are missing, too many, or do not have the shapes that the config
-            asks for; or a number is NaN or infinite, in the file or in the dtype asked for.
+        WeightsError: tensors are missing, too many, or do not have the shapes of the config; or
+            a number is NaN or infinite, in the file or in `dtype`.
     """
     path, config, tensors = opened.path, opened.config, opened.tensors
     if disagreement := config.disagreement(opened.alphabet):
@@ -90,7 +89,7 @@ def build_model(opened: OpenedWeights, dtype: mx.Dtype | None = None) -> ESM1:
 
 
 def _check_sizes(opened: OpenedWeights) -> None:
-    """Refuse a config that asks for much more than the file holds, before a model is built."""
+    """Refuse a config of a much larger model than the file holds, before a model is built."""
     config = opened.config
     if config.num_layers > len(opened.tensors):
         raise WeightsError(

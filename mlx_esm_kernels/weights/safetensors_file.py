@@ -16,9 +16,8 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from ..models.dtypes import SAFETENSORS
 from .opened import Tensor, WeightsError
-
-_DTYPES = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class _Entry:
 
 
 def open_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a file, to be read when they are asked for, and its metadata.
+    """The tensors of a file, to be read when they are needed, and its metadata.
 
     Raises:
         WeightsError: there is no such file, it is another kind of file, cut short or damaged, or a
@@ -40,12 +39,12 @@ def open_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     arrays = _lazy_arrays(path)
 
     def read(name: str) -> mx.array:
-        # Not kept here: once it is evaluated, that would be the whole file. Asked for again (tied
+        # Not kept here: once it is evaluated, that would be the whole file. Needed again (tied
         # weights are), it is read again.
         return arrays.pop(name) if name in arrays else _lazy_arrays(path)[name]
 
     tensors = {
-        name: Tensor(entry.shape, _DTYPES[entry.dtype], partial(read, name))
+        name: Tensor(entry.shape, SAFETENSORS[entry.dtype], partial(read, name))
         for name, entry in entries.items()
     }
     return tensors, metadata
@@ -66,7 +65,7 @@ def _read_header(path: Path) -> tuple[dict[str, _Entry], dict[str, str]]:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\xff"))
-            # A first check on the length, lest a file of another kind asks for exabytes.
+            # A first check on the length, lest a file of another kind has us read exabytes.
             text = file.read(length) if length <= size - 8 else b""
     except FileNotFoundError:
         raise WeightsError(f"There is no weights file {path}.") from None
@@ -80,11 +79,11 @@ def _read_header(path: Path) -> tuple[dict[str, _Entry], dict[str, str]]:
     if size < wanted:
         raise WeightsError(f"{path} is cut short: it has {size} bytes of {wanted}.")
     for name, entry in entries.items():
-        if entry.dtype not in _DTYPES:
+        if entry.dtype not in SAFETENSORS:
             raise WeightsError(
-                f"{path}: {name} must be one of {', '.join(_DTYPES)}; got {entry.dtype}."
+                f"{path}: {name} must be one of {', '.join(SAFETENSORS)}; got {entry.dtype}."
             )
-        if entry.end - entry.begin != math.prod(entry.shape) * _DTYPES[entry.dtype].size:
+        if entry.end - entry.begin != math.prod(entry.shape) * SAFETENSORS[entry.dtype].size:
             raise WeightsError(f"{path} is damaged: the size of {name} belies its shape.")
     return entries, metadata
 

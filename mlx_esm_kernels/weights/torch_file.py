@@ -18,6 +18,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..models.dtypes import READ_AS
 from .opened import Tensor, WeightsError
 
 # What torch.save wrote before torch 1.6 begins so: its magic number, pickled.
@@ -64,23 +65,18 @@ def as_tensor(path: Path, name: str, value: Any) -> Tensor:
     """
     import torch
 
-    dtypes = {
-        torch.float64: mx.float32,
-        torch.float32: mx.float32,
-        torch.float16: mx.float16,
-        torch.bfloat16: mx.bfloat16,
-    }
     if not isinstance(value, torch.Tensor):
         raise WeightsError(f"{path}: {name} must be a tensor; got {type(value).__name__}.")
-    if value.layout != torch.strided or value.device.type != "cpu" or value.dtype not in dtypes:
+    dtype = READ_AS.get(str(value.dtype).removeprefix("torch."))
+    if value.layout != torch.strided or value.device.type != "cpu" or dtype is None:
         raise WeightsError(
-            f"{path}: {name} must be a dense tensor of float32, float16, bfloat16 or float64; "
+            f"{path}: {name} must be a dense tensor of {', '.join(READ_AS)}; "
             f"got {value.dtype}, {value.layout}."
         )
     # A tensor may be one number repeated: shapes that no file could hold.
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         raise WeightsError(f"{path} is damaged: the size of {name} belies its shape.")
-    return Tensor(tuple(value.shape), dtypes[value.dtype], lambda: _as_mlx(value))
+    return Tensor(tuple(value.shape), dtype, lambda: _as_mlx(value))
 
 
 def _as_mlx(value: Any) -> mx.array:

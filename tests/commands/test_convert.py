@@ -64,8 +64,8 @@ def test_what_cannot_be_is_said_in_a_sentence_and_writes_nothing(tmp_path):
     assert "There is no weights file" in result.output
     folder = write_hugging_face(tmp_path / "folder", random_model(ESM1B_CONFIG))
     result = run(folder, tmp_path / "missing" / "out.safetensors")
-    assert result.exit_code == 2
-    assert "there is no folder" in result.output
+    assert result.exit_code == 1
+    assert "out.safetensors cannot be written: there is no folder" in result.output
     assert run(folder, tmp_path / "in.safetensors").exit_code == 0
     before = (tmp_path / "in.safetensors").read_bytes()
     result = run(tmp_path / "in.safetensors", tmp_path / "in.safetensors", "--dtype", "float16")

@@ -145,7 +145,7 @@ def test_a_template_that_cannot_be_filled_has_one_sentence(weights_file, text, s
         (("--temperature", "nan"), "temperature must be above 0; got nan"),
         (("--top-p", 1.5), "1.5 is not in the range 0<x<=1"),
         (("--order", "up"), "'up' is not one of"),
-        (("-o", "/nowhere/out.fasta"), "-o: there is no folder /nowhere"),
+        (("-o", "/nowhere/out.fasta"), "out.fasta cannot be written: there is no folder /nowhere"),
     ],
 )
 def test_flags_that_cannot_be_have_one_sentence(weights_file, flags, sentence):

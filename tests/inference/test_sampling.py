@@ -211,7 +211,7 @@ def test_pseudo_perplexity_is_20_for_a_guess_among_20_and_1_for_certainty():
     assert pseudo_perplexity(TableModel(certain), tokens_of("MKTW")) == pytest.approx([1.0])
 
 
-def test_pseudo_perplexity_never_lets_the_model_see_what_it_is_asked_for():
+def test_pseudo_perplexity_never_lets_the_model_see_what_it_scores():
     fake = TableModel(table(6))
     pseudo_perplexity(fake, tokens_of("MKTW", 3))
     seen = np.concatenate(fake.seen)
@@ -234,7 +234,7 @@ def test_many_passes_give_what_one_pass_gives(model, monkeypatch, order):
 
 def test_damaged_weights_are_named_and_not_sampled_from():
     fake = TableModel(np.full((5, len(ESM1B)), np.nan))
-    with pytest.raises(ValueError, match="NaN or infinite logits: its weights are damaged"):
+    with pytest.raises(ValueError, match="NaN or infinity: its weights are damaged"):
         fill_masks(fake, tokens_of("***"), Sampling())
 
 

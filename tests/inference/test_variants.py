@@ -178,6 +178,7 @@ def test_there_are_no_windows_for_pseudo_perplexity():
         (["H24P", "24P"], "row 2, '24P': '24P' is no mutant; expected the residue, its number"),
         (["H24P:"], "row 1, 'H24P:': '' is no mutant"),
         (["H24PP"], "no mutant"),
+        (["H" + "1" * 5000 + "P"], "is no mutant"),
         ([""], "row 1, '': '' is no mutant"),
         (["H24J"], "'J' is no residue"),
         (["H24P:H24A"], "row 1, 'H24P:H24A': a position is changed twice"),

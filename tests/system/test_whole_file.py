@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from mlx_esm_kernels.system.whole_file import OutputError, replacement, whole_file
+from mlx_esm_kernels.system.whole_file import OutputError, require_writable, whole_file
 
 
 def test_two_threads_may_write_one_file(tmp_path: Path) -> None:
     path, both = tmp_path / "a.txt", threading.Barrier(2)
 
     def write(text: str) -> None:
-        with replacement(path) as half_done:
+        with whole_file(path) as half_done:
             both.wait()
             half_done.write_text(text)
             both.wait()
@@ -31,7 +32,7 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> No
     path.write_text("old")
 
     def fail() -> None:
-        with replacement(path) as half_done:
+        with whole_file(path) as half_done:
             half_done.write_text("new")
             raise ZeroDivisionError
 
@@ -46,3 +47,42 @@ def test_what_cannot_be_written_is_told_in_a_sentence(tmp_path: Path) -> None:
     said = r"a\.txt cannot be written: No such file"
     with pytest.raises(OutputError, match=said), whole_file(path) as half_done:
         half_done.write_text("x")
+
+
+def test_trouble_with_two_files_is_told_once_of_the_inner_one(tmp_path: Path) -> None:
+    inner = tmp_path / "nowhere" / "b.txt"
+    with (
+        pytest.raises(OutputError) as raised,
+        whole_file(tmp_path / "a.txt"),
+        whole_file(inner) as b,
+    ):
+        b.write_text("x")
+    assert str(raised.value) == f"{inner} cannot be written: No such file or directory."
+    assert isinstance(raised.value, OSError)
+
+
+def test_a_symbolic_link_is_followed(tmp_path: Path) -> None:
+    real, link = tmp_path / "real" / "a.txt", tmp_path / "link.txt"
+    real.parent.mkdir()
+    link.symlink_to(real)
+    require_writable(link)
+    with whole_file(link) as half_done:
+        half_done.write_text("new")
+    assert link.is_symlink()
+    assert real.read_text() == "new"
+    real.unlink()
+    real.parent.rmdir()
+    with pytest.raises(OutputError, match=r"link\.txt cannot be written: there is no folder"):
+        require_writable(link)
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    require_writable(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text)
+        with whole_file(pipe) as same:
+            same.write_text("through")
+        assert read.result() == "through"
+    assert pipe.is_fifo()

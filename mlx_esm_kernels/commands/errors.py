@@ -1,0 +1,43 @@
+"""What a person sees of an error: a sentence where they can mend it, else the traceback."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from ..system.console import warnings_as_lines
+from ..system.errors import UserError
+
+# A full or broken disk, which a write to an open file reports without the file's name.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+
+
+@contextmanager
+def errors_as_sentences() -> Iterator[None]:
+    """A decorator of every command: a UserError, or an OSError about a file or a disk, is one
+    sentence and the exit code 1, and a warning is one line.
+
+    All else is a bug of ours: it keeps its traceback, and is never shown as the user's mistake.
+    """
+    with warnings_as_lines():
+        try:
+            yield
+        except UserError as error:
+            raise click.ClickException(str(error)) from None
+        except OSError as error:
+            if error.filename is None and error.errno not in _DISK:
+                raise
+            where = f"{error.filename}: " if error.filename is not None else ""
+            raise click.ClickException(f"{where}{error.strerror or error}.") from None
+
+
+@contextmanager
+def errors_of_flag(flag: str) -> Iterator[None]:
+    """Within it, a UserError is about the value of a flag: click names it, with the exit code 2."""
+    try:
+        yield
+    except UserError as error:
+        raise click.BadParameter(str(error), param_hint=flag) from None

@@ -1,0 +1,197 @@
+"""Every command: what a person can mend is one sentence, and a bug of ours stays a bug."""
+
+import errno
+import warnings
+
+import mlx.core as mx
+import pytest
+from click.testing import CliRunner
+from random_models import esm1b
+
+from mlx_esm_kernels import save_weights
+from mlx_esm_kernels.commands import cli
+from mlx_esm_kernels.data.download import DownloadError
+from mlx_esm_kernels.inference.embedding import Embedder
+from mlx_esm_kernels.system.errors import DataError, UserError
+from mlx_esm_kernels.system.whole_file import OutputError
+from mlx_esm_kernels.training.loop import Trainer, TrainingDiverged
+from mlx_esm_kernels.training.record import MetricsError
+from mlx_esm_kernels.training.run_folder import RunFolderError
+from mlx_esm_kernels.weights import WeightsError
+
+COMMANDS = "mlx_esm_kernels.commands"
+# Each command with arguments that do, and a function in the middle of its work.
+INSIDE = {
+    "contacts": (["p.fasta", "-o", "out.npz"], f"{COMMANDS}.contacts.contact_map"),
+    "convert": (["w.safetensors", "out.safetensors"], f"{COMMANDS}.convert.save_weights"),
+    "embed": (["p.fasta", "-o", "out.npz"], (Embedder, "run")),
+    "generate": (["--length", "5", "-o", "out.fasta"], f"{COMMANDS}.growing.fill_masks"),
+    "score": (
+        ["--sequence", "MKT", "--all-single", "--dms-output", "out.csv"],
+        f"{COMMANDS}.score.score_variants",
+    ),
+    "train": (["--data", "p.fasta", "--weights-dir", "run"], (Trainer, "run")),
+    "unmask": (["--seq", "M*", "-o", "out.fasta"], f"{COMMANDS}.growing.fill_masks"),
+}
+USER_ERRORS = [
+    UserError,
+    DataError,
+    DownloadError,
+    MetricsError,
+    OutputError,
+    RunFolderError,
+    TrainingDiverged,
+    WeightsError,
+]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLX_ESM_KERNELS_CACHE", str(tmp_path / "cache"))
+    save_weights("w.safetensors", esm1b())
+    (tmp_path / "p.fasta").write_text(">a\nMKTAYI\n>b\nMKQRQI\n")
+    return tmp_path
+
+
+def run(name, *more):
+    arguments = INSIDE[name][0]
+    weights = [] if name == "convert" else ["--weights-file", "w.safetensors"]
+    return CliRunner().invoke(cli.main, [name, *weights, *arguments, *more])
+
+
+def plant(monkeypatch, name, error):
+    """Have the command raise an error in the middle of its work."""
+
+    def broken(*arguments, **named):
+        raise error
+
+    where = INSIDE[name][1]
+    monkeypatch.setattr(*((where,) if isinstance(where, str) else where), broken)
+
+
+def test_every_command_is_looked_at():
+    assert sorted(INSIDE) == sorted(cli.main.commands)
+
+
+@pytest.mark.parametrize("name", INSIDE)
+@pytest.mark.parametrize("bug", [ValueError("boom"), RuntimeError("boom")], ids=repr)
+def test_a_bug_of_ours_is_not_shown_as_the_mistake_of_the_user(place, monkeypatch, name, bug):
+    plant(monkeypatch, name, bug)
+    result = run(name)
+    assert result.exception is bug
+    assert "boom" not in result.output
+
+
+def test_an_oserror_about_no_file_is_a_bug_too(place, monkeypatch):
+    bug = OSError(errno.EBADF, "Bad file descriptor")
+    plant(monkeypatch, "convert", bug)
+    assert run("convert").exception is bug
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_what_a_person_can_mend_is_a_sentence_in_every_command(place, monkeypatch, name):
+    plant(monkeypatch, name, UserError("Mend this."))
+    result = run(name)
+    assert isinstance(result.exception, SystemExit)
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (1, "Error: Mend this.")
+
+
+@pytest.mark.parametrize("kind", USER_ERRORS)
+def test_each_kind_of_user_error_is_a_sentence(place, monkeypatch, kind):
+    plant(monkeypatch, "convert", kind("Mend this."))
+    result = run("convert")
+    assert (result.exit_code, result.stderr) == (1, "Error: Mend this.\n")
+    assert issubclass(kind, ValueError)  # as callers of the library expect
+
+
+def test_no_kind_of_user_error_is_left_out():
+    def below(kind):
+        return {kind}.union(*(below(one) for one in kind.__subclasses__()))
+
+    assert {kind for kind in below(UserError) if kind.__module__.startswith("mlx_esm")} == set(
+        USER_ERRORS
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "a/b"), "a/b: Permission denied."),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device."),
+    ],
+)
+def test_trouble_with_a_file_or_the_disk_is_a_sentence(place, monkeypatch, error, sentence):
+    plant(monkeypatch, "convert", error)
+    result = run("convert")
+    assert (result.exit_code, result.stderr) == (1, f"Error: {sentence}\n")
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_a_warning_is_a_line(place, monkeypatch, name):
+    def warned(*arguments, **named):
+        warnings.warn("Careful.", UserWarning, stacklevel=1)
+        raise UserError("Mend this.")
+
+    where = INSIDE[name][1]
+    monkeypatch.setattr(*((where,) if isinstance(where, str) else where), warned)
+    assert "⚠️ Careful.\nError: Mend this.\n" in run(name).stderr
+
+
+COMPUTING = sorted(set(INSIDE) - {"convert"})
+
+
+@pytest.mark.parametrize("name", COMPUTING)
+def test_every_command_that_computes_has_a_device(place, monkeypatch, name):
+    chosen = []
+    monkeypatch.setattr(mx, "set_default_device", chosen.append)
+    plant(monkeypatch, name, UserError("It has begun."))
+    assert "It has begun." in run(name, "--device", "cpu").stderr
+    assert chosen == [mx.Device(mx.cpu)]
+
+
+@pytest.mark.parametrize("name", COMPUTING)
+def test_a_device_that_is_not_there_is_the_same_sentence_everywhere(place, monkeypatch, name):
+    monkeypatch.setattr(mx, "is_available", lambda device: device.type == mx.cpu)
+    result = run(name, "--device", "gpu")
+    assert result.exit_code == 2
+    said = "Invalid value for --device: MLX has no GPU on this machine; leave it out, or say cpu."
+    assert said in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize("name", sorted(set(INSIDE) - {"train"}))
+def test_what_cannot_be_written_is_known_before_any_work(place, monkeypatch, name):
+    def loaded(*arguments, **named):
+        raise AssertionError("it has begun to work")
+
+    monkeypatch.setattr(f"{COMMANDS}.flags.load_model", loaded)
+    arguments = [
+        argument.replace("out.", "nowhere/out.") if argument.startswith("out.") else argument
+        for argument in INSIDE[name][0]
+    ]
+    monkeypatch.setitem(INSIDE, name, (arguments, ""))
+    result = run(name)
+    assert result.exit_code == 1
+    assert "cannot be written: there is no folder nowhere" in " ".join(result.stderr.split())
+
+
+def test_generated_proteins_are_there_whole_or_not_at_all(place, monkeypatch):
+    (place / "out.fasta").write_text("precious")
+
+    def full(path, *arguments, **named):
+        with path.open("w") as file:
+            file.write(">half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(type(place), "write_text", full)
+    result = run("generate")
+    assert result.exit_code == 1
+    assert "out.fasta cannot be written: No space left on device" in result.stderr
+    assert (place / "out.fasta").read_text() == "precious"
+    assert sorted(path.name for path in place.glob("*out*")) == ["out.fasta"]
+
+
+def test_the_title_of_a_picture_is_not_read_as_mathematics(place):
+    (place / "p.fasta").write_text(">$\\frac$ 5\nMKTAYI\n")
+    result = run("contacts")
+    assert result.exit_code == 0, result.output
