@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.proteins import Proteins
+from ..models import contact_head
 from ..models.esm1 import ESM1, predict_contacts
 from .likelihood import TOKENS_PER_PASS
 from .windows import Window, tile
@@ -240,11 +241,7 @@ def require_finite(finite: mx.array, model: ESM1) -> None:
 
 def require_contact_head(model: ESM1) -> None:
     """Raise ValueError where the model cannot predict contacts."""
-    if not model.config.contact_head:
-        raise ValueError(
-            "this model has no contact regression, so it cannot predict contacts. Those of ESM-1 "
-            "and ESM-1b are in NAME-contact-regression.pt beside NAME.pt; ESM-1v has none."
-        )
+    contact_head.require_contact_head(model.config)
 
 
 def contact_map(model: ESM1, ids: Ids) -> mx.array:
