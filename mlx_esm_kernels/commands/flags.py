@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import click
 
 from ..models.esm1 import ESM1
+from ..ops import keep_freed_memory
 from ..system.console import warnings_as_lines
 from ..weights import DTYPES, load_model
 
@@ -22,6 +23,7 @@ dtype_flag = click.option(
 
 def open_model(weights: str, dtype: str | None = None) -> ESM1:
     """The model that --weights-file and --dtype name; WeightsError says why not."""
+    keep_freed_memory()  # a pass frees nearly all that the next one needs again
     return load_model(weights, dtype=None if dtype is None else DTYPES[dtype])
 
 
