@@ -170,16 +170,20 @@ class ESM1(nn.Module):
         return self.emb_layer_norm_before(x) if config.emb_layer_norm_before else x
 
     def _segments(self, tokens: mx.array, segment_ids: mx.array | None) -> mx.array:
-        """The segment ids (B, L) with 0 at every padding token."""
+        """The segment ids (B, L) with 0 at every padding token, as the ops want them: int64."""
         real = tokens != self.config.padding_idx
         if segment_ids is None:
-            return real.astype(mx.int32)
+            return real.astype(mx.int64)
         if segment_ids.shape != tokens.shape:
             raise ValueError(
                 f"[ESM1] segment_ids must have the shape of tokens (B, L) = {tokens.shape}; "
                 f"got {segment_ids.shape}."
             )
-        return mx.where(real, segment_ids, 0)
+        if segment_ids.dtype != mx.bool_ and not mx.issubdtype(segment_ids.dtype, mx.integer):
+            raise ValueError(
+                f"[ESM1] segment_ids must be of an integer dtype or bool; got {segment_ids.dtype}."
+            )
+        return mx.where(real, segment_ids.astype(mx.int64), 0)
 
 
 def predict_contacts(model: ESM1, tokens: mx.array) -> mx.array:

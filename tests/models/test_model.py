@@ -159,6 +159,18 @@ def test_padding_tokens_count_as_padding_whatever_their_segment_id():
     assert mx.array_equal(model(tokens, careless)["logits"][0, :11], expected)
 
 
+@pytest.mark.parametrize("dtype", [mx.int32, mx.uint8])
+def test_segment_ids_are_made_ready_once_and_not_in_every_layer(dtype, tmp_path):
+    model = randomised(ESM1(ESM1Config(**SMALL)))
+    mx.eval(model.parameters())
+    tokens, segment_ids = packed([[protein(np.random.default_rng(0), 9)]], 16)
+    graph = tmp_path / "graph.dot"
+    mx.export_to_dot(str(graph), model(tokens, segment_ids.astype(dtype))["logits"])
+    text = graph.read_text()
+    assert text.count('label ="MaskedAttention"') == 2
+    assert "AsType" not in text
+
+
 def test_encode_and_head_are_the_two_halves_of_a_call():
     model = randomised(ESM1(ESM1Config(**SMALL)))
     tokens, _ = packed([[protein(np.random.default_rng(0), 9)]], 11)
@@ -269,6 +281,8 @@ def test_bad_arguments_are_refused_with_a_sentence():
     tokens, segment_ids = packed([[protein(np.random.default_rng(0), 9)]], 11)
     with pytest.raises(ValueError, match=r"shape of tokens \(B, L\) = \(1, 11\); got \(1, 10\)"):
         model(tokens, segment_ids[:, :10])
+    with pytest.raises(ValueError, match=r"of an integer dtype or bool; got mlx.core.float32"):
+        model(tokens, segment_ids.astype(mx.float32))
     with pytest.raises(ValueError, match="repr_layers must be from 0 to 2; got 3"):
         model(tokens, repr_layers=[0, 3])
     with pytest.raises(ValueError, match="position_table"):
