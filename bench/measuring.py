@@ -70,7 +70,7 @@ def alternate(
 ) -> dict[str, Timing]:
     """Time each function, in turns, after a warm-up of the same function.
 
-    Freed memory is kept for the process, and so for every function, as where there is a model:
+    Freed memory is kept for the process, and so for every function, as the commands do it:
     otherwise the page faults that a function's outputs cost depend on what was freed before it.
     Before each turn the threads of the one before get time to fall asleep, so that no two pools
     are awake at once. A short function then runs once untimed, which wakes its own threads and

@@ -268,7 +268,9 @@ NB_MODULE(_ext, m) {
       "cpu_target", [] { return ek::cpu::target_name(ek::cpu::target()); },
       "The instruction set that the CPU kernels use.");
   m.def("keep_freed_memory", &ek::cpu::keep_freed_memory,
-        "Has malloc keep freed memory for the next call; for the whole process, for good. Making a "
-        "model does it; on Linux, ops on their own would else fault their outputs' pages anew.");
+        "Has malloc keep freed memory for the next call; for the whole process, for good, so it is "
+        "for a program to call, once, and not for a library. One that runs pass after pass does "
+        "well to, as the commands do: on Linux, each would else fault its outputs' pages anew. "
+        "Without glibc, as on a Mac, it does nothing.");
   m.def("num_threads", &ek::cpu::num_threads, "How many threads the CPU kernels use.");
 }

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ..data.proteins import load_proteins
 from ..inference.embedding import contact_map
-from ..inference.requirements import require_contact_head, require_lengths
+from ..inference.requirements import require_lengths
 from ..pictures.contacts import draw_contacts
 from ..system.console import progress, say
 from ..system.whole_file import OutputError, output_errors, require_writable, whole_file
@@ -57,7 +57,7 @@ def command(
     require_writable(target)
     say("📥 loading weights and proteins")
     model = open_model(weights_file, dtype)
-    require_contact_head(model)
+    require_contact_head(model.config)
     proteins = load_proteins(fasta, model.alphabet)
     require_lengths(model, proteins, "leave it out")
     pictures = [] if no_png else [picture_of(number) for number in range(1, len(proteins) + 1)]

@@ -7,6 +7,7 @@ import mlx.core as mx
 
 from ..models.dtypes import DTYPES
 from ..models.esm1 import ESM1
+from ..ops import keep_freed_memory
 from ..weights import load_model
 
 WEIGHTS_HELP = "A file or folder of weights, or the name of a released model"
@@ -41,4 +42,5 @@ device_flag = click.option(
 
 def open_model(weights: str, dtype: str | None = None) -> ESM1:
     """The model that --weights-file and --dtype name; WeightsError says why not."""
+    keep_freed_memory()  # a pass frees nearly all that the next one needs again
     return load_model(weights, dtype=None if dtype is None else DTYPES[dtype])

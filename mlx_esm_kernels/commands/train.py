@@ -14,6 +14,7 @@ from ..data.alphabet import Alphabet
 from ..data.corpus import Corpus, open_corpus
 from ..data.packing import PackedBatches, batch_shape
 from ..models.esm1 import ESM1, PRESETS, describe
+from ..ops import keep_freed_memory
 from ..system.console import duration, say
 from ..training.record import MetricsLog
 from ..training.run import new_state, run_training
@@ -165,6 +166,7 @@ def _train(ctx: click.Context, **options: Any) -> int | None:
 def _make_model(
     ctx: click.Context, preset: str, weights_file: Path | None
 ) -> tuple[ESM1, Alphabet]:
+    keep_freed_memory()  # a step frees nearly all that the next one needs again
     if weights_file is None:
         model = ESM1(PRESETS[preset])
         return model, model.alphabet

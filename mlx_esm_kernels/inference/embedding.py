@@ -14,10 +14,11 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from ..models.contact_head import require_contact_head
 from ..models.esm1 import ESM1, predict_contacts
 from ..system.errors import UserError
 from .likelihood import TOKENS_PER_PASS
-from .requirements import LONGS, Long, require_contact_head, require_finite, require_room
+from .requirements import LONGS, Long, require_finite, require_room
 from .windows import Window, tile
 
 INCLUDES = ("mean", "per-residue", "bos", "contacts")
@@ -88,7 +89,7 @@ class Embedder:
                 "the long proteins out."
             )
         if "contacts" in self.include:
-            require_contact_head(model)
+            require_contact_head(model.config)
         if "bos" in self.include and not self.alphabet.prepend_cls:
             raise UserError("[embed] this model's alphabet puts no cls before a protein: no bos.")
 

@@ -60,12 +60,3 @@ def require_finite(finite: mx.array | bool, dtype: mx.Dtype) -> None:
         return
     overflow = ", or too large for float16: try float32 or bfloat16" if dtype == mx.float16 else ""
     raise UserError(f"the model gives NaN or infinity: its weights are damaged{overflow}.")
-
-
-def require_contact_head(model: ESM1) -> None:
-    """Raise UserError where the model cannot predict contacts."""
-    if not model.config.contact_head:
-        raise UserError(
-            "this model has no contact regression, so it cannot predict contacts. Those of ESM-1 "
-            "and ESM-1b are in NAME-contact-regression.pt beside NAME.pt; ESM-1v has none."
-        )

@@ -18,10 +18,22 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..ops import linear
+from ..system.errors import UserError
 from .config import ESM1Config
+from .layers import Linear, affine_map
 
 # Numbers in the maps that are made at once: those of all heads where proteins are short.
 _MAPS_AT_ONCE = 1 << 22
+
+
+def require_contact_head(config: ESM1Config) -> None:
+    """Raise UserError where a model of this config cannot predict contacts."""
+    if not config.contact_head:
+        raise UserError(
+            "this model has no contact regression, so it cannot predict contacts. The released "
+            "ESM-1 and ESM-1b models have one, in NAME-contact-regression.pt beside NAME.pt; "
+            "ESM-1v has none."
+        )
 
 
 class ContactHead(nn.Module):
@@ -29,7 +41,13 @@ class ContactHead(nn.Module):
 
     def __init__(self, config: ESM1Config):
         super().__init__()
-        self.regression = nn.Linear(config.num_layers * config.num_heads, 1)
+        self.num_maps = config.num_layers * config.num_heads
+        self.regression = Linear(self.num_maps, 1, gain=None)
+
+    def coefficients(self) -> tuple[mx.array, mx.array]:
+        """The weights (layers * heads,) and the bias (1,), in float32."""
+        weight, bias = affine_map(self.regression, self.num_maps)
+        return weight[0].astype(mx.float32), bias.astype(mx.float32)
 
 
 class ContactSum:
@@ -56,8 +74,7 @@ class ContactSum:
         # alone would be NaN.
         self._mask = mx.where(real, 0.0, -1e30)[:, None, :, None]  # (B, 1, L, 1)
         self._keys = length + int(config.bias_kv)
-        self._weight = head.regression.weight[0].astype(mx.float32)  # (layers * heads,)
-        self._bias = head.regression.bias.astype(mx.float32)
+        self._weight, self._bias = head.coefficients()
         self._num_added = 0
         self._sum = mx.zeros((batch, length, self._keys))
         self._marginals: list[mx.array] = []  # r_h, (B, heads, L) each

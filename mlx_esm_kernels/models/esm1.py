@@ -13,18 +13,12 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from ..data.alphabet import Alphabet
-from ..ops import (
-    add_layer_norm,
-    keep_freed_memory,
-    layer_norm,
-    linear,
-    linears,
-    masked_attention,
-    positional_embedding,
-)
+from ..ops import linear, positional_embedding
 from .config import PRESETS, ESM1Config
-from .contact_head import ContactHead, ContactSum
+from .contact_head import ContactHead, ContactSum, require_contact_head
+from .layers import Embedding, LayerNorm, whole_table
 from .positions import sinusoidal_positions
+from .transformer import LMHead, TransformerLayer
 
 __all__ = ["ESM1", "PRESETS", "ESM1Config", "describe", "predict_contacts"]
 
@@ -49,22 +43,20 @@ class ESM1(nn.Module):
 
     def __init__(self, config: ESM1Config, alphabet: Alphabet | None = None):
         super().__init__()
-        # A pass or a training step frees nearly all that the next one needs again.
-        keep_freed_memory()
         self.config = config
         self.alphabet = config.known_alphabet() if alphabet is None else alphabet
         if disagreement := config.disagreement(self.alphabet):
             raise ValueError(f"[ESM1] the alphabet does not fit the model: {disagreement}.")
         width, eps = config.embed_dim, config.layer_norm_eps
         deviation = width**-0.5 if config.scale_embedding else 0.02
-        self.embed_tokens = _embedding(config.vocab_size, width, config.padding_idx, deviation)
+        self.embed_tokens = Embedding(config.vocab_size, width, config.padding_idx, deviation)
         if not config.sinusoidal_positions:
-            self.embed_positions = _embedding(config.num_position_rows, width, config.padding_idx)
+            self.embed_positions = Embedding(config.num_position_rows, width, config.padding_idx)
         if config.emb_layer_norm_before:
-            self.emb_layer_norm_before = nn.LayerNorm(width, eps)
+            self.emb_layer_norm_before = LayerNorm(width, eps)
         self.layers = [TransformerLayer(config) for _ in range(config.num_layers)]
         if config.emb_layer_norm_after:
-            self.emb_layer_norm_after = nn.LayerNorm(width, eps)
+            self.emb_layer_norm_after = LayerNorm(width, eps)
         if config.tied_output:
             self.lm_head = LMHead(config)
         else:
@@ -108,7 +100,12 @@ class ESM1(nn.Module):
                     f"[ESM1] repr_layers must be from 0 to {self.config.num_layers}; got {layer}."
                 )
         if return_contacts:
-            self._require_contacts(segment_ids)
+            require_contact_head(self.config)
+            if segment_ids is not None:
+                raise ValueError(
+                    "[ESM1] contacts are predicted for one protein in each row: leave out "
+                    "segment_ids."
+                )
         segment_ids = self._segments(tokens, segment_ids)
         contacts = None
         if return_contacts:
@@ -124,7 +121,7 @@ class ESM1(nn.Module):
     def head(self, x: mx.array) -> mx.array:
         """x (..., C) of `encode`, or some of its rows -> logits (..., V)."""
         if self.config.tied_output:
-            return self.lm_head(x, self.embed_tokens.weight)
+            return self.lm_head(x, self.embed_tokens)
         return linear(x, self.embed_out, self.embed_out_bias)
 
     def _run(
@@ -143,7 +140,7 @@ class ESM1(nn.Module):
         for number, layer in enumerate(self.layers, start=1):
             x = layer(x, segment_ids, contacts)
             if number == config.num_layers and config.emb_layer_norm_after:
-                x = _norm(self.emb_layer_norm_after, x)
+                x = self.emb_layer_norm_after(x)
             if number in repr_layers:
                 representations[number] = x.reshape(shape)
         return x.reshape(shape), representations
@@ -151,7 +148,7 @@ class ESM1(nn.Module):
     def _embed(self, tokens: mx.array, segment_ids: mx.array) -> mx.array:
         """tokens (B, L) -> representation 0, (B, L, C)."""
         config = self.config
-        token_table = self.embed_tokens.weight
+        token_table = whole_table(self.embed_tokens, config.vocab_size)
         if config.scale_embedding:
             token_table = token_table * config.embed_dim**0.5
         if config.sinusoidal_positions:
@@ -159,7 +156,7 @@ class ESM1(nn.Module):
             table = sinusoidal_positions(rows, config.embed_dim, config.padding_idx)
             position_table = mx.array(table).astype(token_table.dtype)
         else:
-            position_table = self.embed_positions.weight
+            position_table = whole_table(self.embed_positions, config.num_position_rows)
         x = positional_embedding(
             tokens,
             token_table,
@@ -170,113 +167,23 @@ class ESM1(nn.Module):
         )
         # fair-esm clears padding once more after the LayerNorm. Nothing sees padding, so that
         # changes nothing.
-        return _norm(self.emb_layer_norm_before, x) if config.emb_layer_norm_before else x
-
-    def _require_contacts(self, segment_ids: mx.array | None) -> None:
-        if not self.config.contact_head:
-            raise ValueError(
-                "[ESM1] this model has no contact regression, so it cannot predict contacts. The "
-                "released ESM-1 and ESM-1b models have one, in NAME-contact-regression.pt beside "
-                "NAME.pt; ESM-1v has none."
-            )
-        if segment_ids is not None:
-            raise ValueError(
-                "[ESM1] contacts are predicted for one protein in each row: leave out segment_ids."
-            )
+        return self.emb_layer_norm_before(x) if config.emb_layer_norm_before else x
 
     def _segments(self, tokens: mx.array, segment_ids: mx.array | None) -> mx.array:
-        """The segment ids (B, L) with 0 at every padding token."""
+        """The segment ids (B, L) with 0 at every padding token, as the ops want them: int64."""
         real = tokens != self.config.padding_idx
         if segment_ids is None:
-            return real.astype(mx.int32)
+            return real.astype(mx.int64)
         if segment_ids.shape != tokens.shape:
             raise ValueError(
                 f"[ESM1] segment_ids must have the shape of tokens (B, L) = {tokens.shape}; "
                 f"got {segment_ids.shape}."
             )
-        return mx.where(real, segment_ids, 0)
-
-
-class TransformerLayer(nn.Module):
-    """x + attention(LN(x)), then x + fc2(gelu(fc1(LN(x))))."""
-
-    def __init__(self, config: ESM1Config):
-        super().__init__()
-        width, eps = config.embed_dim, config.layer_norm_eps
-        self.self_attn = SelfAttention(config)
-        self.self_attn_layer_norm = nn.LayerNorm(width, eps)
-        self.fc1 = _linear(width, config.ffn_dim)
-        self.fc2 = _linear(config.ffn_dim, width)
-        self.final_layer_norm = nn.LayerNorm(width, eps)
-
-    def __call__(
-        self, x: mx.array, segment_ids: mx.array, contacts: ContactSum | None = None
-    ) -> mx.array:
-        """x (B L, C), segment_ids (B, L) -> (B L, C); `contacts` gets the queries and keys."""
-        x, h = _add_norm(self.self_attn_layer_norm, x, None)
-        x, h = _add_norm(self.final_layer_norm, x, self.self_attn(h, segment_ids, contacts))
-        h = linear(h, self.fc1.weight, self.fc1.bias, activation="gelu")  # (B L, FFN)
-        return linear(h, self.fc2.weight, self.fc2.bias, residual=x)
-
-
-class SelfAttention(nn.Module):
-    """Attention of every token to the tokens of its own segment."""
-
-    def __init__(self, config: ESM1Config):
-        super().__init__()
-        width = config.embed_dim
-        self.num_heads = config.num_heads
-        self.q_proj = _linear(width, width, gain=0.5**0.5)
-        self.k_proj = _linear(width, width, gain=0.5**0.5)
-        self.v_proj = _linear(width, width, gain=0.5**0.5)
-        self.out_proj = _linear(width, width)
-        if config.bias_kv:
-            self.bias_k = mx.random.normal((1, 1, width), scale=width**-0.5)
-            self.bias_v = mx.random.normal((1, 1, width), scale=width**-0.5)
-
-    def __call__(self, x: mx.array, segment_ids: mx.array, contacts: ContactSum | None) -> mx.array:
-        """x (B L, C), segment_ids (B, L) -> (B L, C)."""
-        layers = (self.q_proj, self.k_proj, self.v_proj)
-        projected = linears(x, [p.weight for p in layers], [p.bias for p in layers])
-        shape = (*segment_ids.shape, self.num_heads, x.shape[-1] // self.num_heads)
-        q, k, v = (y.reshape(shape).swapaxes(1, 2) for y in projected)  # (B, H, L, D), views
-        bias_k, bias_v = self._bias("bias_k"), self._bias("bias_v")
-        o = masked_attention(q, k, v, segment_ids=segment_ids, bias_k=bias_k, bias_v=bias_v)
-        if contacts is not None:
-            contacts.add(q, k, bias_k)
-        o = o.swapaxes(1, 2).reshape(x.shape)
-        return linear(o, self.out_proj.weight, self.out_proj.bias)
-
-    def _bias(self, name: str) -> mx.array | None:
-        """bias_k or bias_v as (H, D), or None where the model has none."""
-        return self[name].reshape(self.num_heads, -1) if name in self else None
-
-
-class LMHead(nn.Module):
-    """dense, GELU, LayerNorm, then the token table as the output projection, plus a bias."""
-
-    def __init__(self, config: ESM1Config):
-        super().__init__()
-        self.dense = _linear(config.embed_dim, config.embed_dim)
-        self.layer_norm = nn.LayerNorm(config.embed_dim, config.layer_norm_eps)
-        self.bias = mx.zeros((config.vocab_size,))
-
-    def __call__(self, x: mx.array, token_table: mx.array) -> mx.array:
-        """x (..., C), token_table (V, C) -> logits (..., V)."""
-        x = linear(x, self.dense.weight, self.dense.bias, activation="gelu")
-        return linear(_norm(self.layer_norm, x), token_table, self.bias)
-
-
-def _norm(parameters: nn.LayerNorm, x: mx.array) -> mx.array:
-    """The layer norm of x (..., C) with these parameters."""
-    return layer_norm(x, parameters.weight, parameters.bias, eps=parameters.eps)
-
-
-def _add_norm(
-    parameters: nn.LayerNorm, x: mx.array, delta: mx.array | None
-) -> tuple[mx.array, mx.array]:
-    """x + delta and its layer norm; the gradients of both uses are added up in one pass."""
-    return add_layer_norm(x, delta, parameters.weight, parameters.bias, eps=parameters.eps)
+        if segment_ids.dtype != mx.bool_ and not mx.issubdtype(segment_ids.dtype, mx.integer):
+            raise ValueError(
+                f"[ESM1] segment_ids must be of an integer dtype or bool; got {segment_ids.dtype}."
+            )
+        return mx.where(real, segment_ids.astype(mx.int64), 0)
 
 
 def predict_contacts(model: ESM1, tokens: mx.array) -> mx.array:
@@ -307,19 +214,3 @@ def describe(model: ESM1) -> str:
         f"{shown} parameters ({config.num_layers} layers, width {config.embed_dim}, "
         f"{config.num_heads} heads)"
     )
-
-
-def _embedding(rows: int, width: int, padding_idx: int, deviation: float = 0.02) -> nn.Embedding:
-    table = nn.Embedding(rows, width)
-    table.weight = mx.random.normal((rows, width), scale=deviation)
-    table.weight[padding_idx] = 0
-    return table
-
-
-def _linear(inputs: int, outputs: int, gain: float = 1.0) -> nn.Linear:
-    """The parameters of a projection; the model applies them with its own `linear`."""
-    layer = nn.Linear(inputs, outputs)
-    bound = gain * (6 / (inputs + outputs)) ** 0.5
-    layer.weight = mx.random.uniform(-bound, bound, (outputs, inputs))
-    layer.bias = mx.zeros((outputs,))
-    return layer

@@ -155,7 +155,7 @@ def linear(
 class ESM1Reference(nn.Module):
     """The models of the ESM-1 family in plain mlx.nn.
 
-    Same parameter tree and same calls as `mlx_esm_kernels.model.ESM1`.
+    Same parameter tree and same calls as `mlx_esm_kernels.models.esm1.ESM1`.
     """
 
     def __init__(self, config: ESM1Config):
