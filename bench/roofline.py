@@ -61,7 +61,7 @@ class Met:
 
 def blocks_met(ids: np.ndarray | None, length: int, rows: int) -> list[Met]:
     """For each batch row of ids (B, L), what threadgroups of `rows` rows meet: the walk over the
-    block map of masked_attention_map.metal. None: one batch row without segments."""
+    block map of masked_attention/metal/map.metal. None: one batch row without segments."""
     blocks = -(-length // BLOCK)
     met = []
     for row in [np.ones(length, int)] if ids is None else ids:

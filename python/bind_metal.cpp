@@ -12,10 +12,10 @@
 #include <memory>
 #include <stdexcept>
 
-#include "masked_attention/masked_attention_launch.h"
-#include "masked_attention/masked_attention_tiles.h"
+#include "masked_attention/metal/launch.h"
+#include "masked_attention/metal/tiles.h"
 #include "metal/device.h"
-#include "positional_embedding/positional_embedding_launch.h"
+#include "positional_embedding/metal/launch.h"
 
 namespace nb = nanobind;
 namespace ek = mlx_esm_kernels;

@@ -5,8 +5,8 @@
 
 #include "graph/checks.h"
 #include "graph/keep.h"
-#include "masked_attention/masked_attention_launch.h"
-#include "masked_attention/masked_attention_tiles.h"
+#include "masked_attention/metal/launch.h"
+#include "masked_attention/metal/tiles.h"
 #include "metal/device.h"
 
 namespace mlx_esm_kernels {

@@ -4,7 +4,7 @@
 
 #include "graph/checks.h"
 #include "metal/device.h"
-#include "positional_embedding/positional_embedding_launch.h"
+#include "positional_embedding/metal/launch.h"
 
 namespace mlx_esm_kernels {
 

@@ -10,11 +10,11 @@
 #include <thread>
 #include <vector>
 
-#include "adamw/adamw_compute.h"
-#include "layer_norm/layer_norm_compute.h"
-#include "linear/linear_compute.h"
-#include "masked_attention/masked_attention_compute.h"
-#include "positional_embedding/positional_embedding_compute.h"
+#include "adamw/cpu/compute.h"
+#include "layer_norm/cpu/compute.h"
+#include "linear/cpu/compute.h"
+#include "masked_attention/cpu/compute.h"
+#include "positional_embedding/cpu/compute.h"
 
 using namespace mlx_esm_kernels::cpu;
 
