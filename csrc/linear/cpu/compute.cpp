@@ -4,9 +4,9 @@
 #include <memory>
 #include <vector>
 
-#include "cpu/blas.h"
 #include "cpu/memory.h"
 #include "cpu/threads.h"
+#include "linear/cpu/blas.h"
 #include "linear/cpu/kernels.h"
 
 namespace mlx_esm_kernels::cpu {

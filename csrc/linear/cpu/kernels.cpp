@@ -2,6 +2,7 @@
 #include "linear/cpu/kernels.h"
 
 #include "cpu/rows.h"
+#include "linear/cpu/normal.h"
 
 namespace mlx_esm_kernels::cpu::CPU_TARGET {
 

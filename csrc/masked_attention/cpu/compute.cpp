@@ -5,9 +5,9 @@
 #include <thread>
 #include <vector>
 
-#include "cpu/segments.h"
 #include "cpu/threads.h"
 #include "masked_attention/cpu/kernels.h"
+#include "masked_attention/cpu/segments.h"
 
 namespace mlx_esm_kernels::cpu {
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "masked_attention/cpu/rows.h"
+#include "masked_attention/cpu/transpose.h"
 
 namespace mlx_esm_kernels::cpu::CPU_TARGET {
 

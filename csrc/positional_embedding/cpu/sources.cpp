@@ -4,7 +4,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "cpu/segments.h"
+#include "cpu/runs.h"
 
 namespace mlx_esm_kernels::cpu {
 

@@ -1,4 +1,4 @@
-#include "cpu/blas.h"
+#include "linear/cpu/blas.h"
 
 #ifdef __APPLE__
 #include <Accelerate/Accelerate.h>

@@ -1,26 +1,10 @@
-#include "cpu/segments.h"
+#include "masked_attention/cpu/segments.h"
 
-#include <algorithm>
 #include <numeric>
-#include <unordered_map>
+
+#include "cpu/runs.h"
 
 namespace mlx_esm_kernels::cpu {
-
-std::vector<Run> find_runs(const int64_t* ids, int length) {
-  if (ids == nullptr) {
-    return length > 0 ? std::vector<Run>{{0, length, 0}} : std::vector<Run>{};
-  }
-  std::unordered_map<int64_t, int32_t> numbers;
-  std::vector<Run> runs;
-  for (int begin = 0, end = 0; begin < length; begin = end) {
-    const int64_t id = ids[begin];
-    end = static_cast<int>(
-        std::find_if(ids + begin, ids + length, [&](int64_t other) { return other != id; }) - ids);
-    const auto fresh = static_cast<int32_t>(numbers.size());
-    runs.push_back({begin, end, id == 0 ? -1 : numbers.try_emplace(id, fresh).first->second});
-  }
-  return runs;
-}
 
 Segments group_by_segment(const int64_t* ids, int batch, int length) {
   Segments out;
