@@ -29,7 +29,7 @@ from mlx_esm_kernels import _ext
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the emulator is a part of the tests
 from metal_emulator import Emulator
 
-BLOCK = 32  # rows of a block of the block map
+BLOCK = _ext.attention_block
 FLOPS_OF_A_PRODUCT = 2 * 8 * 8 * 8
 KERNELS = ("fwd", "bwd_dq", "bwd_dkv")
 SECONDS_PER_LAUNCH = 3e-6

@@ -13,6 +13,7 @@
 #include <stdexcept>
 
 #include "masked_attention/metal/launch.h"
+#include "masked_attention/metal/params.h"
 #include "masked_attention/metal/tiles.h"
 #include "metal/device.h"
 #include "positional_embedding/metal/launch.h"
@@ -82,6 +83,7 @@ ek::metal::Executor python_executor(nb::object executor) {
 }
 
 void bind_tiles(nb::module_& m) {
+  m.attr("attention_block") = kBlock;
   m.def("attention_served", &ek::attention_served, "D"_a, "dtype"_a,
         "Whether there are Metal kernels for this head dim and dtype.");
   m.def(

@@ -1,5 +1,5 @@
 #include "graph/keep.h"
-#include "positional_embedding/cpu/compute.h"
+#include "positional_embedding/lookup.h"
 #include "positional_embedding/positional_embedding.h"
 
 namespace mlx_esm_kernels {
@@ -59,8 +59,7 @@ mx::array dropout_scale(const mx::array& segment, const mx::array& masked, mx::S
   const mx::array none = mx::array(0.0f);
   const mx::array some = mx::greater(kept, none, s);
   return mx::where(
-      some,
-      mx::divide(mx::array(cpu::kKeptInTraining), mx::where(some, kept, mx::array(1.0f), s), s),
+      some, mx::divide(mx::array(kKeptInTraining), mx::where(some, kept, mx::array(1.0f), s), s),
       none, s);
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "ceil_div.h"
 #include "cpu/threads.h"
 #include "layer_norm/cpu/kernels.h"
 
@@ -24,13 +25,13 @@ int64_t rows_of_a_task(const LayerNormInputs& in) {
 
 void layer_norm_forward(const LayerNormForward& f) {
   const int64_t rows = rows_of_a_task(f);
-  parallel_for(pieces(f.M, rows), [&](int64_t i) {
+  parallel_for(ceil_div(f.M, rows), [&](int64_t i) {
     kernels().forward(f, i * rows, std::min((i + 1) * rows, f.M), thread_scratch(f.C));
   });
 }
 
 void layer_norm_backward(const LayerNormBackward& b) {
-  const int64_t rows = rows_of_a_task(b), blocks = pieces(b.M, rows), C = b.C;
+  const int64_t rows = rows_of_a_task(b), blocks = ceil_div(b.M, rows), C = b.C;
   std::vector<float> partial(blocks * 2 * C, 0.0f);
   parallel_for(blocks, [&](int64_t i) {
     float* sums = partial.data() + i * 2 * C;

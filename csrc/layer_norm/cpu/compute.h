@@ -4,34 +4,30 @@
 
 #include <stdint.h>
 
+#include "cpu/strided_rows.h"
 #include "cpu/target.h"
 
 namespace mlx_esm_kernels::cpu {
 
-// (M, C) with strides in elements; absent where data is nullptr.
-struct LayerNormRows {
-  const void* data;
-  int64_t row_stride, column_stride;
-};
-
-// x is what is normalised, in forward before delta is added. weight is (C). Outputs are contiguous.
+// Rows are (M, C). x is what is normalised, in forward before delta is added. weight is (C).
+// Outputs are contiguous.
 struct LayerNormInputs {
   Dtype dtype;
   int64_t M, C;
   float eps;
-  LayerNormRows x;
+  StridedRows x;
   const float* weight;
 };
 
 struct LayerNormForward : LayerNormInputs {
-  LayerNormRows delta;
+  StridedRows delta;
   const float* bias;  // (C)
   void* sum;          // (M, C): x + delta; nullptr without delta
   void* y;            // (M, C)
 };
 
 struct LayerNormBackward : LayerNormInputs {
-  LayerNormRows dy, ds;
+  StridedRows dy, ds;
   void* dx;        // (M, C)
   float* dweight;  // (C)
   float* dbias;    // (C)

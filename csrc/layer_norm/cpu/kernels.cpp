@@ -7,11 +7,6 @@ namespace mlx_esm_kernels::cpu::CPU_TARGET {
 
 namespace {
 
-template <class T>
-const T* row_of(const LayerNormRows& x, int64_t row) {
-  return static_cast<const T*>(x.data) + row * x.row_stride;
-}
-
 struct Moments {
   float mean, scale;  // scale: one over the standard deviation
 };

@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "ceil_div.h"
 #include "cpu/memory.h"
 #include "cpu/threads.h"
 #include "linear/cpu/blas.h"
@@ -78,7 +79,7 @@ Operand as_operand(const Matrix& x, Dtype dtype, Floats& buffer) {
     }
   }
   buffer.resize(x.rows * x.columns);
-  parallel_for(pieces(x.rows, kPassRows), [&](int64_t i) {
+  parallel_for(ceil_div(x.rows, kPassRows), [&](int64_t i) {
     const int64_t begin = i * kPassRows;
     const int64_t end = std::min(begin + kPassRows, x.rows);
     kernels().read(x, dtype, begin, end, buffer.data() + begin * x.columns);
@@ -120,15 +121,15 @@ void input_gradient(const LinearBackward& a, const std::vector<Operand>& dh,
 // partial sums are added in order.
 void weight_gradient(const LinearBackward& a, Operand dh, Operand x) {
   const int64_t M = a.x.rows, N = a.weight.rows, K = a.weight.columns;
-  const int64_t tiles = pieces(N, kWeight) * pieces(K, kWeight);
+  const int64_t tiles = ceil_div(N, kWeight) * ceil_div(K, kWeight);
   // BLAS may return early where there is nothing to add up, and leave the memory as it was.
   if (M == 0) {
     const std::vector<float> zeros(N * K);
     kernels().write(zeros.data(), a.dtype, N * K, a.dweight, 0);
     return;
   }
-  const int64_t splits = std::clamp<int64_t>(M / kDepth, 1, pieces(kTasks, tiles));
-  const int64_t depth = pieces(M, splits);
+  const int64_t splits = std::clamp<int64_t>(M / kDepth, 1, ceil_div(kTasks, tiles));
+  const int64_t depth = ceil_div(M, splits);
   const bool direct = splits == 1 && a.dtype == Dtype::float32;
   Floats partial;
   if (!direct) {
@@ -137,7 +138,8 @@ void weight_gradient(const LinearBackward& a, Operand dh, Operand x) {
   float* sums = direct ? static_cast<float*>(a.dweight) : partial.data();
   parallel_for(splits * tiles, [&](int64_t i) {
     const int64_t split = i / tiles, tile = i % tiles;
-    const int64_t n = tile / pieces(K, kWeight) * kWeight, k = tile % pieces(K, kWeight) * kWeight;
+    const int64_t n = tile / ceil_div(K, kWeight) * kWeight,
+                  k = tile % ceil_div(K, kWeight) * kWeight;
     const int64_t m = split * depth, rows = std::min(depth, M - m);
     float* c = sums + split * N * K + n * K + k;
     sgemm(std::min(kWeight, N - n), std::min(kWeight, K - k), rows, transpose(from(dh, m, n)),
@@ -165,7 +167,7 @@ Operand start_backward(const LinearBackward& a, Floats& dh) {
   if (as_it_is && a.dbias == nullptr) {
     return as_operand(a.dy, a.dtype, dh);
   }
-  const int64_t blocks = pieces(M, kPassRows);
+  const int64_t blocks = ceil_div(M, kPassRows);
   std::vector<float> partial(a.dbias == nullptr ? 0 : blocks * N, 0.0f);
   if (!as_it_is) {
     dh.resize(M * N);

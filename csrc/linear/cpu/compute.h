@@ -4,15 +4,13 @@
 
 #include <stdint.h>
 
+#include "cpu/strided_rows.h"
 #include "cpu/target.h"
 
 namespace mlx_esm_kernels::cpu {
 
-// A two-dimensional array with strides in elements.
-struct Matrix {
-  const void* data;
+struct Matrix : StridedRows {
   int64_t rows, columns;
-  int64_t row_stride, column_stride;
 };
 
 // x is (M, K), weight is (N, K), bias is (N) in float32 or nullptr. Outputs are contiguous.

@@ -10,7 +10,7 @@ namespace mlx_esm_kernels {
 namespace {
 
 cpu::Matrix matrix(const mx::array& x) {
-  return {cpu::bytes(x), x.shape(0), x.shape(1), x.strides()[0], x.strides()[1]};
+  return {cpu::strided_rows(x), x.shape(0), x.shape(1)};
 }
 
 cpu::LinearInputs common(const mx::array& x, const mx::array& weight, bool gelu) {

@@ -8,11 +8,6 @@ namespace mlx_esm_kernels::cpu::CPU_TARGET {
 
 namespace {
 
-template <class T>
-const T* row_of(const Matrix& x, int64_t row) {
-  return static_cast<const T*>(x.data) + row * x.row_stride;
-}
-
 void read(const Matrix& x, Dtype dtype, int64_t begin, int64_t end, float* to) {
   with_type(dtype, [&]<class T>(T) {
     for (int64_t i = begin; i < end; ++i) {

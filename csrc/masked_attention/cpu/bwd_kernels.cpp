@@ -77,8 +77,8 @@ void prepare(const AttentionBackward& a, const AttentionWorkspace& ws, const Gro
 
 // ---- a chunk of keys ----------------------------------------------------------------------------
 
-// What a task holds: its keys, their gradients, and one panel of queries at a time.
-struct Tile {
+// What a task's scratch holds: its keys, their gradients, and one panel of queries at a time.
+struct Buffers {
   float *k, *v;               // (chunk, D), where the arrays are not read in place
   float* k_factors;           // likewise
   float *dk, *dv;             // (chunk, pitch), pitch = D in whole vectors
@@ -89,27 +89,27 @@ struct Tile {
   float* rows;                // (kLanes, pitch)
 };
 
-Tile carve(int D, Arena& arena) {
+Buffers carve(int D, Arena& arena) {
   const int chunk = key_chunk(D);
   const int pitch = round_up(D);
-  Tile t;
-  t.k = arena.take(chunk * D);
-  t.v = arena.take(chunk * D);
-  t.k_factors = arena.take(chunk * D);
-  t.dk = arena.take(chunk * pitch);
-  t.dv = arena.take(chunk * pitch);
-  t.q = arena.take(kWidth * pitch);
-  t.out = arena.take(kWidth * pitch);
-  t.dout = arena.take(kWidth * pitch);
-  t.qt = arena.take(D * kWidth);
-  t.dout_t = arena.take(D * kWidth);
-  t.dq_t = arena.take(D * kWidth);
-  t.p = arena.take(kKeys * kWidth);
-  t.ds = arena.take(kKeys * kWidth);
-  t.lse = arena.take(kWidth);
-  t.delta = arena.take(kWidth);
-  t.rows = arena.take(kLanes * pitch);
-  return t;
+  Buffers b;
+  b.k = arena.take(chunk * D);
+  b.v = arena.take(chunk * D);
+  b.k_factors = arena.take(chunk * D);
+  b.dk = arena.take(chunk * pitch);
+  b.dv = arena.take(chunk * pitch);
+  b.q = arena.take(kWidth * pitch);
+  b.out = arena.take(kWidth * pitch);
+  b.dout = arena.take(kWidth * pitch);
+  b.qt = arena.take(D * kWidth);
+  b.dout_t = arena.take(D * kWidth);
+  b.dq_t = arena.take(D * kWidth);
+  b.p = arena.take(kKeys * kWidth);
+  b.ds = arena.take(kKeys * kWidth);
+  b.lse = arena.take(kWidth);
+  b.delta = arena.take(kWidth);
+  b.rows = arena.take(kLanes * pitch);
+  return b;
 }
 
 int64_t scratch_size(int D) {
@@ -155,7 +155,7 @@ void dot_rows(const Rows& x, const Rows& y, int count, int pitch, float scale, i
 }
 
 template <class T>
-Queries load_panel(const AttentionBackward& a, const Group& g, Range range, const Tile& t) {
+Queries load_panel(const AttentionBackward& a, const Group& g, Range range, const Buffers& b) {
   const int pitch = round_up(a.D);
   const int count = range.end - range.begin;
   const int width = round_up(count);
@@ -163,21 +163,21 @@ Queries load_panel(const AttentionBackward& a, const Group& g, Range range, cons
   const auto rows = [&](const View& x, float* copy) {
     return rows_of<T>(x, g, range.begin, count, a.D, pitch, copy);
   };
-  const Queries x = {range.begin, count, width, rows(a.q, t.q), rows(a.dout, t.dout)};
-  // Memory of t.out, which is not there yet, serves twice.
+  const Queries x = {range.begin, count, width, rows(a.q, b.q), rows(a.dout, b.dout)};
+  // Memory of b.out, which is not there yet, serves twice.
   const auto transpose_into = [&](const Rows& wide, const View& view, float factor, float* out) {
     const Rows factors = kind == Element::float32
                              ? wide
-                             : factors_of<kind, T>(view, g, range.begin, count, a.D, t.out);
+                             : factors_of<kind, T>(view, g, range.begin, count, a.D, b.out);
     transpose_factors<kind>(factors, count, a.D, factor, width, out);
   };
-  transpose_into(x.q, a.q, a.scale * kLog2E, t.qt);
-  transpose_into(x.dout, a.dout, a.scale, t.dout_t);
-  dot_rows(rows(a.out, t.out), x.dout, count, pitch, a.scale, width, t.delta);
+  transpose_into(x.q, a.q, a.scale * kLog2E, b.qt);
+  transpose_into(x.dout, a.dout, a.scale, b.dout_t);
+  dot_rows(rows(a.out, b.out), x.dout, count, pitch, a.scale, width, b.delta);
   const float* lse = a.lse + head_start(a, g);
   for (int i = 0; i < width; ++i) {
     // A lane without a query gets a log-sum-exp that makes its probabilities vanish.
-    t.lse[i] = i < count ? lse[g.positions[range.begin + i]] : FLT_MAX;
+    b.lse[i] = i < count ? lse[g.positions[range.begin + i]] : FLT_MAX;
   }
   return x;
 }
@@ -233,7 +233,7 @@ struct Keys {
 
 // Five products for one panel and all keys of the task.
 template <class T>
-void backward_panel(int D, float scale, const Keys& keys, const Queries& x, const Tile& t,
+void backward_panel(int D, float scale, const Keys& keys, const Queries& x, const Buffers& b,
                     Ahead<T>& ahead) {
   constexpr Element kind = kElement<T>;
   const int pitch = round_up(D);
@@ -247,17 +247,17 @@ void backward_panel(int D, float scale, const Keys& keys, const Queries& x, cons
       return Product{n,   width, elements<kind>(D), left.row(range.begin), left.pitch, right, width,
                      out, width, Start::zero};
     };
-    multiply<Left::straight, kind>(of_inputs(keys.k_factors, t.qt, t.p), ahead,
-                                   Probabilities<kind>{t.lse, scale * kLog2E});
-    multiply<Left::straight, kind>(of_inputs(keys.v_factors, t.dout_t, t.ds), ahead,
-                                   ScoreGradients<kind>{t.p, t.delta, scale, width});
-    float* dv = t.dv + range.begin * pitch;
-    float* dk = t.dk + range.begin * pitch;
+    multiply<Left::straight, kind>(of_inputs(keys.k_factors, b.qt, b.p), ahead,
+                                   Probabilities<kind>{b.lse, scale * kLog2E});
+    multiply<Left::straight, kind>(of_inputs(keys.v_factors, b.dout_t, b.ds), ahead,
+                                   ScoreGradients<kind>{b.p, b.delta, scale, width});
+    float* dv = b.dv + range.begin * pitch;
+    float* dk = b.dk + range.begin * pitch;
     const Start more = x.begin == 0 ? Start::zero : Start::accumulate;
-    multiply({n, pitch, x.count, t.p, width, x.dout.data, x.dout.pitch, dv, pitch, more}, ahead);
-    multiply({n, pitch, x.count, t.ds, width, x.q.data, x.q.pitch, dk, pitch, more}, ahead);
+    multiply({n, pitch, x.count, b.p, width, x.dout.data, x.dout.pitch, dv, pitch, more}, ahead);
+    multiply({n, pitch, x.count, b.ds, width, x.q.data, x.q.pitch, dk, pitch, more}, ahead);
     const Start start = block == 0 ? Start::zero : Start::accumulate;
-    multiply<Left::transposed>({D, width, n, key, keys.k.pitch, t.ds, width, t.dq_t, width, start},
+    multiply<Left::transposed>({D, width, n, key, keys.k.pitch, b.ds, width, b.dq_t, width, start},
                                ahead);
   }
 }
@@ -266,7 +266,7 @@ void backward_panel(int D, float scale, const Keys& keys, const Queries& x, cons
 // claimed in that order too, so the one that is waited for is always running.
 template <class T>
 void add_in_turn(const AttentionBackward& a, const AttentionWorkspace& ws, const ChunkTask& task,
-                 const Queries& x, const Tile& t, int32_t* turn) {
+                 const Queries& x, const Buffers& b, int32_t* turn) {
   const Group& g = task.group;
   for (int spins = 0; __atomic_load_n(turn, __ATOMIC_ACQUIRE) != task.chunk; ++spins) {
     if (spins > 1000) {
@@ -280,17 +280,17 @@ void add_in_turn(const AttentionBackward& a, const AttentionWorkspace& ws, const
     const int count = smaller(kLanes, x.count - j);
     if (last && !started && vectors_in_place<T>(g, x.begin + j, count, a.D)) {
       float* row = row_of<float>(a.dq, g, x.begin + j);
-      transpose_to(t.dq_t, x.width, j, a.D, broadcast(1), row, a.dq.l);
+      transpose_to(b.dq_t, x.width, j, a.D, broadcast(1), row, a.dq.l);
       continue;
     }
-    transpose_to(t.dq_t, x.width, j, a.D, broadcast(1), t.rows, pitch);
+    transpose_to(b.dq_t, x.width, j, a.D, broadcast(1), b.rows, pitch);
     for (int i = 0; started && i < count; ++i) {
-      add_row(row_of<float>(ws.dq, g, x.begin + j + i), a.D, t.rows + i * pitch);
+      add_row(row_of<float>(ws.dq, g, x.begin + j + i), a.D, b.rows + i * pitch);
     }
     if (last) {
-      write_rows<T>(t.rows, pitch, a.dq, g, x.begin + j, count, a.D);
+      write_rows<T>(b.rows, pitch, a.dq, g, x.begin + j, count, a.D);
     } else {
-      write_rows<float>(t.rows, pitch, ws.dq, g, x.begin + j, count, a.D);
+      write_rows<float>(b.rows, pitch, ws.dq, g, x.begin + j, count, a.D);
     }
   }
   __atomic_store_n(turn, task.chunk + 1, __ATOMIC_RELEASE);
@@ -325,23 +325,23 @@ void backward_keys(const AttentionBackward& a, const AttentionWorkspace& ws, con
   const Group& g = task.group;
   const int keys = task.end - task.begin;
   Arena arena{scratch};
-  const Tile t = carve(D, arena);
+  const Buffers b = carve(D, arena);
   constexpr Element kind = kElement<T>;
-  const Rows wide = rows_of<T>(a.k, g, task.begin, keys, D, D, t.k);
+  const Rows wide = rows_of<T>(a.k, g, task.begin, keys, D, D, b.k);
   const Keys own = {keys, wide,
                     kind == Element::float32
                         ? wide
-                        : factors_of<kind, T>(a.k, g, task.begin, keys, D, t.k_factors),
-                    factors_of<kind, T>(a.v, g, task.begin, keys, D, t.v)};
+                        : factors_of<kind, T>(a.k, g, task.begin, keys, D, b.k_factors),
+                    factors_of<kind, T>(a.v, g, task.begin, keys, D, b.v)};
   const int panels = panels_of(g.length);
   for (int i = 0; i < panels; ++i) {
-    const Queries x = load_panel<T>(a, g, panel(0, g.length, i, panels), t);
+    const Queries x = load_panel<T>(a, g, panel(0, g.length, i, panels), b);
     Ahead<T> ahead = ahead_of<T>(a, g, i, panels, next, (4 * keys + D) / 8);
-    backward_panel(D, a.scale, own, x, t, ahead);
-    add_in_turn<T>(a, ws, task, x, t, task.turns + i);
+    backward_panel(D, a.scale, own, x, b, ahead);
+    add_in_turn<T>(a, ws, task, x, b, task.turns + i);
   }
-  write_rows<T>(t.dk, pitch, a.dk, g, task.begin, keys, D);
-  write_rows<T>(t.dv, pitch, a.dv, g, task.begin, keys, D);
+  write_rows<T>(b.dk, pitch, a.dk, g, task.begin, keys, D);
+  write_rows<T>(b.dv, pitch, a.dv, g, task.begin, keys, D);
 }
 
 void backward(const AttentionBackward& a, const AttentionWorkspace& ws, const ChunkTask& task,

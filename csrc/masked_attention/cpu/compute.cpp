@@ -5,6 +5,7 @@
 #include <thread>
 #include <vector>
 
+#include "ceil_div.h"
 #include "cpu/threads.h"
 #include "masked_attention/cpu/kernels.h"
 #include "masked_attention/cpu/segments.h"
@@ -37,9 +38,9 @@ template <class Body>
 void for_each_piece(const AttentionInputs& in, const Segments& grouped, int most, int unit,
                     const Body& body) {
   for (const Segment& s : by_length(grouped.segments)) {
-    const auto needed = static_cast<int>(pieces(s.length, most));
-    const auto step = static_cast<int>(pieces(pieces(s.length, needed), unit) * unit);
-    const auto count = static_cast<int>(pieces(s.length, step));
+    const auto needed = static_cast<int>(ceil_div(s.length, most));
+    const auto step = static_cast<int>(ceil_div(ceil_div(s.length, needed), unit) * unit);
+    const auto count = static_cast<int>(ceil_div(s.length, step));
     for (int h = 0; h < in.H; ++h) {
       const Group group{s.batch, h, grouped.order.data() + s.begin, s.length};
       for (int i = 0; i < count; ++i) {
@@ -138,7 +139,7 @@ void attention_backward(const AttentionBackward& a) {
   for_each_piece(a, grouped, kernel.key_chunk(a.D), kUnit,
                  [&](const Group& g, int begin, int end, int chunk, int chunks) {
                    tasks.push_back({{g, begin, end}, chunk, chunks, unused_turns});
-                   unused_turns += chunk == chunks - 1 ? pieces(g.length, kernel.panel) : 0;
+                   unused_turns += chunk == chunks - 1 ? ceil_div(g.length, kernel.panel) : 0;
                    summed = summed || chunks > 1;
                  });
   std::vector<float> partial_bias_k(bias * a.B);
@@ -151,7 +152,7 @@ void attention_backward(const AttentionBackward& a) {
   }
   if (bias > 0 || has_padding(a, grouped)) {
     for_each_head(a, grouped, [&](const Group& g, int occupied) {
-      kernel.prepare(a, ws, g, occupied, thread_scratch(3 * (a.D + 16)));
+      kernel.prepare(a, ws, g, occupied, thread_scratch(kernel.scratch_size(a.D)));
     });
   }
   parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t i) {
@@ -159,7 +160,7 @@ void attention_backward(const AttentionBackward& a) {
     try {
       scratch = thread_scratch(kernel.scratch_size(a.D));
     } catch (const std::bad_alloc&) {
-      pass_turns(tasks[i], pieces(tasks[i].group.length, kernel.panel));
+      pass_turns(tasks[i], ceil_div(tasks[i].group.length, kernel.panel));
       throw;
     }
     kernel.backward(a, ws, tasks[i], after(tasks, i), scratch);

@@ -182,21 +182,21 @@ void finish(const AttentionForward& f, const Group& g, const Panel& p, float* ro
   }
 }
 
-// What a task holds besides its panels.
-struct Blocks {
+// What a task's scratch holds besides its panels.
+struct Buffers {
   float* rows;    // (kWidth, pitch), pitch = D in whole vectors
   float *k, *v;   // (kKeys, D), where the arrays are not read in place
   float* scores;  // (kKeys, width)
 };
 
-Blocks carve(int D, Panel* panels, Arena& arena) {
+Buffers carve(int D, Panel* panels, Arena& arena) {
   for (int i = 0; i < kPanels; ++i) {
     panels[i].qt = arena.take(D * kWidth);
     panels[i].ot = arena.take(D * kWidth);
     panels[i].max = arena.take(kWidth);
     panels[i].sum = arena.take(kWidth);
   }
-  Blocks b;
+  Buffers b;
   b.rows = arena.take(kWidth * round_up(D));
   b.k = arena.take(kKeys * D);
   b.v = arena.take(kKeys * D);
@@ -212,7 +212,7 @@ int64_t scratch_size(int D) {
 }
 
 template <class T, Element kind>
-int load_panels(const AttentionForward& f, const Task& task, Panel* panels, const Blocks& b) {
+int load_panels(const AttentionForward& f, const Task& task, Panel* panels, const Buffers& b) {
   const int count = panels_of(task.end - task.begin);
   for (int i = 0; i < count; ++i) {
     const Range range = panel(task.begin, task.end, i, count);
@@ -248,7 +248,7 @@ Ahead<T> ahead_of(const AttentionForward& f, const Group& g, int next_key, const
 // panels are to be started again.
 template <class T, Element kind, Reference reference>
 bool attend(const AttentionForward& f, const Task& task, const Task* next, Panel* panels, int count,
-            const Blocks& b) {
+            const Buffers& b) {
   const int D = f.D;
   const float factor = f.scale * kLog2E;
   const Group& g = task.group;
@@ -290,7 +290,7 @@ template <class T, Element kind>
 void forward_panels(const AttentionForward& f, const Task& task, const Task* next, float* scratch) {
   Arena arena{scratch};
   Panel panels[kPanels];
-  const Blocks b = carve(f.D, panels, arena);
+  const Buffers b = carve(f.D, panels, arena);
   const int count = load_panels<T, kind>(f, task, panels, b);
   if (!attend<T, kind, Reference::zero>(f, task, next, panels, count, b)) {
     for (int i = 0; i < count; ++i) {

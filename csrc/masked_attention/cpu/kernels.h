@@ -41,13 +41,12 @@ struct ChunkTask : Task {
 };
 
 struct AttentionBackwardKernels {
-  int panel;                // the most queries that share a turn
-  int (*key_chunk)(int D);  // the most keys that one task owns
-  int64_t (*scratch_size)(int D);
+  int panel;                       // the most queries that share a turn
+  int (*key_chunk)(int D);         // the most keys that one task owns
+  int64_t (*scratch_size)(int D);  // for each of the two below
 
   // The first `occupied` positions of a batch row and head are real: the bias's share starts their
   // dq, and its own gradients. Gradients of the others are set to zero.
-  // `scratch` holds 3 (D + 16) floats.
   void (*prepare)(const AttentionBackward&, const AttentionWorkspace&, const Group& row,
                   int occupied, float* scratch);
 

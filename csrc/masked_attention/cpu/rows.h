@@ -146,7 +146,7 @@ class Ahead {
 
   void add(const View& x, const Group& g, int begin, int end) {
     const int64_t pitch = x.l * static_cast<int64_t>(sizeof(T));
-    if ((pitch != bytes_ || bytes_ > kLine) && adjacent(g, begin, end)) {
+    if ((pitch != bytes_ || bytes_ > kCacheLine) && adjacent(g, begin, end)) {
       const auto* row = reinterpret_cast<const char*>(row_of<const T>(x, g, begin));
       wanted_[count_++] = {row, pitch, end - begin};
     }
@@ -168,7 +168,7 @@ class Ahead {
     Wanted& w = wanted_[count_ - 1];
     const int rows = smaller(rows_a_call_, w.rows);
     for (int n = 0; n < rows; ++n, w.row += w.pitch) {
-      for (int64_t byte = 0; byte < bytes_; byte += kLine) {
+      for (int64_t byte = 0; byte < bytes_; byte += kCacheLine) {
         __builtin_prefetch(w.row + byte, 0, 2);
       }
     }
@@ -177,8 +177,6 @@ class Ahead {
   }
 
  private:
-  static constexpr int64_t kLine = 64;  // bytes of a cache line
-
   struct Wanted {
     const char* row;
     int64_t pitch;

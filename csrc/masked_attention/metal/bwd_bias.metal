@@ -4,10 +4,8 @@
 #include "metal/shading/fragment.h"
 
 // parts: (2, B, H, parts, HEAD_DIM). dbias_k, dbias_v: (H, HEAD_DIM). Grid: (1, H, 2), a thread for
-// each element.
-constant constexpr int THREADS = 128;  // the largest HEAD_DIM
-
-[[kernel, max_total_threads_per_threadgroup(THREADS)]] void masked_attention_bwd_bias(
+// each element of the largest HEAD_DIM.
+[[kernel, max_total_threads_per_threadgroup(kMaxHeadDim)]] void masked_attention_bwd_bias(
     device const float* parts [[buffer(0)]], device float* dbias_k [[buffer(1)]],
     device float* dbias_v [[buffer(2)]], constant AttentionBiasParams& p [[buffer(3)]],
     uint3 group [[threadgroup_position_in_grid]],

@@ -100,7 +100,7 @@ inline void stage_rows(threadgroup float* tile_lse, threadgroup float* tile_delt
   }
 }
 
-// Grid: (tiles of ROWS, H, B). Without segments their buffers are bound to another, unread.
+// Grid: (L in steps of ROWS, H, B). Without segments their buffers are bound to another, unread.
 [[kernel, max_total_threads_per_threadgroup(THREADS)]] void masked_attention_bwd_dkv(
     device const ELEMENT* q [[buffer(0)]], device const ELEMENT* k [[buffer(1)]],
     device const ELEMENT* v [[buffer(2)]], device const float* lse [[buffer(3)]],

@@ -87,8 +87,8 @@ inline void add_tile(thread Queries& x, threadgroup const ELEMENT* keys,
   }
 }
 
-// Grid: (tiles of ROWS, H, B). Without segments or bias their buffers are bound to another, unread.
-// dbias_parts: (2, B, H, simdgroups of the grid's x axis, D), k before v.
+// Grid: (L in steps of ROWS, H, B). Without segments or bias their buffers are bound to another,
+// unread. dbias_parts: (2, B, H, simdgroups of the grid's x axis, D), k before v.
 [[kernel, max_total_threads_per_threadgroup(THREADS)]] void masked_attention_bwd_dq(
     device const ELEMENT* q [[buffer(0)]], device const ELEMENT* k [[buffer(1)]],
     device const ELEMENT* v [[buffer(2)]], device const ELEMENT* o [[buffer(3)]],
@@ -123,8 +123,8 @@ inline void add_tile(thread Queries& x, threadgroup const ELEMENT* keys,
     delta[head * p.L + l] = x.delta;
   }
   if (HAS_BIAS) {
-    const int64_t parts = int64_t(groups.x) * (ROWS / 8);
-    const int64_t part = int64_t(group.x) * (ROWS / 8) + int64_t(simdgroup_index);
+    const int64_t parts = int64_t(groups.x) * (ROWS / kFragment);
+    const int64_t part = int64_t(group.x) * (ROWS / kFragment) + int64_t(simdgroup_index);
     device float* dbias_k = dbias_parts + (head * parts + part) * HEAD_DIM;
     add_bias(x, bias_k + h * HEAD_DIM, bias_v + h * HEAD_DIM, dbias_k,
              dbias_k + int64_t(p.B) * p.H * parts * HEAD_DIM, row, column);

@@ -1,7 +1,7 @@
 // What the three attention kernels share. The host defines, before this text:
 //   ELEMENT        float, half or bfloat
 //   HEAD_DIM       D, a multiple of 8
-//   ROWS           rows that a threadgroup owns: 8 for each of its simdgroups
+//   ROWS           rows that a threadgroup owns: kFragment for each of its simdgroups
 //   TILE           rows that it stages at a time: 8, 16 or 32
 #pragma once
 
@@ -13,18 +13,17 @@ constant bool HAS_BIAS [[function_constant(1)]];
 // All arrays have unit stride in D and rows that begin at a multiple of four elements.
 constant bool VECTORS [[function_constant(2)]];
 
-constant constexpr int BLOCK = 32;  // rows of a block of the block map
-constant constexpr int FRAGMENTS = HEAD_DIM / 8;
-constant constexpr int THREADS = ROWS * 4;
+constant constexpr int FRAGMENTS = HEAD_DIM / kFragment;
+constant constexpr int THREADS = ROWS / kFragment * kLanesOfSimdgroup;
 static_assert(TILE <= THREADS, "a tile's ids are staged in one pass");
-// 16 bytes more than a row keep the rows of a column in different banks.
-constant constexpr int STAGED = HEAD_DIM + 16 / int(sizeof(ELEMENT));
+// More than a row: it keeps the rows of a column in different banks.
+constant constexpr int STAGED = HEAD_DIM + kStagedPadding / int(sizeof(ELEMENT));
 // Exponentials are fast::exp2, one instruction, as in MLX's own attention: MLX compiles in its safe
 // math mode, where plain exp2 is the slower one that keeps denormals.
 constant constexpr float LOG2E = 1.4426950408889634f;
 constant constexpr float LN2 = 0.6931471805599453f;
 
-// Which blocks of 32 columns a tile of rows meets, 32 blocks to a word.
+// Which blocks of columns a threadgroup's rows meet, a word of them.
 struct Blocks {
   uint any;   // shares a segment with some row
   uint full;  // is of one segment with all rows
@@ -33,21 +32,21 @@ struct Blocks {
 // Without segments: all blocks; one that reaches beyond L is not full. Rows beyond L hold zeros,
 // and nothing of them is kept.
 inline Blocks blocks_in_range(int word, int L) {
-  const int whole = L / BLOCK - word * 32;
-  const int started = (L + BLOCK - 1) / BLOCK - word * 32;
+  const int whole = L / kBlock - word * kBlocksOfWord;
+  const int started = (L + kBlock - 1) / kBlock - word * kBlocksOfWord;
   const uint all = 0xffffffffu;
   Blocks blocks;
-  blocks.any = started >= 32 ? all : (1u << uint(started)) - 1u;
-  blocks.full = whole >= 32 ? all : whole <= 0 ? 0u : (1u << uint(whole)) - 1u;
+  blocks.any = started >= kBlocksOfWord ? all : (1u << uint(started)) - 1u;
+  blocks.full = whole >= kBlocksOfWord ? all : whole <= 0 ? 0u : (1u << uint(whole)) - 1u;
   return blocks;
 }
 
 // With segments: `map` is (B, blocks, words, 2), any and full.
 inline Blocks blocks_of_segments(device const uint* map, int b, int first_row, int word, int words,
                                  int L) {
-  const int count = (L + BLOCK - 1) / BLOCK;
-  const int first = first_row / BLOCK;
-  const int last = min(first_row + ROWS - 1, L - 1) / BLOCK;
+  const int count = (L + kBlock - 1) / kBlock;
+  const int first = first_row / kBlock;
+  const int last = min(first_row + ROWS - 1, L - 1) / kBlock;
   Blocks blocks;
   blocks.any = 0u;
   blocks.full = 0xffffffffu;
@@ -98,8 +97,8 @@ inline bool next_tile(thread Walk& walk, device const uint* map, int b, int firs
   const uint bit = ctz(walk.blocks.any);
   walk.blocks.any &= walk.blocks.any - 1u;
   walk.partial = (walk.blocks.full >> bit & 1u) == 0u;
-  walk.first = (walk.word * 32 + int(bit)) * BLOCK;
-  walk.end = min(walk.first + BLOCK, L);
+  walk.first = (walk.word * kBlocksOfWord + int(bit)) * kBlock;
+  walk.end = min(walk.first + kBlock, L);
   return true;
 }
 

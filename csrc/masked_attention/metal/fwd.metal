@@ -93,7 +93,8 @@ inline void add_values(thread Queries& x, thread const float2* weights,
   }
 }
 
-// Grid: (tiles of ROWS, H, B). Without segments or bias their buffers are bound to another, unread.
+// Grid: (L in steps of ROWS, H, B). Without segments or bias their buffers are bound to another,
+// unread.
 [[kernel, max_total_threads_per_threadgroup(THREADS)]] void masked_attention_fwd(
     device const ELEMENT* q [[buffer(0)]], device const ELEMENT* k [[buffer(1)]],
     device const ELEMENT* v [[buffer(2)]], device ELEMENT* o [[buffer(3)]],

@@ -1,5 +1,6 @@
 #include "masked_attention/metal/launch.h"
 
+#include "ceil_div.h"
 #include "masked_attention/metal/params.h"
 #include "masked_attention/metal/tiles.h"
 #include "metal/operand.h"
@@ -13,16 +14,6 @@ using metal::Buffer;
 using metal::Launch;
 using metal::Plan;
 using Role = metal::Buffer::Role;
-
-constexpr int kBlock = 32;  // rows of a block of the block map
-constexpr int kBlocksOfWord = 32;
-constexpr int kRowsOfSimdgroup = 8;
-constexpr int kLanes = 32;
-constexpr int kBiasThreads = 128;
-
-int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
 
 int32_t map_words(int L) {
   return static_cast<int32_t>(ceil_div(ceil_div(L, kBlock), kBlocksOfWord));
@@ -67,7 +58,7 @@ Launch launch_over_rows(AttentionKernel kernel, const mx::array& q, const Attent
   launch.kernel = kNames[static_cast<int>(kernel)];
   launch.function_constants = {{0, options.has_segments}, {1, options.has_bias}, {2, vectors}};
   launch.grid = {ceil_div(q.shape(2), tiles.rows), q.shape(1), q.shape(0)};
-  launch.group = {tiles.rows / kRowsOfSimdgroup * kLanes, 1, 1};
+  launch.group = {tiles.rows / kFragment * kLanesOfSimdgroup, 1, 1};
   launch.threadgroup_bytes = attention_threadgroup_bytes(kernel, D, q.dtype(), tiles);
   return launch;
 }
@@ -82,7 +73,7 @@ Launch map_launch(const mx::array& q, int ids, int map) {
   launch.buffers = {{0, Role::input, ids}, {1, Role::output, map, true}};
   launch.constants = {metal::constants(2, AttentionMapParams{B, L, map_words(L)})};
   launch.grid = {map_words(L), ceil_div(L, kBlock), B};
-  launch.group = {kLanes, 1, 1};
+  launch.group = {kLanesOfSimdgroup, 1, 1};
   launch.threadgroup_bytes = kBlock * 8;
   return launch;
 }
@@ -98,7 +89,7 @@ Launch bias_launch(const mx::array& q, int parts_index, int64_t parts) {
       {0, Role::temporary, parts_index}, {1, Role::output, 3, true}, {2, Role::output, 4, true}};
   launch.constants = {metal::constants(3, AttentionBiasParams{B, H, static_cast<int32_t>(parts)})};
   launch.grid = {1, H, 2};
-  launch.group = {kBiasThreads, 1, 1};
+  launch.group = {kMaxHeadDim, 1, 1};
   return launch;
 }
 
@@ -163,7 +154,7 @@ Plan attention_backward_plan(const Arrays& inputs, const Arrays& outputs,
   Plan plan;
   constexpr int kDelta = 0, kParts = 1;
   plan.temporaries.push_back(B * H * L * 4);
-  const int64_t parts = ceil_div(L, dq_tiles.rows) * (dq_tiles.rows / kRowsOfSimdgroup);
+  const int64_t parts = ceil_div(L, dq_tiles.rows) * (dq_tiles.rows / kFragment);
   if (options.has_bias) {
     plan.temporaries.push_back(2 * B * H * parts * D * 4);
   }

@@ -13,7 +13,7 @@ metal::Plan attention_forward_plan(const Arrays& inputs, const Arrays& outputs,
 metal::Plan attention_backward_plan(const Arrays& inputs, const Arrays& outputs,
                                     const AttentionOptions& options, int generation);
 
-// (B, blocks of 32 rows, words, 2): the shape of the block map.
+// (B, blocks of rows, words, 2): the shape of the block map.
 mx::Shape attention_map_shape(int B, int L);
 
 // The texts of all kernels for a head dim and dtype, with the tiles in force.

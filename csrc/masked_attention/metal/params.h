@@ -3,6 +3,12 @@
 
 #include "metal/shading/types.h"
 
+MLX_ESM_KERNELS_CONSTANT int kMaxHeadDim = 128;
+MLX_ESM_KERNELS_CONSTANT int kStagedPadding = 16;  // bytes after a row in threadgroup memory
+// Of the block map: rows and columns of a block, and blocks of columns of a word, a bit each.
+MLX_ESM_KERNELS_CONSTANT int kBlock = 32;
+MLX_ESM_KERNELS_CONSTANT int kBlocksOfWord = 32;
+
 // In elements.
 struct HeadStrides {
   int64_t b, h, l, d;
@@ -10,7 +16,7 @@ struct HeadStrides {
 
 struct AttentionForwardParams {
   int32_t B, H, L;
-  int32_t words;  // of 32 blocks, that a row of the block map has
+  int32_t words;  // that a row of the block map has
   float scale;
   int32_t unused;
   HeadStrides q, k, v, o;

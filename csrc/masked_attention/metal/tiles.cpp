@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "graph/checks.h"
+#include "masked_attention/metal/params.h"
 
 namespace mlx_esm_kernels {
 
@@ -14,7 +15,6 @@ namespace mx = mlx::core;
 
 namespace {
 
-constexpr int kMaxHeadDim = 128;
 constexpr int kMaxHeldHeadDim = 96;  // beyond: 128 registers for keys, values and gradients
 constexpr int kThreadgroupBytes = 32768;
 
@@ -74,7 +74,7 @@ AttentionKernel attention_kernel(const std::string& name) {
 
 bool attention_served(int D, mx::Dtype dtype) {
   const bool floating = dtype == mx::float32 || dtype == mx::float16 || dtype == mx::bfloat16;
-  return floating && D > 0 && D % 8 == 0 && D <= kMaxHeadDim;
+  return floating && D > 0 && D % kFragment == 0 && D <= kMaxHeadDim;
 }
 
 bool attention_holds_keys(int D) {
@@ -84,7 +84,7 @@ bool attention_holds_keys(int D) {
 int attention_threadgroup_bytes(AttentionKernel kernel, int D, mx::Dtype dtype,
                                 AttentionTiles tiles) {
   const int size = element_size(dtype);
-  const int row = (D + 16 / size) * size;
+  const int row = D * size + kStagedPadding;
   const int ids = tiles.tile * 8;
   switch (kernel) {
     case AttentionKernel::fwd:

@@ -5,9 +5,10 @@
 #include <numeric>
 #include <vector>
 
+#include "ceil_div.h"
 #include "cpu/threads.h"
 #include "positional_embedding/cpu/kernels.h"
-#include "positional_embedding/cpu/sources.h"
+#include "positional_embedding/cpu/lookups.h"
 
 namespace mlx_esm_kernels::cpu {
 
@@ -25,18 +26,18 @@ struct Positions {
   std::vector<int64_t> starts, rows;
 };
 
-Positions group_by_position(const std::vector<Source>& sources, int64_t positions) {
+Positions group_by_position(const std::vector<EmbeddingLookup>& lookups, int64_t positions) {
   std::vector<int64_t> starts(positions + 1, 0);
-  for (const Source& s : sources) {
-    if (s.position >= 0) {
-      ++starts[s.position + 1];
+  for (const EmbeddingLookup& lookup : lookups) {
+    if (lookup.position >= 0) {
+      ++starts[lookup.position + 1];
     }
   }
   std::partial_sum(starts.begin(), starts.end(), starts.begin());
   std::vector<int64_t> rows(starts.back()), next(starts);
-  for (size_t i = 0; i < sources.size(); ++i) {
-    if (sources[i].position >= 0) {
-      rows[next[sources[i].position]++] = static_cast<int64_t>(i);
+  for (size_t i = 0; i < lookups.size(); ++i) {
+    if (lookups[i].position >= 0) {
+      rows[next[lookups[i].position]++] = static_cast<int64_t>(i);
     }
   }
   return {std::move(starts), std::move(rows)};
@@ -61,26 +62,26 @@ std::vector<int64_t> cut(const Positions& by, int64_t vocab) {
 }  // namespace
 
 void check_embedding(const EmbeddingInputs& in) {
-  find_sources(in);
+  find_lookups(in);
 }
 
 void embedding_forward(const EmbeddingForward& f) {
-  const std::vector<Source> sources = find_sources(f);
-  const auto rows = static_cast<int64_t>(sources.size());
-  parallel_for(pieces(rows, kForwardRows), [&](int64_t i) {
+  const std::vector<EmbeddingLookup> lookups = find_lookups(f);
+  const auto rows = static_cast<int64_t>(lookups.size());
+  parallel_for(ceil_div(rows, kForwardRows), [&](int64_t i) {
     const int64_t end = std::min(rows, (i + 1) * kForwardRows);
-    kernels().forward(f, sources.data(), i * kForwardRows, end, thread_scratch(2 * f.C));
+    kernels().forward(f, lookups.data(), i * kForwardRows, end, thread_scratch(2 * f.C));
   });
 }
 
 void embedding_backward(const EmbeddingBackward& a) {
-  const std::vector<Source> sources = find_sources(a);
-  const Positions by = group_by_position(sources, a.positions);
+  const std::vector<EmbeddingLookup> lookups = find_lookups(a);
+  const Positions by = group_by_position(lookups, a.positions);
   const std::vector<int64_t> cuts = cut(by, a.vocab);
   const int64_t tasks = static_cast<int64_t>(cuts.size()) - 1, size = a.vocab * a.C;
   const std::unique_ptr<float[]> tables(new float[tasks * size]);
   parallel_for(tasks, [&](int64_t i) {
-    kernels().backward(a, sources.data(), {by.starts.data(), by.rows.data()}, cuts[i], cuts[i + 1],
+    kernels().backward(a, lookups.data(), {by.starts.data(), by.rows.data()}, cuts[i], cuts[i + 1],
                        tables.get() + i * size, thread_scratch(2 * a.C));
   });
   parallel_for(a.vocab, [&](int64_t token) {

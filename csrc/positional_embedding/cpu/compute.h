@@ -4,19 +4,10 @@
 
 #include <stdint.h>
 
+#include "cpu/strided_rows.h"
 #include "cpu/target.h"
 
 namespace mlx_esm_kernels::cpu {
-
-// ESM masks 15 % of the tokens in training and shows 80 % of those as <mask>; token dropout scales
-// what remains as if that share had been dropped (facebookresearch/esm, esm/model/esm1.py).
-constexpr float kKeptInTraining = 1.0f - 0.15f * 0.8f;
-
-// A table of rows with strides in elements.
-struct Table {
-  const void* data;
-  int64_t row_stride, column_stride;
-};
 
 struct EmbeddingInputs {
   int B, L, C;
@@ -30,7 +21,7 @@ struct EmbeddingInputs {
 };
 
 struct EmbeddingForward : EmbeddingInputs {
-  Table token_table, position_table;
+  StridedRows token_table, position_table;
   void* out;  // (B, L, C), contiguous
 };
 

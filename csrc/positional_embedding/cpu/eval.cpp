@@ -7,10 +7,6 @@ namespace mlx_esm_kernels {
 
 namespace {
 
-cpu::Table table(const mx::array& x) {
-  return {cpu::bytes(x), x.strides()[0], x.strides()[1]};
-}
-
 cpu::EmbeddingInputs common(const Arrays& inputs, const EmbeddingOptions& options) {
   cpu::EmbeddingInputs in{};
   in.B = inputs[0].shape(0);
@@ -51,8 +47,8 @@ void PositionalEmbedding::eval_cpu(const Arrays& inputs, Arrays& outputs) {
   check_hidden(inputs, options_, stream());
   cpu::allocate(outputs);
   const size_t tables = options_.has_segments ? 2 : 1;
-  cpu::EmbeddingForward args{common(inputs, options_), table(inputs[tables]),
-                             table(inputs[tables + 1]), cpu::bytes(outputs[0])};
+  cpu::EmbeddingForward args{common(inputs, options_), cpu::strided_rows(inputs[tables]),
+                             cpu::strided_rows(inputs[tables + 1]), cpu::bytes(outputs[0])};
   mx::cpu::get_command_encoder(stream()).dispatch([args] { cpu::embedding_forward(args); });
 }
 

@@ -19,38 +19,38 @@ const T* side_by_side(const T* from, int64_t stride, int64_t n, float* scratch) 
 }
 
 template <class T>
-const T* table_row(const Table& table, int64_t row, int64_t n, float* scratch) {
-  const T* from = static_cast<const T*>(table.data) + row * table.row_stride;
-  return side_by_side(from, table.column_stride, n, scratch);
+const T* table_row(const StridedRows& table, int64_t row, int64_t n, float* scratch) {
+  return side_by_side(row_of<T>(table, row), table.column_stride, n, scratch);
 }
 
 template <class T>
-void forward_rows(const EmbeddingForward& f, const Source* sources, int64_t begin, int64_t end,
-                  float* scratch) {
+void forward_rows(const EmbeddingForward& f, const EmbeddingLookup* lookups, int64_t begin,
+                  int64_t end, float* scratch) {
   for (int64_t i = begin; i < end; ++i) {
-    const Source& s = sources[i];
+    const EmbeddingLookup& lookup = lookups[i];
     T* out = static_cast<T*>(f.out) + i * f.C;
-    if (s.position < 0) {
+    if (lookup.position < 0) {
       clear_row(out, f.C);
       continue;
     }
-    const T* position = table_row<T>(f.position_table, s.position, f.C, scratch);
+    const T* position = table_row<T>(f.position_table, lookup.position, f.C, scratch);
     // A dropped token's row is not read: 0 * inf would be NaN.
-    if (s.scale == 0) {
+    if (lookup.factor == 0) {
       copy_row(position, 1, f.C, out);
       continue;
     }
-    const T* token = table_row<T>(f.token_table, s.token, f.C, scratch + f.C);
+    const T* token = table_row<T>(f.token_table, lookup.token, f.C, scratch + f.C);
     for_each_vector(f.C, [&](int64_t c, int count) {
-      const vfloat sum = load_some(position + c, count) + s.scale * load_some(token + c, count);
+      const vfloat sum =
+          load_some(position + c, count) + lookup.factor * load_some(token + c, count);
       store_some(out + c, sum, count);
     });
   }
 }
 
-void forward(const EmbeddingForward& f, const Source* sources, int64_t begin, int64_t end,
+void forward(const EmbeddingForward& f, const EmbeddingLookup* lookups, int64_t begin, int64_t end,
              float* scratch) {
-  with_type(f.dtype, [&]<class T>(T) { forward_rows<T>(f, sources, begin, end, scratch); });
+  with_type(f.dtype, [&]<class T>(T) { forward_rows<T>(f, lookups, begin, end, scratch); });
 }
 
 template <class T>
@@ -61,25 +61,26 @@ const T* dout_row(const EmbeddingBackward& a, int64_t row) {
 // Rows of one position lie far apart: without a word ahead each would begin with a wait.
 template <class T>
 void prefetch_row(const T* row, int64_t n) {
-  constexpr int64_t kCacheLine = 64 / sizeof(T);
-  for (int64_t i = 0; i < n; i += kCacheLine) {
+  constexpr auto kElements = kCacheLine / static_cast<int64_t>(sizeof(T));
+  for (int64_t i = 0; i < n; i += kElements) {
     __builtin_prefetch(row + i);
   }
 }
 
-// sum += dout, and tokens += scale * dout.
+// sum += dout, and tokens += factor * dout.
 template <class T>
-void add_to_both(const T* dout, float scale, int64_t n, float* sum, float* token) {
+void add_to_both(const T* dout, float factor, int64_t n, float* sum, float* token) {
   for_each_vector(n, [&](int64_t c, int count) {
     const vfloat x = load_some(dout + c, count);
     store_some(sum + c, load_some(sum + c, count) + x, count);
-    store_some(token + c, load_some(token + c, count) + scale * x, count);
+    store_some(token + c, load_some(token + c, count) + factor * x, count);
   });
 }
 
 template <class T>
-void backward_positions(const EmbeddingBackward& a, const Source* sources, RowsByPosition by,
-                        int64_t begin, int64_t end, float* tokens, float* scratch) {
+void backward_positions(const EmbeddingBackward& a, const EmbeddingLookup* lookups,
+                        RowsByPosition by, int64_t begin, int64_t end, float* tokens,
+                        float* scratch) {
   float* sum = scratch;
   clear_row(tokens, a.vocab * a.C);
   for (int64_t p = begin; p < end; ++p) {
@@ -89,21 +90,22 @@ void backward_positions(const EmbeddingBackward& a, const Source* sources, RowsB
         prefetch_row(dout_row<T>(a, by.rows[i + 1]), a.C);
       }
       const T* dout = side_by_side(dout_row<T>(a, by.rows[i]), a.c_stride, a.C, scratch + a.C);
-      const Source& s = sources[by.rows[i]];
-      if (s.scale == 0) {
+      const EmbeddingLookup& lookup = lookups[by.rows[i]];
+      if (lookup.factor == 0) {
         add_row(dout, a.C, sum);
       } else {
-        add_to_both(dout, s.scale, a.C, sum, tokens + s.token * static_cast<int64_t>(a.C));
+        add_to_both(dout, lookup.factor, a.C, sum,
+                    tokens + lookup.token * static_cast<int64_t>(a.C));
       }
     }
     write_row(sum, a.C, static_cast<T*>(a.dposition_table) + p * a.C);
   }
 }
 
-void backward(const EmbeddingBackward& a, const Source* sources, RowsByPosition by, int64_t begin,
-              int64_t end, float* tokens, float* scratch) {
+void backward(const EmbeddingBackward& a, const EmbeddingLookup* lookups, RowsByPosition by,
+              int64_t begin, int64_t end, float* tokens, float* scratch) {
   with_type(a.dtype, [&]<class T>(T) {
-    backward_positions<T>(a, sources, by, begin, end, tokens, scratch);
+    backward_positions<T>(a, lookups, by, begin, end, tokens, scratch);
   });
 }
 

@@ -2,14 +2,9 @@
 #pragma once
 
 #include "positional_embedding/cpu/compute.h"
+#include "positional_embedding/lookup.h"
 
 namespace mlx_esm_kernels::cpu {
-
-// What one output row is made of: scale * token_table[token] + position_table[position].
-struct Source {
-  int32_t token, position;  // position < 0: padding, the row is zero
-  float scale;              // 0 for a dropped token
-};
 
 // Rows of (B L, C) by their position: those at p are rows[starts[p]] ... rows[starts[p + 1] - 1],
 // in the order of the batch.
@@ -20,13 +15,13 @@ struct RowsByPosition {
 
 struct EmbeddingKernels {
   // Rows [begin, end) of (B L, C). `scratch` holds 2 C floats.
-  void (*forward)(const EmbeddingForward&, const Source* sources, int64_t begin, int64_t end,
-                  float* scratch);
+  void (*forward)(const EmbeddingForward&, const EmbeddingLookup* lookups, int64_t begin,
+                  int64_t end, float* scratch);
 
   // Rows [begin, end) of dposition_table; `tokens`, (vocab, C), becomes what the rows of dout at
   // these positions add to dtoken_table. `scratch` holds 2 C floats.
-  void (*backward)(const EmbeddingBackward&, const Source* sources, RowsByPosition, int64_t begin,
-                   int64_t end, float* tokens, float* scratch);
+  void (*backward)(const EmbeddingBackward&, const EmbeddingLookup* lookups, RowsByPosition,
+                   int64_t begin, int64_t end, float* tokens, float* scratch);
 
   // Row `token` of dtoken_table, the sum of that row of `count` tables like `tokens` above.
   // `scratch` holds C floats.

@@ -9,7 +9,7 @@ typedef vec<ELEMENT, 4> Element4;
 // Unit strides in C, and rows that begin at a multiple of four elements.
 constant bool VECTORS [[function_constant(0)]];
 
-constant constexpr int ROWS = 8;  // of a threadgroup, one a simdgroup
+constant constexpr int THREADS = kForwardRows * kLanesOfSimdgroup;
 
 // Columns [column, column + 4) of one row, those below C.
 inline float4 load_four(device const ELEMENT* row, int64_t stride, int column, int C) {
@@ -23,30 +23,30 @@ inline float4 load_four(device const ELEMENT* row, int64_t stride, int column, i
   return x;
 }
 
-// Grid: (tiles of ROWS, 1, 1).
-[[kernel, max_total_threads_per_threadgroup(ROWS * 32)]] void positional_embedding_fwd(
-    device const EmbeddingSource* sources [[buffer(0)]],
+// Grid: (tiles of kForwardRows, 1, 1).
+[[kernel, max_total_threads_per_threadgroup(THREADS)]] void positional_embedding_fwd(
+    device const EmbeddingLookup* lookups [[buffer(0)]],
     device const ELEMENT* token_table [[buffer(1)]],
     device const ELEMENT* position_table [[buffer(2)]], device ELEMENT* out [[buffer(3)]],
     constant EmbeddingForwardParams& p [[buffer(4)]], uint3 group [[threadgroup_position_in_grid]],
     uint simdgroup_index [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]]) {
-  const int64_t at = int64_t(group.x) * ROWS + int64_t(simdgroup_index);
+  const int64_t at = int64_t(group.x) * kForwardRows + int64_t(simdgroup_index);
   if (at >= p.rows) {
     return;
   }
-  const EmbeddingSource source = sources[at];
-  const bool inside = source.position >= 0;
-  device const ELEMENT* token_row = token_table + int64_t(source.token) * p.token_row;
+  const EmbeddingLookup lookup = lookups[at];
+  const bool inside = lookup.position >= 0;
+  device const ELEMENT* token_row = token_table + int64_t(lookup.token) * p.token_row;
   device const ELEMENT* position_row =
-      position_table + int64_t(inside ? source.position : 0) * p.position_row;
-  for (int column = int(lane) * 4; column < p.C; column += 128) {
+      position_table + int64_t(inside ? lookup.position : 0) * p.position_row;
+  for (int column = int(lane) * 4; column < p.C; column += 4 * kLanesOfSimdgroup) {
     // A token or a position outside its table shows in the result: it is no number.
-    float4 x = float4(source.position == kOutsidePosition ? NAN : 0.0f);
+    float4 x = float4(lookup.position == kOutsidePosition ? NAN : 0.0f);
     if (inside) {
       x = load_four(position_row, p.position_column, column, p.C);
-      if (source.factor != 0.0f) {
-        x += source.factor * load_four(token_row, p.token_column, column, p.C);
+      if (lookup.factor != 0.0f) {
+        x += lookup.factor * load_four(token_row, p.token_column, column, p.C);
       }
     }
     device ELEMENT* to = out + at * p.C + column;

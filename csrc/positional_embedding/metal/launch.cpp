@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "ceil_div.h"
 #include "metal/operand.h"
 #include "metal/sources.h"
 #include "positional_embedding/metal/params.h"
@@ -14,21 +15,8 @@ using metal::Launch;
 using metal::Plan;
 using Role = metal::Buffer::Role;
 
-constexpr int kLanes = 32;
-constexpr int kPlaceTokens = 256;  // of a threadgroup of places
-constexpr int kForwardRows = 8;    // of a threadgroup of fwd
-constexpr int kColumns = 32;       // of a threadgroup of bwd_tokens
-constexpr int kVocab = 40;
-constexpr int kStagedRows = 128;
-constexpr int kSumElements = 256;  // of a threadgroup of bwd_sum
-constexpr int kPositions = 8;      // of a threadgroup of bwd_positions
-constexpr int kPositionColumns = 256;
 constexpr int64_t kMinChunk = 1024;
-constexpr int kSources = 0, kParts = 1;  // temporaries
-
-int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
+constexpr int kLookups = 0, kParts = 1;  // temporaries
 
 metal::Source places_source() {
   return metal::source_of("positional_embedding/metal/places.metal", {});
@@ -54,7 +42,7 @@ Launch places_launch(const mx::array& tokens, const EmbeddingOptions& options) {
   launch.function_constants = {{0, options.has_segments}, {1, options.mask_idx.has_value()}};
   launch.buffers = {{0, Role::input, 0},
                     {1, Role::input, options.has_segments ? 1 : 0},
-                    {2, Role::temporary, kSources, true}};
+                    {2, Role::temporary, kLookups, true}};
   launch.constants = {metal::constants(
       3, EmbeddingPlaceParams{B, L, options.vocab, options.positions, options.padding_idx,
                               options.mask_idx.value_or(-1)})};
@@ -64,14 +52,14 @@ Launch places_launch(const mx::array& tokens, const EmbeddingOptions& options) {
   return launch;
 }
 
-int64_t sources_bytes(const mx::array& tokens) {
-  return static_cast<int64_t>(tokens.size()) * static_cast<int64_t>(sizeof(EmbeddingSource));
+int64_t lookups_bytes(const mx::array& tokens) {
+  return static_cast<int64_t>(tokens.size()) * static_cast<int64_t>(sizeof(EmbeddingLookup));
 }
 
 // Rows of a part of the token table's gradient: so many that the parts have no more elements than
 // dout.
 int64_t chunk_rows(int vocab) {
-  return ceil_div(std::max<int64_t>(kMinChunk, vocab), kStagedRows) * kStagedRows;
+  return ceil_div(std::max<int64_t>(kMinChunk, vocab), kTokenRows) * kTokenRows;
 }
 
 }  // namespace
@@ -85,7 +73,7 @@ Plan embedding_forward_plan(const Arrays& inputs, const Arrays& outputs,
   Launch launch = launch_of(table_source("fwd", token_table.dtype()), "positional_embedding_fwd");
   launch.function_constants = {
       {0, metal::takes_vectors({&token_table, &position_table, &outputs[0]})}};
-  launch.buffers = {{0, Role::temporary, kSources},
+  launch.buffers = {{0, Role::temporary, kLookups},
                     {1, Role::input, first},
                     {2, Role::input, first + 1},
                     {3, Role::output, 0, true}};
@@ -94,10 +82,10 @@ Plan embedding_forward_plan(const Arrays& inputs, const Arrays& outputs,
       metal::constants(4, EmbeddingForwardParams{rows, token_table.shape(1), 0, token[0], token[1],
                                                  position[0], position[1]})};
   launch.grid = {ceil_div(rows, kForwardRows), 1, 1};
-  launch.group = {kForwardRows * kLanes, 1, 1};
+  launch.group = {kForwardRows * kLanesOfSimdgroup, 1, 1};
 
   Plan plan;
-  plan.temporaries = {sources_bytes(tokens)};
+  plan.temporaries = {lookups_bytes(tokens)};
   plan.launches = {places_launch(tokens, options), std::move(launch)};
   return plan;
 }
@@ -125,13 +113,13 @@ Plan embedding_backward_plan(const Arrays& inputs, const Arrays& outputs,
   const bool vectors = metal::takes_vectors({&dout, &outputs[0], &outputs[1]});
 
   Launch parts = launch_of(source, "positional_embedding_bwd_tokens");
-  parts.buffers = {{0, Role::temporary, kSources},
+  parts.buffers = {{0, Role::temporary, kLookups},
                    {1, Role::input, dout_index},
                    {2, Role::temporary, kParts, true}};
   parts.constants = {metal::constants(3, params)};
-  parts.grid = {ceil_div(C, kColumns), ceil_div(V, kVocab), chunks};
-  parts.group = {kStagedRows, 1, 1};
-  parts.threadgroup_bytes = kStagedRows * (4 + 4);
+  parts.grid = {ceil_div(C, kTokenColumns), ceil_div(V, kTokens), chunks};
+  parts.group = {kTokenRows, 1, 1};
+  parts.threadgroup_bytes = kTokenRows * (4 + 4);
 
   Launch sum = launch_of(source, "positional_embedding_bwd_sum");
   sum.buffers = {{0, Role::temporary, kParts}, {1, Role::output, 0, true}};
@@ -141,14 +129,14 @@ Plan embedding_backward_plan(const Arrays& inputs, const Arrays& outputs,
 
   Launch positions = launch_of(source, "positional_embedding_bwd_positions");
   positions.buffers = {
-      {0, Role::temporary, kSources}, {1, Role::input, dout_index}, {2, Role::output, 1, true}};
+      {0, Role::temporary, kLookups}, {1, Role::input, dout_index}, {2, Role::output, 1, true}};
   positions.constants = {metal::constants(3, params)};
   positions.grid = {ceil_div(options.positions, kPositions), ceil_div(C, kPositionColumns), 1};
-  positions.group = {kPositions * kLanes, 1, 1};
-  positions.threadgroup_bytes = kPositions * kLanes * 4;
+  positions.group = {kPositions * kLanesOfSimdgroup, 1, 1};
+  positions.threadgroup_bytes = kPositions * kLanesOfSimdgroup * 4;
 
   Plan plan;
-  plan.temporaries = {sources_bytes(tokens), chunks * V * C * 4};
+  plan.temporaries = {lookups_bytes(tokens), chunks * V * C * 4};
   plan.launches = {places_launch(tokens, options), std::move(parts), std::move(sum),
                    std::move(positions)};
   for (Launch& launch : plan.launches) {

@@ -2,21 +2,17 @@
 #pragma once
 
 #include "metal/shading/types.h"
+#include "positional_embedding/lookup.h"
 
-// What one row of the output is made of: factor * token_table[token] + position_table[position].
-struct EmbeddingSource {
-  int32_t token;
-  int32_t position;  // kPaddingPosition: the row is 0. kOutsidePosition: it has no source
-  float factor;      // 0 for a dropped token
-};
-
-#ifdef __METAL_VERSION__
-#define MLX_ESM_KERNELS_CONSTANT constant constexpr
-#else
-#define MLX_ESM_KERNELS_CONSTANT constexpr
-#endif
-MLX_ESM_KERNELS_CONSTANT int32_t kPaddingPosition = -1;
-MLX_ESM_KERNELS_CONSTANT int32_t kOutsidePosition = -2;
+// What a threadgroup of each kernel works on.
+MLX_ESM_KERNELS_CONSTANT int kPlaceTokens = 256;  // of places, a thread each
+MLX_ESM_KERNELS_CONSTANT int kForwardRows = 8;    // of fwd, a simdgroup each
+MLX_ESM_KERNELS_CONSTANT int kTokenRows = 128;    // of bwd_tokens, staged by a thread each
+MLX_ESM_KERNELS_CONSTANT int kTokenColumns = 32;  // of bwd_tokens, a fragment of them a simdgroup
+MLX_ESM_KERNELS_CONSTANT int kTokens = 40;        // of bwd_tokens: all of a protein alphabet
+MLX_ESM_KERNELS_CONSTANT int kSumElements = 256;  // of bwd_sum, a thread each
+MLX_ESM_KERNELS_CONSTANT int kPositions = 8;      // of bwd_positions, a simdgroup each
+MLX_ESM_KERNELS_CONSTANT int kPositionColumns = 256;  // of bwd_positions, eight a lane
 
 struct EmbeddingPlaceParams {
   int32_t B, L;

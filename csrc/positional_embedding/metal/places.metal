@@ -8,28 +8,23 @@ using namespace metal;
 constant bool HAS_SEGMENTS [[function_constant(0)]];
 constant bool TOKEN_DROPOUT [[function_constant(1)]];
 
-constant constexpr int TOKENS = 256;  // of a threadgroup
-
-// ESM masks 15 % of the tokens in training and shows 80 % of those as <mask>
-// (facebookresearch/esm, esm/model/esm1.py).
-constant constexpr float KEPT_IN_TRAINING = 1.0f - 0.15f * 0.8f;
-
 struct Counts {
   int before;  // of the segment, up to and with the token itself
   int all;
   int masked;
 };
 
-// Grid: (tiles of TOKENS, 1, B). Without segments their buffer is bound to the tokens, unread.
-[[kernel, max_total_threads_per_threadgroup(TOKENS)]] void positional_embedding_places(
+// Grid: (tiles of kPlaceTokens, 1, B). Without segments their buffer is bound to the tokens,
+// unread.
+[[kernel, max_total_threads_per_threadgroup(kPlaceTokens)]] void positional_embedding_places(
     device const long* tokens [[buffer(0)]], device const long* segment_ids [[buffer(1)]],
-    device EmbeddingSource* sources [[buffer(2)]], constant EmbeddingPlaceParams& p [[buffer(3)]],
+    device EmbeddingLookup* lookups [[buffer(2)]], constant EmbeddingPlaceParams& p [[buffer(3)]],
     uint3 group [[threadgroup_position_in_grid]],
     uint thread_index [[thread_index_in_threadgroup]]) {
-  threadgroup long ids[TOKENS];
-  threadgroup int masks[TOKENS];
+  threadgroup long ids[kPlaceTokens];
+  threadgroup int masks[kPlaceTokens];
   const int64_t batch_row = int64_t(group.z) * p.L;
-  const int l = int(group.x) * TOKENS + int(thread_index);
+  const int l = int(group.x) * kPlaceTokens + int(thread_index);
   const bool exists = l < p.L;
 
   const long token = exists ? tokens[batch_row + l] : p.padding_idx;
@@ -41,7 +36,7 @@ struct Counts {
   counts.before = 0;
   counts.all = 0;
   counts.masked = 0;
-  for (int first = 0; first < p.L; first += TOKENS) {
+  for (int first = 0; first < p.L; first += kPlaceTokens) {
     threadgroup_barrier(mem_flags::mem_threadgroup);  // the last tile is counted
     const int other = first + int(thread_index);
     const long other_token = other < p.L ? tokens[batch_row + other] : p.padding_idx;
@@ -52,7 +47,7 @@ struct Counts {
     ids[thread_index] = other_id;
     masks[thread_index] = other_token == p.mask_idx ? 1 : 0;
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    const int count = min(TOKENS, p.L - first);
+    const int count = min(kPlaceTokens, p.L - first);
     for (int i = 0; i < count; ++i) {
       if (ids[i] == id) {
         counts.all += 1;
@@ -64,21 +59,21 @@ struct Counts {
   if (!exists) {
     return;
   }
-  EmbeddingSource source;
-  source.token = 0;
-  source.position = kPaddingPosition;
-  source.factor = 0.0f;
+  EmbeddingLookup lookup;
+  lookup.token = 0;
+  lookup.position = kPaddingPosition;
+  lookup.factor = 0.0f;
   if (id != 0l) {
     const long position = p.padding_idx + long(counts.before);
     const bool inside = token >= 0l && token < long(p.vocab) && position < long(p.positions);
     const float kept = 1.0f - float(counts.masked) / float(counts.all);
-    source.token = inside ? int(token) : 0;
-    source.position = inside ? int(position) : kOutsidePosition;
-    source.factor = 1.0f;
+    lookup.token = inside ? int(token) : 0;
+    lookup.position = inside ? int(position) : kOutsidePosition;
+    lookup.factor = 1.0f;
     if (TOKEN_DROPOUT) {
       const bool dropped = token == p.mask_idx || counts.masked == counts.all;
-      source.factor = dropped ? 0.0f : KEPT_IN_TRAINING / kept;
+      lookup.factor = dropped ? 0.0f : kKeptInTraining / kept;
     }
   }
-  sources[batch_row + l] = source;
+  lookups[batch_row + l] = lookup;
 }

@@ -7,8 +7,8 @@
 
 namespace mlx_esm_kernels::cpu {
 
-// A source for each of the B L tokens. Throws std::invalid_argument where a token or a position
+// A lookup for each of the B L tokens. Throws std::invalid_argument where a token or a position
 // lies outside its table.
-std::vector<Source> find_sources(const EmbeddingInputs& args);
+std::vector<EmbeddingLookup> find_lookups(const EmbeddingInputs& args);
 
 }  // namespace mlx_esm_kernels::cpu

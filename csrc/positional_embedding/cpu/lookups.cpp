@@ -1,4 +1,4 @@
-#include "positional_embedding/cpu/sources.h"
+#include "positional_embedding/cpu/lookups.h"
 
 #include <algorithm>
 #include <stdexcept>
@@ -23,7 +23,7 @@ struct Seen {
   int32_t length = 0, masked = 0;
 };
 
-float token_scale(const Seen& segment) {
+float token_factor(const Seen& segment) {
   const float kept = 1.0f - static_cast<float>(segment.masked) / static_cast<float>(segment.length);
   return segment.masked == segment.length ? 0.0f : kKeptInTraining / kept;
 }
@@ -49,8 +49,8 @@ void check_lengths(const EmbeddingInputs& in, const std::vector<Seen>& segments,
   }
 }
 
-// Fills in the sources of batch row b; those of padding stay as they come.
-void find_sources_of_row(const EmbeddingInputs& in, int b, Source* sources) {
+// Fills in the lookups of batch row b; those of padding stay as they come.
+void find_lookups_of_row(const EmbeddingInputs& in, int b, EmbeddingLookup* lookups) {
   const int64_t row = static_cast<int64_t>(b) * in.L;
   std::vector<Run> runs =
       find_runs(in.segment_ids == nullptr ? nullptr : in.segment_ids + row, in.L);
@@ -69,7 +69,7 @@ void find_sources_of_row(const EmbeddingInputs& in, int b, Source* sources) {
       check_token(in, row + l);
       ++seen.length;
       seen.masked += token == in.mask_idx;
-      sources[l] = {static_cast<int32_t>(token), static_cast<int32_t>(in.padding_idx + seen.length),
+      lookups[l] = {static_cast<int32_t>(token), static_cast<int32_t>(in.padding_idx + seen.length),
                     1.0f};
     }
     segments[run.segment] = seen;
@@ -79,21 +79,22 @@ void find_sources_of_row(const EmbeddingInputs& in, int b, Source* sources) {
     return;
   }
   for (const Run& run : runs) {
-    const float scale = token_scale(segments[run.segment]);
+    const float factor = token_factor(segments[run.segment]);
     for (int l = run.begin; l < run.end; ++l) {
-      sources[l].scale = sources[l].token == in.mask_idx ? 0.0f : scale;
+      lookups[l].factor = lookups[l].token == in.mask_idx ? 0.0f : factor;
     }
   }
 }
 
 }  // namespace
 
-std::vector<Source> find_sources(const EmbeddingInputs& in) {
-  std::vector<Source> sources(static_cast<size_t>(in.B) * in.L, Source{0, -1, 0.0f});
+std::vector<EmbeddingLookup> find_lookups(const EmbeddingInputs& in) {
+  std::vector<EmbeddingLookup> lookups(static_cast<size_t>(in.B) * in.L,
+                                       EmbeddingLookup{0, kPaddingPosition, 0.0f});
   for (int b = 0; b < in.B; ++b) {
-    find_sources_of_row(in, b, sources.data() + static_cast<int64_t>(b) * in.L);
+    find_lookups_of_row(in, b, lookups.data() + static_cast<int64_t>(b) * in.L);
   }
-  return sources;
+  return lookups;
 }
 
 }  // namespace mlx_esm_kernels::cpu
