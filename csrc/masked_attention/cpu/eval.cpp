@@ -39,7 +39,7 @@ cpu::AttentionInputs common(const Arrays& inputs, const AttentionOptions& option
 
 // Where q lies row by row, so do the results: rows that lie end to end are written faster.
 // Elsewhere heads come last, as in a model, which then needs no copy.
-void allocate_as(const mx::array& q, const OpPrimitive& primitive, Arrays& outputs) {
+void allocate_as(const mx::array& q, const MetalPrimitive& primitive, Arrays& outputs) {
   if (q.flags().row_contiguous) {
     cpu::allocate(outputs);
   } else {
