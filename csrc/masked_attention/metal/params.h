@@ -3,7 +3,7 @@
 
 #include "metal/shading/types.h"
 
-MLX_ESM_KERNELS_CONSTANT int kMaxHeadDim = 128;
+MLX_ESM_KERNELS_CONSTANT int kMaxHeadDim = 128;    // that the kernels serve
 MLX_ESM_KERNELS_CONSTANT int kStagedPadding = 16;  // bytes after a row in threadgroup memory
 // Of the block map: rows and columns of a block, and blocks of columns of a word, a bit each.
 MLX_ESM_KERNELS_CONSTANT int kBlock = 32;
