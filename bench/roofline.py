@@ -29,7 +29,7 @@ from mlx_esm_kernels import _ext
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the emulator is a part of the tests
 from metal_emulator import Emulator
 
-BLOCK = 32  # rows of a block of the block map
+BLOCK = _ext.attention_block
 FLOPS_OF_A_PRODUCT = 2 * 8 * 8 * 8
 KERNELS = ("fwd", "bwd_dq", "bwd_dkv")
 SECONDS_PER_LAUNCH = 3e-6
@@ -61,7 +61,7 @@ class Met:
 
 def blocks_met(ids: np.ndarray | None, length: int, rows: int) -> list[Met]:
     """For each batch row of ids (B, L), what threadgroups of `rows` rows meet: the walk over the
-    block map of masked_attention_map.metal. None: one batch row without segments."""
+    block map of masked_attention/metal/map.metal. None: one batch row without segments."""
     blocks = -(-length // BLOCK)
     met = []
     for row in [np.ones(length, int)] if ids is None else ids:

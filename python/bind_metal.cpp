@@ -1,21 +1,19 @@
-// What Python asks of the Metal side: the chip, the sources, the tiles; and the tests' way in.
+// What Python asks of the Metal side: the chip, the sources, the tiles.
 #include "bind_metal.h"
 
-#include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
-#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
-#include <memory>
 #include <stdexcept>
 
-#include "masked_attention/masked_attention_launch.h"
-#include "masked_attention/masked_attention_tiles.h"
+#include "masked_attention/metal/launch.h"
+#include "masked_attention/metal/params.h"
+#include "masked_attention/metal/tiles.h"
 #include "metal/device.h"
-#include "positional_embedding/positional_embedding_launch.h"
+#include "positional_embedding/metal/launch.h"
 
 namespace nb = nanobind;
 namespace ek = mlx_esm_kernels;
@@ -31,57 +29,8 @@ int generation() {
   return chip->generation;
 }
 
-nb::dict as_dict(const ek::metal::BoundLaunch& bound) {
-  const ek::metal::Launch& launch = bound.launch;
-  nb::list constants, buffers, data;
-  for (const auto& constant : launch.function_constants) {
-    std::visit([&](auto value) { constants.append(nb::make_tuple(constant.index, value)); },
-               constant.value);
-  }
-  for (const auto& b : bound.buffers) {
-    buffers.append(nb::make_tuple(b.slot, b.name, b.address, b.begin, b.end, b.written));
-  }
-  nb::list bases;
-  for (const auto& b : bound.buffers) {
-    bases.append(b.base);
-  }
-  for (const auto& c : launch.constants) {
-    data.append(nb::make_tuple(
-        c.slot, nb::bytes(reinterpret_cast<const char*>(c.data.data()), c.data.size())));
-  }
-  nb::dict out;
-  out["library"] = launch.library;
-  out["source"] = launch.source;
-  out["kernel"] = launch.kernel;
-  out["specialized_name"] = ek::metal::specialized_name(launch);
-  out["function_constants"] = constants;
-  out["buffers"] = buffers;
-  out["bases"] = bases;
-  out["constants"] = data;
-  out["grid"] = nb::make_tuple(launch.grid[0], launch.grid[1], launch.grid[2]);
-  out["group"] = nb::make_tuple(launch.group[0], launch.group[1], launch.group[2]);
-  out["threadgroup_bytes"] = launch.threadgroup_bytes;
-  return out;
-}
-
-// Calls Python from MLX's stream thread; what it raises becomes the error of the evaluation.
-ek::metal::Executor python_executor(nb::object executor) {
-  const auto held = std::make_shared<nb::object>(std::move(executor));
-  return [held](const std::vector<ek::metal::BoundLaunch>& launches) {
-    const nb::gil_scoped_acquire gil;
-    try {
-      nb::list plan;
-      for (const auto& launch : launches) {
-        plan.append(as_dict(launch));
-      }
-      (*held)(plan);
-    } catch (const nb::python_error& error) {
-      throw std::runtime_error(error.what());
-    }
-  };
-}
-
 void bind_tiles(nb::module_& m) {
+  m.attr("attention_block") = kBlock;
   m.def("attention_served", &ek::attention_served, "D"_a, "dtype"_a,
         "Whether there are Metal kernels for this head dim and dtype.");
   m.def(
@@ -155,12 +104,4 @@ void bind_metal(nb::module_& m) {
       "D"_a, "dtype"_a, "The texts of the Metal kernels of masked_attention.");
   m.def("embedding_sources", &ek::embedding_sources, "dtype"_a,
         "The texts of the Metal kernels of positional_embedding.");
-  m.def(
-      "emulate_metal",
-      [](nb::object executor, int emulated_generation) {
-        ek::metal::emulate(executor.is_none() ? nullptr : python_executor(std::move(executor)),
-                           {"Emulated GPU", "emulated", emulated_generation});
-      },
-      "executor"_a.none(), "generation"_a = 13,
-      "For tests: send the launch plans of CPU streams to executor(plan); None ends it.");
 }

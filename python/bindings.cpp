@@ -8,6 +8,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "adamw/adamw.h"
+#include "bind_emulation.h"
 #include "bind_metal.h"
 #include "cpu/memory.h"
 #include "cpu/target.h"
@@ -264,6 +265,7 @@ NB_MODULE(_ext, m) {
   bind_adamw(m);
   bind_composed(m);
   bind_metal(m);
+  bind_emulation(m);
   m.def(
       "cpu_target", [] { return ek::cpu::target_name(ek::cpu::target()); },
       "The instruction set that the CPU kernels use.");

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cpu/memory.h"
+#include "cpu/strided_rows.h"
 #include "cpu/target.h"
 #include "mlx/mlx.h"
 
@@ -43,6 +44,11 @@ inline void allocate(std::vector<mlx::core::array>& outputs) {
 
 inline void* bytes(const mlx::core::array& x) {
   return const_cast<void*>(static_cast<const void*>(x.data<char>()));
+}
+
+// Of an array of two axes.
+inline StridedRows strided_rows(const mlx::core::array& x) {
+  return {bytes(x), x.strides()[0], x.strides()[1]};
 }
 
 }  // namespace mlx_esm_kernels::cpu

@@ -1,9 +1,12 @@
 // Rows of memory in any dtype, read and written as float32. Compiled once per instruction set.
 #pragma once
 
+#include "cpu/strided_rows.h"
 #include "cpu/vector.h"
 
 namespace mlx_esm_kernels::cpu::CPU_TARGET {
+
+constexpr int64_t kCacheLine = 64;  // bytes, to ask for ahead
 
 // Calls body(at, count) for whole vectors of a row, then for the rest of it.
 template <class Body>
@@ -15,6 +18,11 @@ inline void for_each_vector(int64_t n, const Body& body) {
   if (i < n) {
     body(i, static_cast<int>(n - i));
   }
+}
+
+template <class T>
+inline const T* row_of(const StridedRows& x, int64_t row) {
+  return static_cast<const T*>(x.data) + row * x.row_stride;
 }
 
 template <class T>

@@ -12,11 +12,6 @@ namespace mlx_esm_kernels::cpu {
 // Throws std::invalid_argument where the variable is not a whole number from 1 to 1024.
 int num_threads();
 
-// How many pieces of `size` cover n; the last may be smaller.
-inline int64_t pieces(int64_t n, int64_t size) {
-  return (n + size - 1) / size;
-}
-
 // Calls task(0) ... task(count - 1), each once, and returns when all are done. Indices are claimed
 // in ascending order, so a task may wait for one with a smaller index. The caller works too and
 // never waits for a thread that has claimed nothing. The first exception of a task is rethrown.

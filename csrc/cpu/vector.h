@@ -51,49 +51,6 @@ inline vfloat broadcast(float x) {
   return v;
 }
 
-// The lower and the upper halves of two vectors, lane by lane.
-#if defined(__AVX512F__)
-inline vfloat interleave_low(vfloat a, vfloat b) {
-  return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-}
-inline vfloat interleave_high(vfloat a, vfloat b) {
-  return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15,
-                                 31);
-}
-#elif defined(__AVX2__)
-inline vfloat interleave_low(vfloat a, vfloat b) {
-  return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
-}
-inline vfloat interleave_high(vfloat a, vfloat b) {
-  return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
-}
-#else
-inline vfloat interleave_low(vfloat a, vfloat b) {
-  return __builtin_shufflevector(a, b, 0, 4, 1, 5);
-}
-inline vfloat interleave_high(vfloat a, vfloat b) {
-  return __builtin_shufflevector(a, b, 2, 6, 3, 7);
-}
-#endif
-
-// Transposes kLanes rows in place. A round moves the top bit of the row number below the bits of
-// the column number; after as many rounds as it has bits, rows are columns.
-inline void transpose(vfloat* rows) {
-#pragma GCC unroll 4
-  for (int round = 1; round < kLanes; round *= 2) {
-    vfloat next[kLanes];
-#pragma GCC unroll 8
-    for (int i = 0; i < kLanes / 2; ++i) {
-      next[2 * i] = interleave_low(rows[i], rows[i + kLanes / 2]);
-      next[2 * i + 1] = interleave_high(rows[i], rows[i + kLanes / 2]);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < kLanes; ++i) {
-      rows[i] = next[i];
-    }
-  }
-}
-
 // Both keep a NaN in `a`: a comparison with NaN is false. x86 has this as one instruction, which
 // compilers do not see in the comparison of vectors.
 #if defined(__AVX512F__)
@@ -183,34 +140,6 @@ inline vfloat log2(vfloat x) {
 }
 
 constexpr float kLog2E = 1.44269504088896340736f;
-
-// The standard normal distribution function and its density.
-struct Normal {
-  vfloat cdf;
-  vfloat pdf;
-};
-
-// For t = |x|: cdf(-t) = exp(-t^2 / 2) * r(t), where r(t) = erfcx(t / sqrt(2)) / 2 is smooth and is
-// fitted in q = (t - 3) / (t + 3) on [0, 14], relative error 8e-9. So the tail at negative x keeps
-// its relative accuracy, where 1 + erf(x / sqrt(2)) would cancel.
-inline Normal normal(vfloat x) {
-  constexpr float kInvSqrt2Pi = 0.39894228040143267794f;
-  const vfloat t = min(abs(x), broadcast(14.0f));
-  const vfloat e = exp2(t * t * (-0.5f * kLog2E));
-  const vfloat q = (t - 3.0f) / (t + 3.0f);
-  vfloat r = broadcast(5.367189442040399e-05f);
-  r = r * q + 0.0001155437930719927f;
-  r = r * q - 0.0003394849190954119f;
-  r = r * q - 0.0009837584802880883f;
-  r = r * q + 0.0029045562259852886f;
-  r = r * q + 0.006132070440798998f;
-  r = r * q - 0.046213291585445404f;
-  r = r * q + 0.12322503328323364f;
-  r = r * q - 0.20640261471271515f;
-  r = r * q + 0.12151394784450531f;
-  const vfloat lower = r * e;
-  return {x > 0.0f ? 1.0f - lower : lower, e * kInvSqrt2Pi};
-}
 
 // Half-precision formats are stored as their bits.
 struct Float16 {

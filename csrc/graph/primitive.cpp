@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "metal/device.h"
-
 namespace mlx_esm_kernels {
 
 namespace {
@@ -33,29 +31,9 @@ mx::array fold(const mx::array& x, int axis, int size, mx::Stream s) {
 
 }  // namespace
 
-void OpPrimitive::eval_gpu(const Arrays& inputs, Arrays& outputs) {
-  const auto chip = metal::current_chip();
-  if (!chip) {
-    throw std::runtime_error(std::string("[") + op() + "] " + name() +
-                             " has kernels for Metal only; run it on the CPU.");
-  }
-  allocate(outputs);
-  metal::run(plan(inputs, outputs, chip->generation), inputs, outputs, stream());
-}
-
-metal::Plan OpPrimitive::plan(const Arrays&, const Arrays&, int) const {
+void OpPrimitive::eval_gpu(const Arrays&, Arrays&) {
   throw std::runtime_error(std::string("[") + op() + "] " + name() +
                            " has no GPU kernel; run it on the CPU.");
-}
-
-void OpPrimitive::allocate(Arrays& outputs) const {
-  for (mx::array& out : outputs) {
-    allocate_contiguous(out);
-  }
-}
-
-void allocate_contiguous(mx::array& out) {
-  out.set_data(mx::allocator::malloc(out.nbytes()));
 }
 
 Arrays OpPrimitive::jvp(const Arrays&, const Arrays&, const std::vector<int>&) {
@@ -127,8 +105,12 @@ Vectorised vmap_by_loop(const Arrays& inputs, const std::vector<int>& axes, cons
   return {stacked, std::vector<int>(stacked.size(), 0)};
 }
 
-bool any_mapped(const std::vector<int>& axes, size_t begin) {
-  return std::any_of(axes.begin() + begin, axes.end(), [](int axis) { return axis >= 0; });
+Vectorised vmap_by_either(const Arrays& inputs, const std::vector<int>& axes, size_t folded,
+                          const Builder& build, mx::Stream s) {
+  const bool others = std::any_of(axes.begin() + static_cast<std::ptrdiff_t>(folded), axes.end(),
+                                  [](int axis) { return axis >= 0; });
+  return others ? vmap_by_loop(inputs, axes, build, s)
+                : vmap_by_folding(inputs, axes, folded, build, s);
 }
 
 }  // namespace mlx_esm_kernels

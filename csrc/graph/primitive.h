@@ -1,5 +1,5 @@
-// What the primitives of all ops share: a base class that says plainly what is missing, and two
-// ways to vectorise a primitive.
+// What the primitives of all ops share: a base class that says plainly what is missing, and ways to
+// vectorise a primitive.
 #pragma once
 
 #include <functional>
@@ -8,7 +8,6 @@
 #include <utility>
 #include <vector>
 
-#include "metal/plan.h"
 #include "mlx/mlx.h"
 #include "mlx/primitives.h"
 
@@ -18,11 +17,11 @@ namespace mx = mlx::core;
 
 using Arrays = std::vector<mx::array>;
 
+// Has no GPU kernel: on a GPU such an op builds MLX's own maths.
 class OpPrimitive : public mx::Primitive {
  public:
   using mx::Primitive::Primitive;
 
-  // Allocates the outputs and runs the launch plan.
   void eval_gpu(const Arrays& inputs, Arrays& outputs) override;
 
   Arrays jvp(const Arrays& primals, const Arrays& tangents,
@@ -34,23 +33,20 @@ class OpPrimitive : public mx::Primitive {
   // One dtype for each of output_shapes.
   virtual std::vector<mx::Dtype> output_dtypes(const Arrays& inputs) const = 0;
 
-  // How a GPU of this generation (metal/chip.h) does it, once the outputs are allocated. Ops
-  // without kernels for a GPU build MLX's own maths there, so that the default, which throws, is
-  // not reached.
-  virtual metal::Plan plan(const Arrays& inputs, const Arrays& outputs, int generation) const;
-
-  // Row-contiguous unless overridden.
-  virtual void allocate(Arrays& outputs) const;
-
   // The op's public name, for messages.
   virtual const char* op() const = 0;
 };
 
+// The outputs of a primitive that is applied to the inputs.
+Arrays outputs_of(const std::shared_ptr<OpPrimitive>& primitive, const Arrays& inputs);
+
+using Builder = std::function<Arrays(const Arrays&)>;
+
 // A primitive that is told something besides its inputs; two that were told the same are equal.
-template <class Options>
-class OpPrimitiveWith : public OpPrimitive {
+template <class Options, class Base = OpPrimitive>
+class OpPrimitiveWith : public Base {
  public:
-  OpPrimitiveWith(mx::Stream stream, Options options) : OpPrimitive(stream), options_(options) {}
+  OpPrimitiveWith(mx::Stream stream, Options options) : Base(stream), options_(options) {}
 
   // MLX asks this of primitives of one class only.
   bool is_equivalent(const mx::Primitive& other) const override {
@@ -58,6 +54,14 @@ class OpPrimitiveWith : public OpPrimitive {
   }
 
  protected:
+  // Applies primitives of the class that are told what this one was.
+  template <class Self>
+  Builder anew() {
+    return [stream = this->stream(), options = options_](const Arrays& inputs) {
+      return outputs_of(std::make_shared<Self>(stream, options), inputs);
+    };
+  }
+
   Options options_;
 };
 
@@ -68,17 +72,11 @@ mx::array contiguous_as(const mx::array& x, mx::Dtype dtype, mx::Stream s);
 // (..., C) as (rows, C).
 mx::array as_rows(const mx::array& x, mx::Stream s);
 
-void allocate_contiguous(mx::array& out);
-
-// The outputs of a primitive that is applied to the inputs.
-Arrays outputs_of(const std::shared_ptr<OpPrimitive>& primitive, const Arrays& inputs);
-
 using Vectorised = std::pair<Arrays, std::vector<int>>;
-using Builder = std::function<Arrays(const Arrays&)>;
 
 // Moves the mapped axis of the first `folded` inputs into their axis 0 (repeating those that are
 // not mapped), applies `build` once, and splits axis 0 of every output. The other inputs must not
-// be mapped. In both ways `build` is given contiguous inputs.
+// be mapped. In all ways `build` is given contiguous inputs.
 Vectorised vmap_by_folding(const Arrays& inputs, const std::vector<int>& axes, size_t folded,
                            const Builder& build, mx::Stream s);
 
@@ -86,6 +84,8 @@ Vectorised vmap_by_folding(const Arrays& inputs, const std::vector<int>& axes, s
 Vectorised vmap_by_loop(const Arrays& inputs, const std::vector<int>& axes, const Builder& build,
                         mx::Stream s);
 
-bool any_mapped(const std::vector<int>& axes, size_t begin);
+// Folds where only the first `folded` inputs are mapped, else applies `build` once per element.
+Vectorised vmap_by_either(const Arrays& inputs, const std::vector<int>& axes, size_t folded,
+                          const Builder& build, mx::Stream s);
 
 }  // namespace mlx_esm_kernels

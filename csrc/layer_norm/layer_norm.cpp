@@ -99,12 +99,7 @@ Arrays LayerNorm::vjp(const Arrays& primals, const Arrays& cotangents,
 }
 
 Vectorised LayerNorm::vmap(const Arrays& inputs, const std::vector<int>& axes) {
-  const Builder apply = [&](const Arrays& x) {
-    return outputs_of(std::make_shared<LayerNorm>(stream(), options_), x);
-  };
-  const size_t rows = options_.has_delta ? 2 : 1;
-  return any_mapped(axes, rows) ? vmap_by_loop(inputs, axes, apply, stream())
-                                : vmap_by_folding(inputs, axes, rows, apply, stream());
+  return vmap_by_either(inputs, axes, options_.has_delta ? 2 : 1, anew<LayerNorm>(), stream());
 }
 
 std::vector<mx::Shape> LayerNorm::output_shapes(const Arrays& inputs) {
@@ -118,10 +113,7 @@ std::vector<mx::Dtype> LayerNorm::output_dtypes(const Arrays& inputs) const {
 // ---- LayerNormVJP -------------------------------------------------------------------------------
 
 Vectorised LayerNormVJP::vmap(const Arrays& inputs, const std::vector<int>& axes) {
-  const Builder apply = [&](const Arrays& x) {
-    return outputs_of(std::make_shared<LayerNormVJP>(stream(), options_), x);
-  };
-  return vmap_by_loop(inputs, axes, apply, stream());
+  return vmap_by_loop(inputs, axes, anew<LayerNormVJP>(), stream());
 }
 
 std::vector<mx::Shape> LayerNormVJP::output_shapes(const Arrays& inputs) {

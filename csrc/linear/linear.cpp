@@ -166,12 +166,7 @@ Arrays Linear::vjp(const Arrays& primals, const Arrays& cotangents, const std::v
 }
 
 Vectorised Linear::vmap(const Arrays& inputs, const std::vector<int>& axes) {
-  const Builder build = [&](const Arrays& x) {
-    return outputs_of(std::make_shared<Linear>(stream(), options_), x);
-  };
-  const size_t rows = options_.has_residual ? 2 : 1;
-  return any_mapped(axes, rows) ? vmap_by_loop(inputs, axes, build, stream())
-                                : vmap_by_folding(inputs, axes, rows, build, stream());
+  return vmap_by_either(inputs, axes, options_.has_residual ? 2 : 1, anew<Linear>(), stream());
 }
 
 std::vector<mx::Shape> Linear::output_shapes(const Arrays& inputs) {
@@ -190,10 +185,7 @@ std::vector<mx::Dtype> Linear::output_dtypes(const Arrays& inputs) const {
 // ---- LinearVJP ----------------------------------------------------------------------------------
 
 Vectorised LinearVJP::vmap(const Arrays& inputs, const std::vector<int>& axes) {
-  const Builder build = [&](const Arrays& x) {
-    return outputs_of(std::make_shared<LinearVJP>(stream(), options_), x);
-  };
-  return vmap_by_loop(inputs, axes, build, stream());
+  return vmap_by_loop(inputs, axes, anew<LinearVJP>(), stream());
 }
 
 std::vector<mx::Shape> LinearVJP::output_shapes(const Arrays& inputs) {

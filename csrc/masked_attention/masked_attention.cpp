@@ -5,8 +5,8 @@
 
 #include "graph/checks.h"
 #include "graph/keep.h"
-#include "masked_attention/masked_attention_launch.h"
-#include "masked_attention/masked_attention_tiles.h"
+#include "masked_attention/metal/launch.h"
+#include "masked_attention/metal/tiles.h"
 #include "metal/device.h"
 
 namespace mlx_esm_kernels {
@@ -14,7 +14,7 @@ namespace mlx_esm_kernels {
 namespace {
 
 constexpr const char* kOp = "masked_attention";
-constexpr int kMaxHeadDim = 256;  // the CPU kernels' scratch is sized for it
+constexpr int kMaxHeadDimOnCpu = 256;  // the CPU kernels' scratch is sized for it
 
 void check(const AttentionOperands& x, float scale) {
   if (x.q.ndim() != 4) {
@@ -75,7 +75,7 @@ mx::array masked_attention(const mx::array& q, const mx::array& k, const mx::arr
   }
   const bool on_metal = metal::runs_on(stream);
   const bool served = on_metal ? attention_served(q.shape(3), q.dtype())
-                               : stream.device == mx::Device::cpu && q.shape(3) <= kMaxHeadDim;
+                               : stream.device == mx::Device::cpu && q.shape(3) <= kMaxHeadDimOnCpu;
   if (!fused || !served) {
     return masked_attention_composed(x, factor, stream);
   }
@@ -150,12 +150,8 @@ Arrays MaskedAttention::vjp(const Arrays& primals, const Arrays& cotangents,
 }
 
 Vectorised MaskedAttention::vmap(const Arrays& inputs, const std::vector<int>& axes) {
-  const Builder build = [&](const Arrays& x) {
-    return outputs_of(std::make_shared<MaskedAttention>(stream(), options_), x);
-  };
-  const size_t folded = options_.has_segments ? 4 : 3;
-  return any_mapped(axes, folded) ? vmap_by_loop(inputs, axes, build, stream())
-                                  : vmap_by_folding(inputs, axes, folded, build, stream());
+  return vmap_by_either(inputs, axes, options_.has_segments ? 4 : 3, anew<MaskedAttention>(),
+                        stream());
 }
 
 std::vector<mx::Shape> MaskedAttention::output_shapes(const Arrays& inputs) {
@@ -188,9 +184,7 @@ void MaskedAttention::allocate(Arrays& outputs) const {
 // ---- MaskedAttentionVJP -------------------------------------------------------------------------
 
 Vectorised MaskedAttentionVJP::vmap(const Arrays& inputs, const std::vector<int>& axes) {
-  const Builder build = [&](const Arrays& x) {
-    return outputs_of(std::make_shared<MaskedAttentionVJP>(stream(), options_), x);
-  };
+  const Builder build = anew<MaskedAttentionVJP>();
   // Folding would sum the bias gradients of all elements.
   return options_.has_bias ? vmap_by_loop(inputs, axes, build, stream())
                            : vmap_by_folding(inputs, axes, inputs.size(), build, stream());

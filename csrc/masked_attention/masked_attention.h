@@ -3,7 +3,7 @@
 
 #include <optional>
 
-#include "graph/primitive.h"
+#include "metal/primitive.h"
 
 namespace mlx_esm_kernels {
 
@@ -39,7 +39,7 @@ struct AttentionOptions {
 // Inputs: q, k, v, [segment_ids], [bias_k, bias_v]; ids int64 and contiguous, biases float32 and
 // contiguous. Outputs: out, and for backward lse (B, H, L) float32 and, on Metal with segments, the
 // block map.
-class MaskedAttention : public OpPrimitiveWith<AttentionOptions> {
+class MaskedAttention : public OpPrimitiveWith<AttentionOptions, MetalPrimitive> {
  public:
   using OpPrimitiveWith::OpPrimitiveWith;
 
@@ -60,7 +60,7 @@ class MaskedAttention : public OpPrimitiveWith<AttentionOptions> {
 
 // Inputs: q, k, v, out, lse, dout, [segment_ids, [block map]], [bias_k, bias_v].
 // Outputs: dq, dk, dv, [dbias_k, dbias_v].
-class MaskedAttentionVJP : public OpPrimitiveWith<AttentionOptions> {
+class MaskedAttentionVJP : public OpPrimitiveWith<AttentionOptions, MetalPrimitive> {
  public:
   using OpPrimitiveWith::OpPrimitiveWith;
 

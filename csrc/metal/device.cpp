@@ -1,10 +1,7 @@
 #include "metal/device.h"
 
-#include <memory>
-#include <stdexcept>
-
 #include "metal/bindings.h"
-#include "mlx/backend/cpu/encoder.h"
+#include "metal/emulation.h"
 #ifdef MLX_ESM_KERNELS_METAL
 #include "metal/encode.h"
 #endif
@@ -12,40 +9,6 @@
 namespace mlx_esm_kernels::metal {
 
 namespace {
-
-struct Emulated {
-  Executor executor;
-  Chip chip;
-};
-
-std::shared_ptr<const Emulated>& emulated() {
-  // Never destroyed: an executor may hold a Python object, and Python ends before statics do.
-  static auto& current = *new std::shared_ptr<const Emulated>;
-  return current;
-}
-
-const char* role_name(Buffer::Role role) {
-  return role == Buffer::Role::input    ? "input "
-         : role == Buffer::Role::output ? "output "
-                                        : "temporary ";
-}
-
-BoundBuffer bind(const Buffer& buffer, const mx::array& x) {
-  int64_t low = 0, high = 0;
-  for (int i = 0; i < static_cast<int>(x.ndim()); ++i) {
-    const int64_t reach = (x.shape(i) - 1) * x.strides()[i];
-    (reach < 0 ? low : high) += reach;
-  }
-  const auto size = static_cast<int64_t>(x.itemsize());
-  const auto address = reinterpret_cast<uintptr_t>(x.data<char>());
-  return {buffer.slot,
-          role_name(buffer.role) + std::to_string(buffer.index),
-          address,
-          address + low * size,
-          address + (high + 1) * size,
-          address - x.offset(),
-          buffer.written};
-}
 
 Bindings allocate(const Plan& plan, const std::vector<mx::array>& inputs,
                   const std::vector<mx::array>& outputs) {
@@ -58,23 +21,6 @@ Bindings allocate(const Plan& plan, const std::vector<mx::array>& inputs,
   return bindings;
 }
 
-void run_emulated(const Plan& plan, const Bindings& bindings, mx::Stream s) {
-  const auto device = emulated();
-  if (device == nullptr) {
-    throw std::runtime_error("[metal] a launch plan came to a CPU stream; nothing there runs it.");
-  }
-  std::vector<BoundLaunch> launches;
-  for (const Launch& launch : plan.launches) {
-    BoundLaunch bound{launch, {}};
-    for (const Buffer& buffer : launch.buffers) {
-      bound.buffers.push_back(bind(buffer, bindings.at(buffer)));
-    }
-    launches.push_back(std::move(bound));
-  }
-  mx::cpu::get_command_encoder(s).dispatch(
-      [device, launches, temporaries = bindings.temporaries] { device->executor(launches); });
-}
-
 }  // namespace
 
 bool runs_on(mx::Stream s) {
@@ -85,23 +31,23 @@ bool runs_on(mx::Stream s) {
     return false;
 #endif
   }
-  return emulated() != nullptr;
+  return emulated_chip().has_value();
 }
 
 std::optional<Chip> current_chip() {
-  if (const auto device = emulated()) {
-    return device->chip;
+  if (const auto chip = emulated_chip()) {
+    return chip;
   }
 #ifdef MLX_ESM_KERNELS_METAL
   if (mx::is_available(mx::Device::gpu)) {
-    return chip();
+    return metal::chip();
   }
 #endif
   return std::nullopt;
 }
 
-void run(const Plan& plan, const std::vector<mx::array>& inputs,
-         const std::vector<mx::array>& outputs, mx::Stream s) {
+void execute(const Plan& plan, const std::vector<mx::array>& inputs,
+             const std::vector<mx::array>& outputs, mx::Stream s) {
   const Bindings bindings = allocate(plan, inputs, outputs);
 #ifdef MLX_ESM_KERNELS_METAL
   if (s.device == mx::Device::gpu) {
@@ -109,11 +55,7 @@ void run(const Plan& plan, const std::vector<mx::array>& inputs,
     return;
   }
 #endif
-  run_emulated(plan, bindings, s);
-}
-
-void emulate(Executor executor, const Chip& chip) {
-  emulated() = executor ? std::make_shared<Emulated>(Emulated{std::move(executor), chip}) : nullptr;
+  execute_emulated(plan, bindings, s);
 }
 
 }  // namespace mlx_esm_kernels::metal

@@ -68,8 +68,9 @@ Source source_of(const std::string& file,
   }
   text += expanded_source(file);
   const size_t from = file.rfind('/') + 1;
+  const std::string op = file.substr(0, file.find('/'));
   const std::string stem = file.substr(from, file.rfind('.') - from);
-  return {"mlx_esm_kernels_" + stem + "_" + hash_of(text), text};
+  return {"mlx_esm_kernels_" + op + "_" + stem + "_" + hash_of(text), text};
 }
 
 }  // namespace mlx_esm_kernels::metal

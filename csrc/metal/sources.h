@@ -19,8 +19,9 @@ extern const int kSourceFileCount;
 // std::logic_error for a name that is not embedded.
 std::string expanded_source(const std::string& name);
 
-// What a kernel is compiled from: Metal's headers, a #define per constant, the expanded file.
-// `library` ends in a hash of the text: MLX keeps libraries by their names alone.
+// What a kernel is compiled from: Metal's headers, a #define per constant, the expanded file of an
+// op, as in "masked_attention/metal/fwd.metal". `library` names op and file and ends in a hash of
+// the text: MLX keeps libraries by their names alone.
 struct Source {
   std::string library, text;
 };

@@ -4,7 +4,7 @@
 
 #include "graph/checks.h"
 #include "metal/device.h"
-#include "positional_embedding/positional_embedding_launch.h"
+#include "positional_embedding/metal/launch.h"
 
 namespace mlx_esm_kernels {
 
@@ -122,12 +122,8 @@ Arrays PositionalEmbedding::vjp(const Arrays& primals, const Arrays& cotangents,
 }
 
 Vectorised PositionalEmbedding::vmap(const Arrays& inputs, const std::vector<int>& axes) {
-  const Builder build = [&](const Arrays& x) {
-    return outputs_of(std::make_shared<PositionalEmbedding>(stream(), options_), x);
-  };
-  const size_t folded = options_.has_segments ? 2 : 1;
-  return any_mapped(axes, folded) ? vmap_by_loop(inputs, axes, build, stream())
-                                  : vmap_by_folding(inputs, axes, folded, build, stream());
+  return vmap_by_either(inputs, axes, options_.has_segments ? 2 : 1, anew<PositionalEmbedding>(),
+                        stream());
 }
 
 std::vector<mx::Shape> PositionalEmbedding::output_shapes(const Arrays& inputs) {
@@ -145,10 +141,7 @@ metal::Plan PositionalEmbedding::plan(const Arrays& inputs, const Arrays& output
 // ---- PositionalEmbeddingVJP ---------------------------------------------------------------------
 
 Vectorised PositionalEmbeddingVJP::vmap(const Arrays& inputs, const std::vector<int>& axes) {
-  const Builder build = [&](const Arrays& x) {
-    return outputs_of(std::make_shared<PositionalEmbeddingVJP>(stream(), options_), x);
-  };
-  return vmap_by_loop(inputs, axes, build, stream());
+  return vmap_by_loop(inputs, axes, anew<PositionalEmbeddingVJP>(), stream());
 }
 
 std::vector<mx::Shape> PositionalEmbeddingVJP::output_shapes(const Arrays& inputs) {

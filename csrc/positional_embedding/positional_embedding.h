@@ -4,7 +4,7 @@
 
 #include <optional>
 
-#include "graph/primitive.h"
+#include "metal/primitive.h"
 
 namespace mlx_esm_kernels {
 
@@ -47,7 +47,7 @@ mx::array positional_embedding_composed(const EmbeddingOperands& x, const Embedd
                                         mx::Stream s);
 
 // Inputs: tokens, [segment_ids], token_table, position_table; the first two int64 and contiguous.
-class PositionalEmbedding : public OpPrimitiveWith<EmbeddingOptions> {
+class PositionalEmbedding : public OpPrimitiveWith<EmbeddingOptions, MetalPrimitive> {
  public:
   using OpPrimitiveWith::OpPrimitiveWith;
 
@@ -66,7 +66,7 @@ class PositionalEmbedding : public OpPrimitiveWith<EmbeddingOptions> {
 };
 
 // Inputs: tokens, [segment_ids], dout. Outputs: dtoken_table, dposition_table.
-class PositionalEmbeddingVJP : public OpPrimitiveWith<EmbeddingOptions> {
+class PositionalEmbeddingVJP : public OpPrimitiveWith<EmbeddingOptions, MetalPrimitive> {
  public:
   using OpPrimitiveWith::OpPrimitiveWith;
 

@@ -140,7 +140,8 @@ def test_a_name_that_no_one_has_breaks_the_link(
 
 def shader_files() -> dict[str, bytes]:
     csrc = ROOT / "csrc"
-    found = [*csrc.glob("*/*.metal"), *csrc.glob("*/*_params.h"), *csrc.glob("metal/shading/*.h")]
+    patterns = ("*/metal/*.metal", "*/metal/params.h", "*/lookup.h", "metal/shading/*.h")
+    found = [path for pattern in patterns for path in csrc.glob(pattern)]
     return {str(path.relative_to(csrc)): path.read_bytes() for path in found}
 
 

@@ -39,7 +39,7 @@ FAULTS: dict[str, tuple[str, str, str, str]] = {
     "padding that is not zero": (FWD, "id != 0l ? x", "id != 7l ? x", "(NaN|exactly 0)"),
     "no compilation": (DKV, "float2 dk[", "no_such_type dk[", "does not compile"),
     "a crash": (DQ, "l < p.L && column == 0", "column == 0", "raised RuntimeError"),
-    "wrong rows": (ROWS, "source.factor * load", "load", "x of the packed case"),
+    "wrong rows": (ROWS, "lookup.factor * load", "load", "x of the packed case"),
     "wrong token gradients": (TOKENS, "to[0] = sum[m].x", "to[0] = sum[m].y", "dtoken_table"),
     "odd rows alone": (ROWS, "column + i) * stride", "column) * stride", "x of the plain case"),
     "no positions": (POSITIONS, "found &= found - 1u;", "found = 0u;", "dposition_table"),

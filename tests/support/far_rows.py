@@ -18,7 +18,7 @@ _NO_RESERVE = 0x4000  # MAP_NORESERVE of Linux
 _SIZES = {"float": 4, "half": 2, "bfloat": 2}
 
 # By kernel: an input's slot, where its strides are in the kernel's struct of constants
-# (OP_params.h), and what its axes are called there.
+# (OP/metal/params.h), and what its axes are called there.
 STRIDES: dict[str, dict[int, tuple[int, str]]] = {
     "masked_attention_fwd": {slot: (24 + 32 * slot, "bhld") for slot in range(3)},
     "masked_attention_bwd_dq": {

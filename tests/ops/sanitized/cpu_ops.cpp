@@ -10,11 +10,11 @@
 #include <thread>
 #include <vector>
 
-#include "adamw/adamw_compute.h"
-#include "layer_norm/layer_norm_compute.h"
-#include "linear/linear_compute.h"
-#include "masked_attention/masked_attention_compute.h"
-#include "positional_embedding/positional_embedding_compute.h"
+#include "adamw/cpu/compute.h"
+#include "layer_norm/cpu/compute.h"
+#include "linear/cpu/compute.h"
+#include "masked_attention/cpu/compute.h"
+#include "positional_embedding/cpu/compute.h"
 
 using namespace mlx_esm_kernels::cpu;
 
@@ -240,14 +240,14 @@ void linear_case(int M, int N, int K, bool gelu, std::mt19937& rng) {
       }
     }
   }
-  const LinearInputs in{Dtype::float32, {x.data(), M, K, K, 1}, {w.data(), N, K, K, 1}, gelu};
+  const LinearInputs in{Dtype::float32, {{x.data(), K, 1}, M, K}, {{w.data(), K, 1}, N, K}, gelu};
   Floats y(dy.size(), NAN), pre = y, y2 = y, pre2 = y, dx(x.size(), NAN), dw(w.size(), NAN),
                             dw2 = dw, db(N, NAN), db2 = db;
   const LinearForward forward[] = {
       {in, bias.data(), dy.data(), y.data(), gelu ? pre.data() : nullptr},
       {in, bias.data(), nullptr, y2.data(), gelu ? pre2.data() : nullptr}};
   linear_forward(forward, 2);
-  const Matrix cotangent{dy.data(), M, N, N, 1};
+  const Matrix cotangent{{dy.data(), N, 1}, M, N};
   const LinearBackward backward[] = {
       {in, cotangent, gelu ? pre.data() : nullptr, dx.data(), dw.data(), db.data()},
       {in, cotangent, gelu ? pre2.data() : nullptr, dx.data(), dw2.data(), db2.data()}};
