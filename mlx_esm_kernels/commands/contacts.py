@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ..data.proteins import load_proteins
 from ..inference.embedding import contact_map
 from ..inference.requirements import require_lengths
+from ..models.contact_head import require_contact_head
 from ..pictures.contacts import draw_contacts
 from ..system.console import progress, say
 from ..system.whole_file import OutputError, output_errors, require_writable, whole_file
