@@ -9,8 +9,8 @@ from typing import Any
 import click
 import mlx.core as mx
 import numpy as np
-from command import Options, Row, begin, benchmark_options, capturing, finish
-from measuring import Run, alternate, gemm_rate, gemm_runs, padded_ids
+from harness.command import Options, Row, begin, benchmark_options, capturing, finish
+from harness.measuring import Run, alternate, gemm_rate, gemm_runs, padded_ids
 
 from mlx_esm_kernels import _ext, ops
 from mlx_esm_kernels.ops import tile_search
@@ -111,7 +111,7 @@ def measure(
     gemms = gemm_runs(device)
     rows = []
     for direction in DIRECTIONS:
-        runs = {way: runs[direction] for way, runs in ways.items()}
+        runs = {way: both[direction] for way, both in ways.items()}
         found = alternate({**runs, **gemms}, repeats=repeats)
         name, rate = gemm_rate({name: found[name] for name in gemms})
         for way in ways:

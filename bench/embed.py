@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterable
 import click
 import mlx.core as mx
 import numpy as np
-from command import Options, Row, begin, benchmark_options, capturing
-from measuring import Run
-from mlx.utils import tree_flatten
-from sides import (
+from harness.command import Options, Row, begin, benchmark_options, capturing
+from harness.measuring import Run
+from harness.sides import (
     Ids,
     Side,
     dense_proteins,
@@ -25,6 +24,7 @@ from sides import (
     side_of_rows,
     spread,
 )
+from mlx.utils import tree_flatten
 
 from mlx_esm_kernels.data.packing import Batch
 from mlx_esm_kernels.data.proteins import Proteins
@@ -66,7 +66,7 @@ def padded_embedder(way: str, model: ESM1) -> Callable[[Batch], Run]:
     """
     if way == "mlx":
         return _stock_embedder(model)
-    from torch_embedding import torch_embedder
+    from against.torch_embedding import torch_embedder
 
     weights = dict(tree_flatten(model.parameters()))
     # float32 in between, since numpy has no bfloat16; nothing is rounded.

@@ -1,6 +1,7 @@
 """What our Metal attention should cost on each Apple chip, on paper: every figure is predicted.
 
 python bench/metal_model.py [--shapes 16x8x512x64] [--fasta FILE] [--chips M1,M3] [--json FILE]
+Needs pip install -e ".[emulator]" and Linux x86-64: the kernels' work is counted in the emulator.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import chips
 import click
 import mlx.core as mx
 import numpy as np
-import roofline
-from measuring import DTYPES
-from roofline import MLX_BACKWARD, MLX_FORWARD, Shape
+from harness.measuring import DTYPES
+from metal import chips, roofline
+from metal.emulator import require_emulator
+from metal.roofline import MLX_BACKWARD, MLX_FORWARD, Shape
 
 from mlx_esm_kernels import _ext
 from mlx_esm_kernels.data.proteins import load_proteins
@@ -183,6 +184,7 @@ def main(
     shapes: str, dtype: str, names: str | None, fasta: str | None, json_file: Path | None
 ) -> None:
     """Predict what our Metal attention costs beside MLX's unfused path; nothing is measured."""
+    require_emulator()
     wanted = [name.strip() for name in names.split(",")] if names else None
     unknown = set(wanted or ()) - {chip.name for chip in chips.CHIPS}
     if unknown:

@@ -7,8 +7,8 @@ from typing import Any
 import click
 import mlx.core as mx
 import numpy as np
-from command import Options, Row, begin, benchmark_options, capturing, finish
-from measuring import Run, alternate, installed, packed_batch
+from harness.command import Options, Row, begin, benchmark_options, capturing, finish
+from harness.measuring import Run, alternate, installed, packed_batch
 
 from mlx_esm_kernels import ops
 from mlx_esm_kernels.data.alphabet import ESM1B
@@ -136,7 +136,7 @@ def measure(shape: tuple[int, ...], proteins: Proteins | None, options: Options)
     copies = copy_runs(options.device)
     rows = []
     for direction in DIRECTIONS:
-        runs = {way: runs[direction] for way, runs in ways.items()}
+        runs = {way: both[direction] for way, both in ways.items()}
         found = alternate({**runs, **copies}, repeats=options.repeats)
         copy = min(copies, key=lambda name: found[name].seconds)
         rate = 2 * COPY_BYTES / found[copy].seconds

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from command import check_device
-from measuring import describe_machine, lengths_in_words, machine_in_words, open_proteins
-from report_lines import Line, Part, Setting
+from harness.command import check_device
+from harness.measuring import describe_machine, lengths_in_words, machine_in_words, open_proteins
 from report_parts import PARTS
+from report_parts.lines import Line, Part, Setting
 
 NOTES = (
     "Shapes: attention (B, H, L, D), models (layers, C, FFN, heads). float32 where nothing else is "

@@ -9,10 +9,9 @@ import click
 import mlx.core as mx
 import mlx.optimizers
 import numpy as np
-from command import Options, Row, begin, benchmark_options, capturing
-from measuring import Run
-from mlx.nn.utils import value_and_grad
-from sides import (
+from harness.command import Options, Row, begin, benchmark_options, capturing
+from harness.measuring import Run
+from harness.sides import (
     Side,
     dense_proteins,
     finish_models,
@@ -20,6 +19,7 @@ from sides import (
     measure_sides,
     side_of_rows,
 )
+from mlx.nn.utils import value_and_grad
 
 from mlx_esm_kernels.data.alphabet import ESM1B
 from mlx_esm_kernels.data.masking import MASK_RATE, mask_tokens
@@ -80,7 +80,7 @@ def side_of(
         ]
         steps: list[Run] = [lambda x=x: step(x) for x in arrays]
     else:
-        from torch_training import torch_steps
+        from against.torch_training import torch_steps
 
         steps = torch_steps(way, config, questions, dtype, RATE)
     return side_of_rows(steps, batches)

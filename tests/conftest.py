@@ -4,7 +4,9 @@ fast (the default): a few examples per property, new ones each run.
 ci (the default where CI is set): as many, but the same ones every time.
 thorough: many, for a change of a kernel.
 
-MLX_ESM_KERNELS_DEVICE=metal-emulator sends the ops of every test through the Metal kernels.
+MLX_ESM_KERNELS_DEVICE=metal-emulator sends the ops of every test through the Metal kernels, and
+has the run say at its end that they all went there. The emulator and its compiler are imported
+only by what uses them.
 """
 
 import io
@@ -13,7 +15,6 @@ import os
 
 import pytest
 from hypothesis import HealthCheck, settings
-from metal_emulator import Emulator
 
 # No deadline: the first call of an op may compile or start threads, and machines differ.
 # Data come from a seed, so a slow draw is no sign of a poor strategy.
@@ -39,27 +40,74 @@ def _own_cache(tmp_path_factory, monkeypatch):
 @pytest.fixture
 def emulator():
     """The ops on CPU streams run their Metal kernels in this emulator until the test ends."""
-    from mlx_esm_kernels import _ext
+    from metal_emulator import Emulator, emulating
 
     device = Emulator()
-    _ext.emulate_metal(device.execute)
-    yield device
-    _ext.emulate_metal(None)
+    with emulating(device.execute):
+        yield device
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _device():
+class EmulatedRun:
+    """The emulated GPU of a whole run; `plans` and `tests` count what it ran, `left` names tests
+    that ended it."""
+
+    def __init__(self):
+        from metal_emulator import Emulator
+
+        self.plans, self.tests, self.left = 0, 0, []
+        self._emulator = Emulator()
+
+    def execute(self, plan):
+        self.plans += 1
+        self._emulator.execute(plan)
+
+    def check(self, test):
+        """Put it back in place, and fail, where a test has ended it."""
+        import mlx.core as mx
+
+        from mlx_esm_kernels import _ext
+
+        self.tests += 1
+        if not _ext.runs_on_metal(mx.cpu):
+            self.left.append(test)
+            _ext.emulate_metal(self.execute)
+            pytest.fail(f"{test} ended the emulation of the whole run.", pytrace=False)
+
+
+_run = pytest.StashKey[EmulatedRun]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session):
     name = os.environ.get("MLX_ESM_KERNELS_DEVICE", "cpu")
     if name not in ("cpu", "metal-emulator"):
-        raise ValueError(f"MLX_ESM_KERNELS_DEVICE must be cpu or metal-emulator; got {name}.")
+        raise pytest.UsageError(
+            f"MLX_ESM_KERNELS_DEVICE must be cpu or metal-emulator; got {name}."
+        )
     if name == "cpu":
-        yield
-        return
-    from mlx_esm_kernels import _ext
+        return (yield)
+    from metal_emulator import emulating
 
-    _ext.emulate_metal(Emulator().execute)
+    run = session.config.stash[_run] = EmulatedRun()
+    with emulating(run.execute):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item):
+    """After all fixtures, so that none of them has the extension say what is not so."""
     yield
-    _ext.emulate_metal(None)
+    if run := item.config.stash.get(_run, None):
+        run.check(item.nodeid)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if run := config.stash.get(_run, None):
+        said = f"all op calls of {run.tests} tests stayed there"
+        if run.left:
+            said = f"left by {', '.join(run.left)}"
+        plans = f"launch plans outside of tests' own emulators: {run.plans}"
+        terminalreporter.write_line(f"metal-emulator: {said}; {plans}", red=bool(run.left))
 
 
 @pytest.fixture
@@ -82,16 +130,3 @@ def stdin(monkeypatch):
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
 
     return give
-
-
-@pytest.fixture
-def quick_turns(monkeypatch):
-    """Benchmarks whose timings nobody reads: no pauses, and small GEMMs."""
-    import measuring
-
-    monkeypatch.setattr(measuring, "SETTLE_S", 0.0)
-    monkeypatch.setattr(measuring, "BLOCK_S", 0.0)
-    monkeypatch.setattr(measuring, "GEMM_SIZE", 64)
-    measuring.gemm_runs.cache_clear()
-    yield
-    measuring.gemm_runs.cache_clear()

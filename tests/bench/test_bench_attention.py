@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from fake_metal import FakeMetal, metal
-from measuring import Timing
+from harness.measuring import Timing
 
 __all__ = ["metal"]
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import attention
 import click
-import command
 import embed
 import mlx.core as mx
 import positional_embedding
 import pytest
 import train_step
 from click.testing import CliRunner
+from harness import command
 
 BENCHMARKS = pytest.mark.parametrize("bench", [attention, positional_embedding, train_step, embed])
 

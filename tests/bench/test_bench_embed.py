@@ -12,9 +12,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from command import PACKAGES
+from harness.command import PACKAGES
+from harness.sides import Side, padded
 from model_benchmarks import timed_against_stock_mlx
-from sides import Side, padded
 
 from mlx_esm_kernels.data.proteins import Proteins
 from mlx_esm_kernels.data.synthetic import make_sample

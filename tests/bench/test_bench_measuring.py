@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import measuring
 import mlx.core as mx
 import numpy as np
 import pytest
-from measuring import Timing
+from harness import measuring
+from harness.measuring import Timing
 
 from mlx_esm_kernels.data.synthetic import make_sample
 

@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import command
-import measuring
 import pytest
 import report
-import report_lines
 from click.testing import CliRunner, Result
-from report_lines import Line, Part
-from report_parts import PARTS
+from harness import command, measuring
+from report_parts import PARTS, lines
+from report_parts.lines import Line, Part
 
 pytestmark = pytest.mark.usefixtures("quick_turns")
 
 
 @pytest.fixture
 def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (measuring, command, report_lines):
+    for module in (measuring, command, lines):
         monkeypatch.setattr(module, "installed", lambda package: False)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import sides
+from harness import sides
 
 from mlx_esm_kernels.data.alphabet import ESM1B
 from mlx_esm_kernels.data.proteins import Proteins

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import train_step as bench
 from click.testing import CliRunner, Result
-from command import PACKAGES
+from harness.command import PACKAGES
+from harness.sides import Side, length_sorted_batches
 from model_benchmarks import timed_against_stock_mlx
-from sides import Side, length_sorted_batches
 
 from mlx_esm_kernels.data.alphabet import ESM1B
 from mlx_esm_kernels.data.masking import mask_tokens
@@ -73,7 +73,7 @@ def test_useful_work_is_that_of_matrices_and_pairs() -> None:
 
 def test_torch_is_asked_the_same_questions() -> None:
     pytest.importorskip("torch")
-    from torch_training import NOT_ASKED, tensors_of
+    from against.torch_training import NOT_ASKED, tensors_of
 
     rng = np.random.default_rng(0)
     (batch,) = length_sorted_batches(make_sample(num_proteins=40).proteins, TINY, 256, 1)

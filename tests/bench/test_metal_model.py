@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import platform
+import sys
 from pathlib import Path
 
-import chips
 import metal_model
 import mlx.core as mx
 import numpy as np
 import pytest
-import roofline
 from click.testing import CliRunner
-from roofline import Met, Pass, Shape
+from metal import chips, roofline
+from metal.roofline import Met, Pass, Shape
 
 M1 = chips.CHIPS[0]
 
@@ -127,3 +128,23 @@ def test_it_refuses_plainly(arguments: list[str], said: str) -> None:
     run = CliRunner().invoke(metal_model.main, arguments)
     assert run.exit_code != 0
     assert said in run.output
+
+
+@pytest.mark.parametrize(
+    ("gone", "said"),
+    [("ziglang", 'run `pip install -e ".[emulator]"`.'), ("machine", "this is Darwin arm64; ")],
+)
+def test_without_the_emulator_it_says_in_a_sentence_what_to_do(
+    gone: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if gone == "machine":
+        monkeypatch.setattr(platform, "system", lambda: "Darwin")
+        monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    else:
+        monkeypatch.setitem(sys.modules, gone, None)
+    run = CliRunner().invoke(metal_model.main, [])
+    assert run.exit_code == 1
+    assert isinstance(run.exception, SystemExit)
+    assert said in run.output
+    assert run.output.count("\n") == 1
+    assert CliRunner().invoke(metal_model.main, ["--help"]).exit_code == 0

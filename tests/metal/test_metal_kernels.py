@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from far_rows import FarRows
-from metal_emulator import Emulator
+from metal_emulator import Emulator, emulating
 from problems import AttentionProblem, EmbeddingProblem, Problem, check_results, results
 
 from mlx_esm_kernels import _ext
@@ -74,16 +74,13 @@ def test_products_and_bytes_are_the_least_for_the_tiling(emulator: Emulator) -> 
 def test_every_tile_of_the_search_gives_the_right_numbers(generation: int) -> None:
     """Each candidate of one kernel at a time, the others from the table."""
     device = Emulator(orders=(0,))
-    _ext.emulate_metal(device.execute, generation)
     problem = AttentionProblem((1, 1, 70, 24), segments="runs", biases=True)
-    try:
+    with emulating(device.execute, generation):
         for kernel in ("fwd", "bwd_dq", "bwd_dkv"):
             for tiles in _ext.attention_tile_candidates(kernel, 24, mx.float32):
                 _ext.set_attention_tiles(kernel, 24, mx.float32, tiles)
                 check_results(problem, results(problem, _ext))
             _ext.set_attention_tiles(kernel, 24, mx.float32, None)
-    finally:
-        _ext.emulate_metal(None)
 
 
 FAR = {
@@ -98,8 +95,8 @@ FAR = {
 def test_offsets_have_64_bits(name: str, emulator: Emulator) -> None:
     problem, axis = FAR[name]
     far = FarRows(axis, emulator.execute)
-    _ext.emulate_metal(far.execute)
-    check_results(problem, results(problem, _ext))
+    with emulating(far.execute):
+        check_results(problem, results(problem, _ext))
     assert far.moved
 
 
@@ -112,12 +109,9 @@ def test_a_kernel_is_named_by_all_that_it_is_compiled_from() -> None:
             made_from = (launch["source"], launch["kernel"], *launch["function_constants"])
             named.setdefault(launch["specialized_name"], set()).add(made_from)
 
-    _ext.emulate_metal(note)
-    try:
+    with emulating(note):
         for problem in (*STORIES.values(), AttentionProblem((2, 2, 77, 16), segments="runs")):
             results(problem, _ext)
-    finally:
-        _ext.emulate_metal(None)
     assert len(named) >= 30
     assert all(len(made_from) == 1 for made_from in named.values())
     assert len(set.union(*named.values())) == len(named)

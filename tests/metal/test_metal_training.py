@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from metal_emulator import Emulator
+from metal_emulator import Emulator, emulating
 
-from mlx_esm_kernels import _ext
 from mlx_esm_kernels.commands import train
 from mlx_esm_kernels.models.esm1 import ESM1Config
 
@@ -46,11 +45,8 @@ def test_a_training_run_on_the_emulated_gpu_has_the_losses_of_the_cpu(
     on_cpu = losses_of_run(tmp_path / "cpu")
 
     device = Emulator()
-    _ext.emulate_metal(device.execute)
-    try:
+    with emulating(device.execute):
         emulated = losses_of_run(tmp_path / "emulated")
-    finally:
-        _ext.emulate_metal(None)
 
     assert len(on_cpu) == 5 + 6  # of steps, and of the validations before and after each
     assert emulated == pytest.approx(on_cpu, rel=1e-5)

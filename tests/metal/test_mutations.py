@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from far_rows import FarRows
-from metal_emulator import Emulator, MetalCompileError, MetalFault
+from metal_emulator import Emulator, MetalCompileError, MetalFault, emulating
 from problems import AttentionProblem, EmbeddingProblem, Problem, check_results, results
 
 from mlx_esm_kernels import _ext
@@ -195,18 +195,16 @@ def _survives(
     kind = AttentionProblem if kernel.startswith("masked_attention") else EmbeddingProblem
     planted = Planted(change)
     execute = FarRows(far_axis, planted.execute).execute if far_axis else planted.execute
-    _ext.emulate_metal(execute)
-    try:
-        for problem in problems:
-            if isinstance(problem, kind):
-                found = results(problem, _ext)
-                if planted.faults:
-                    return False
-                check_results(problem, found)
-    except AssertionError:
-        return False
-    finally:
-        _ext.emulate_metal(None)
+    with emulating(execute):
+        try:
+            for problem in problems:
+                if isinstance(problem, kind):
+                    found = results(problem, _ext)
+                    if planted.faults:
+                        return False
+                    check_results(problem, found)
+        except AssertionError:
+            return False
     return True
 
 

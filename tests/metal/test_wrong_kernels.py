@@ -15,7 +15,7 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from metal_emulator import Emulator
+from metal_emulator import Emulator, emulating
 from problems import AttentionProblem, EmbeddingProblem, Problem, check_results, results
 
 from mlx_esm_kernels import _ext, ops
@@ -80,9 +80,8 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
     monkeypatch.setattr(dispatch, "_default_choice", "auto")
     monkeypatch.setattr(self_test, "_mode", "auto")
     found = Device(monkeypatch)
-    _ext.emulate_metal(found.execute)
-    yield found
-    _ext.emulate_metal(None)
+    with emulating(found.execute):
+        yield found
 
 
 def op_of(kernel: str) -> str:

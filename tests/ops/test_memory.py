@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-MEASURE = Path(__file__).parents[1] / "support" / "measure_attention_memory.py"
+MEASURE = Path(__file__).parents[2] / "bench" / "harness" / "measure_attention_memory.py"
 FLOAT = 4
 
 

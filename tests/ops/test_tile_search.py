@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import logging
 import re
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+import attention as bench
 import mlx.core as mx
 import pytest
-from metal_emulator import Emulator
+from metal_emulator import Emulator, emulating
 from problems import AttentionProblem, check_results, results
 
 from mlx_esm_kernels import _ext, ops
 from mlx_esm_kernels.ops import dispatch, self_test, tile_search, tiles
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
-import attention as bench
 
 DIM = 16
 CANDIDATES = [(16, 8), (64, 32)]
@@ -51,11 +47,10 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
     monkeypatch.setattr(self_test, "_verdicts", {})
     monkeypatch.setattr(_ext, "attention_tile_candidates", lambda *_: CANDIDATES)
     found = Device()
-    _ext.emulate_metal(found.execute)
-    yield found
-    for kernel in tiles.KERNELS:
-        _ext.set_attention_tiles(kernel, DIM, mx.float32, None)
-    _ext.emulate_metal(None)
+    with emulating(found.execute):
+        yield found
+        for kernel in tiles.KERNELS:
+            _ext.set_attention_tiles(kernel, DIM, mx.float32, None)
 
 
 def restart(monkeypatch: pytest.MonkeyPatch) -> None:

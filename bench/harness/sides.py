@@ -15,13 +15,14 @@ from typing import Any, TypeVar
 import click
 import numpy as np
 import numpy.typing as npt
-from command import Options, Row, finish
-from measuring import Run, Timing, alternate, gemm_rate, gemm_runs, undisturbed
 
 from mlx_esm_kernels.data.alphabet import ESM1B
 from mlx_esm_kernels.data.packing import Batch
 from mlx_esm_kernels.data.proteins import Proteins
 from mlx_esm_kernels.models.config import ESM1Config
+
+from .command import Options, Row, finish
+from .measuring import Run, Timing, alternate, gemm_rate, gemm_runs, undisturbed
 
 DENSE_TOKENS = 256  # of each protein where batches are dense
 Ids = npt.NDArray[np.integer[Any]]

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch_training import protein_bert
 
 from mlx_esm_kernels.models.config import ESM1Config
 from mlx_esm_kernels.weights.hugging_face import name_in_transformers
+
+from .torch_training import protein_bert
 
 State = dict[str, torch.Tensor]
 

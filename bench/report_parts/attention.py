@@ -1,19 +1,18 @@
-"""The targets of the report and what measures them: each part gives lines and timings."""
+"""The report's parts on attention: its time beside torch and stock MLX, and its memory."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 
 import attention
 import mlx.core as mx
 import numpy as np
 from attention import BOTH, FORWARD
-from measuring import (
+from harness import measure_attention_memory
+from harness.measuring import (
     Run,
     alternate,
     gemm_rate,
@@ -23,12 +22,11 @@ from measuring import (
     segment_lengths,
     undisturbed,
 )
-from report_lines import LIMIT, Line, Part, Setting, Shape, in_words, line, missing
-from report_models import embedding, training
 
 from mlx_esm_kernels import ops
 
-MEASURE_MEMORY = Path(__file__).parents[1] / "tests" / "support" / "measure_attention_memory.py"
+from .lines import LIMIT, Line, Part, Setting, Shape, in_words, line, missing
+
 STOCK = "mx.fast"  # what a user of MLX calls; on a CPU it is MLX's own matmul and softmax
 STOCK_TARGET = 60.0
 
@@ -205,7 +203,8 @@ def half(setting: Setting) -> Part:
 
 def memory(setting: Setting) -> Part:
     length, dim = (1024, 16) if setting.quick else (16384, 64)
-    command = [sys.executable, str(MEASURE_MEMORY), "1", "1", str(length), str(dim)]
+    script = measure_attention_memory.__file__
+    command = [sys.executable, script, "1", "1", str(length), str(dim)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     outputs = 4 * length * dim * 4  # o, dq, dk, dv
@@ -215,19 +214,3 @@ def memory(setting: Setting) -> Part:
     work = f"attention forward+backward memory beyond inputs and outputs, L={length} D={dim}"
     lines = [Line(work, "the L x L matrix", 1.0, "%", True, {f"{beyond / 1e6:.1f} MB": share})]
     return Part(lines)
-
-
-PARTS: dict[str, Callable[[Setting], Part]] = {
-    "dense": dense,
-    "padded": padded,
-    "narrow": narrow,
-    "one-head": one_head,
-    "packed": packed,
-    "half": half,
-    "train-small": training((4, 64, 256, 4), 4),
-    "train-medium": training((6, 320, 1280, 20), 3),
-    # Seconds a step: the budget is for three of them after the warm-up.
-    "train-large": training((6, 768, 3072, 12), 2, budget_s=12.0),
-    "embed": embedding,
-    "memory": memory,
-}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from command import PACKAGES
-from measuring import installed
+from harness.command import PACKAGES
+from harness.measuring import installed
 
 from mlx_esm_kernels.data.proteins import Proteins
 

@@ -13,7 +13,10 @@ from typing import Any
 
 import click
 import mlx.core as mx
-from measuring import (
+
+from mlx_esm_kernels.data.proteins import Proteins
+
+from .measuring import (
     DTYPES,
     describe_machine,
     installed,
@@ -21,8 +24,6 @@ from measuring import (
     machine_in_words,
     open_proteins,
 )
-
-from mlx_esm_kernels.data.proteins import Proteins
 
 Row = dict[str, Any]
 # What can be timed against, and the packages that it needs.

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import embed
 import train_step
-from command import Options, Row
-from report_lines import LIMIT, Part, Setting, Shape, in_words, line, missing
+from harness.command import Options, Row
 
 from mlx_esm_kernels.inference.likelihood import TOKENS_PER_PASS
+
+from .lines import LIMIT, Part, Setting, Shape, in_words, line, missing
 
 REPEATS = 3  # turns of a step or a pass, after its warm-up
 

@@ -8,26 +8,21 @@ else is counted but a fixed price a launch. Both sides are treated alike.
 from __future__ import annotations
 
 import functools
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
-from chips import (
+
+from mlx_esm_kernels import _ext
+
+from .chips import (
     EXP2_PER_CYCLE,
     L2_BYTES_PER_CYCLE,
     SLC_TIMES_MEMORY,
     THREADGROUP_BYTES_PER_CYCLE,
     Chip,
 )
-
-from mlx_esm_kernels import _ext
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the emulator is a part of the tests
-from metal_emulator import Emulator
+from .emulator import emulated
 
 BLOCK = _ext.attention_block
 FLOPS_OF_A_PRODUCT = 2 * 8 * 8 * 8
@@ -67,9 +62,9 @@ def blocks_met(ids: np.ndarray | None, length: int, rows: int) -> list[Met]:
     for row in [np.ones(length, int)] if ids is None else ids:
         padded = np.zeros(blocks * BLOCK, int)
         padded[:length] = row
-        tiles = padded.reshape(blocks, BLOCK)
-        segments = [set(tile.tolist()) - {0} for tile in tiles]
-        one = [len(set(tile.tolist())) == 1 and tile[0] != 0 for tile in tiles]
+        ids_of_blocks = padded.reshape(blocks, BLOCK)
+        segments = [set(block.tolist()) - {0} for block in ids_of_blocks]
+        one = [len(set(block.tolist())) == 1 and block[0] != 0 for block in ids_of_blocks]
         full = partial = 0
         starts = range(0, length, rows)
         for start in starts:
@@ -81,16 +76,6 @@ def blocks_met(ids: np.ndarray | None, length: int, rows: int) -> list[Met]:
                     full, partial = full + whole, partial + (not whole)
         met.append(Met(len(starts), int(full), int(partial)))
     return met
-
-
-@contextmanager
-def emulated(generation: int) -> Iterator[Emulator]:
-    device = Emulator(orders=(0,))
-    _ext.emulate_metal(device.execute, generation)
-    try:
-        yield device
-    finally:
-        _ext.emulate_metal(None)
 
 
 def tiles_of(kernel: str, dim: int, dtype: mx.Dtype, generation: int) -> tuple[int, int]:
