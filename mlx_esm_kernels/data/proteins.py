@@ -26,18 +26,13 @@ from ..system.cache import cache_errors, cache_folder
 from ..system.console import progress
 from ..system.errors import DataError
 from .alphabet import ESM1B, Alphabet, warn_unknown
-from .fasta import (
-    Source,
-    is_stream,
-    list_sources,
-    open_source,
-    parse_fasta,
-    source_name,
-)
+from .fasta import Notes, parse_fasta
+from .kinds import KindCounts, judge
+from .sources import Source, is_stream, list_sources, open_source, source_name
 from .token_table import TokenTable, build_table, open_table, write_about, write_table
 
 # Part of each cache key: raise it when the same file would be encoded another way.
-_ENCODING_VERSION = 1
+_ENCODING_VERSION = 2
 _CHUNK = 1 << 20
 
 
@@ -124,31 +119,39 @@ class ProteinNames(Sequence[str]):
         return table.name(row)
 
 
-def load_proteins(sources: Source | Iterable[Source], alphabet: Alphabet = ESM1B) -> Proteins:
+def load_proteins(
+    sources: Source | Iterable[Source], alphabet: Alphabet = ESM1B, *, as_protein: bool = False
+) -> Proteins:
     """The proteins of FASTA files (see `read_fasta` for what those may be), in order.
 
     Each file is encoded once, in constant memory, into the cache folder; the next call finds it
     there by its content, whatever the file is called by then. Records without residues are left
-    out, and one warning says so; another says which characters were read as `<unk>`.
+    out, and one warning says so; others say which characters were read as `<unk>`, and which lines
+    as no sequence.
 
     Args:
         sources: paths, or "-" for standard input; one or several.
         alphabet: which residue is which token.
+        as_protein: read nucleotides and alignments too, a residue a letter, with a warning.
 
     Raises:
-        DataError: a file cannot be used (see `read_fasta`), has no residue at all, or the cache
-            folder cannot be written.
+        DataError: a file cannot be used (see `read_fasta`), has no residue at all, is one of
+            nucleotides or an alignment, or the cache folder cannot be written.
     """
     tables = []
     unknown: Counter[str] = Counter()
     empty: list[str] = []
     num_empty = 0
+    notes = Notes()
     for source in list_sources(sources):
         table, about = _load_source(source, alphabet)
+        judge(source_name(source), about["kinds"], as_protein=as_protein)
+        notes.merge(source_name(source), about["notes"])
         tables.append(table)
         unknown.update(about["unknown"])
         empty += about["empty_names"]
         num_empty += about["num_empty"]
+    notes.warn()
     warn_unknown(unknown)
     if num_empty:
         records = "1 record" if num_empty == 1 else f"{num_empty:,} records"
@@ -241,14 +244,15 @@ def _encode(file: IO[bytes], folder: Path, alphabet: Alphabet, name: str) -> Non
     """Encode FASTA into `folder`, which appears whole or not at all."""
     unknown: Counter[str] = Counter()
     empty: list[str] = []
-    num_empty, num_proteins = 0, 0
+    num_empty = 0
+    kinds, notes = KindCounts(alphabet), Notes()
 
     def records() -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
-        nonlocal num_empty, num_proteins
-        for header, sequence in _with_progress(file, name):
+        nonlocal num_empty
+        for header, sequence in _with_progress(file, name, notes):
             ids = alphabet.encode(sequence, unknown)
             if len(ids):
-                num_proteins += 1
+                kinds.add(header, ids)
                 yield header, ids
             else:
                 num_empty += 1
@@ -261,9 +265,16 @@ def _encode(file: IO[bytes], folder: Path, alphabet: Alphabet, name: str) -> Non
         table = Path(partial) / "table"
         table.mkdir()
         write_table(records(), table)
-        if not num_proteins:
+        if not kinds.num_records:
             raise DataError(f"{name} has records, but not one residue; expected proteins.")
-        about = {"source": name, "unknown": unknown, "num_empty": num_empty, "empty_names": empty}
+        about = {
+            "source": name,
+            "unknown": unknown,
+            "num_empty": num_empty,
+            "empty_names": empty,
+            "kinds": kinds.to_dict(),
+            "notes": notes.seen,
+        }
         write_about(table, about)
         if folder.exists() and open_table(folder) is None:
             shutil.rmtree(folder)
@@ -275,12 +286,12 @@ def _encode(file: IO[bytes], folder: Path, alphabet: Alphabet, name: str) -> Non
                 raise
 
 
-def _with_progress(file: IO[bytes], name: str) -> Iterator[tuple[str, str]]:
+def _with_progress(file: IO[bytes], name: str, notes: Notes) -> Iterator[tuple[str, str]]:
     """The records of a file, under a bar that counts its bytes."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     with progress(total=size, desc=f"📥 loading {name}", unit="B", unit_scale=True) as bar:
-        for count, record in enumerate(parse_fasta(file, name)):
+        for count, record in enumerate(parse_fasta(file, name, notes)):
             yield record
             if count % 1024 == 0:
                 bar.update(file.tell() - bar.n)

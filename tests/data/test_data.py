@@ -90,14 +90,14 @@ def test_empty_records_are_left_out_with_one_warning(write):
 
 
 def test_unknown_characters_give_one_warning_over_all_files(write):
-    paths = [write(b">a\nM*\n>b\nJK*\n"), write(b">c\nW*\n", "b")]
+    paths = [write(b">a\nM*M\n>b\nJK*K\n"), write(b">c\nW*W\n", "b")]
     for _ in range(2):  # the second time from the cache
         with pytest.warns(UnknownResidueWarning) as caught:
             proteins = load_proteins(paths)
         assert [str(w.message) for w in caught] == [
             "4 characters are no residues and were read as <unk>: '*' (3 times), 'J' (1 times)."
         ]
-        assert texts(proteins) == ["M<unk>", "<unk>K<unk>", "W<unk>"]
+        assert texts(proteins) == ["M<unk>M", "<unk>K<unk>K", "W<unk>W"]
 
 
 def test_lower_case_and_spaces_inside_sequences(write):
@@ -133,9 +133,9 @@ def parsed(monkeypatch):
     names = []
     original = data.parse_fasta
 
-    def parse(file, name):
+    def parse(file, name, notes):
         names.append(name)
-        return original(file, name)
+        return original(file, name, notes)
 
     monkeypatch.setattr(data, "parse_fasta", parse)
     return names
@@ -186,7 +186,7 @@ def test_a_harmed_cache_is_made_anew(write, cache, parsed, column, harm):
 
 def test_a_failure_leaves_nothing_behind(write, cache, monkeypatch):
     with pytest.raises(DataError):
-        load_proteins(write(STORY + b">\xff"))
+        load_proteins(write(STORY + b"\xff"))
     assert list((cache / "tokens").iterdir()) == []
 
     def interrupt(*_):

@@ -77,7 +77,9 @@ def test_standard_input_stays_open(stdin):
 
 
 @given(
-    st.lists(st.tuples(st.text("ab |=.", max_size=9), st.text(RESIDUES, max_size=70))),
+    st.lists(
+        st.tuples(st.text("ab |=.", max_size=9), st.text(RESIDUES.replace(".", ""), max_size=70))
+    ),
     st.integers(1, 80),
     st.sampled_from(["\n", "\r\n"]),
     st.booleans(),
@@ -111,7 +113,7 @@ def test_what_is_written_is_read(tmp_path_factory, records, width, line_end, is_
         (b"@read\nACGT\n+\n!!!!\n", "is not FASTA"),
         (b"<!DOCTYPE html>\n", "is not FASTA"),
         (b"PK\x03\x04\xff\xfe\x00", "is not FASTA"),
-        (b">a\nMK\n>\xff\xfe\nMK\n", "is not FASTA: it is no UTF-8 text .byte 0xff"),
+        (b">a\nMK\n>b\n\xff\xfeMK\n", "is not FASTA: it is no UTF-8 text .byte 0xff"),
         (gzip.compress(STORY * 999)[:-20], "is cut short or damaged .*get it once more"),
         (gzip.compress(STORY)[:5], "is cut short or damaged"),
         (gzip.compress(STORY)[:-8] + bytes(8), "is cut short or damaged"),
