@@ -9,14 +9,14 @@ from click.testing import CliRunner
 from random_models import esm1b
 
 from mlx_esm_kernels import save_weights
-from mlx_esm_kernels.commands import cli
+from mlx_esm_kernels.commands import cli, train
 from mlx_esm_kernels.data.download import DownloadError
 from mlx_esm_kernels.inference.embedding import Embedder
 from mlx_esm_kernels.system.errors import DataError, UserError
 from mlx_esm_kernels.system.whole_file import OutputError
-from mlx_esm_kernels.training.loop import Trainer, TrainingDiverged
 from mlx_esm_kernels.training.record import MetricsError
 from mlx_esm_kernels.training.run_folder import RunFolderError
+from mlx_esm_kernels.training.settings import TrainingDiverged
 from mlx_esm_kernels.weights import WeightsError
 
 COMMANDS = "mlx_esm_kernels.commands"
@@ -30,7 +30,7 @@ INSIDE = {
         ["--sequence", "MKT", "--all-single", "--dms-output", "out.csv"],
         f"{COMMANDS}.score.score_variants",
     ),
-    "train": (["--data", "p.fasta", "--weights-dir", "run"], (Trainer, "run")),
+    "train": (["--data", "p.fasta", "--weights-dir", "run"], (train, "run_training")),
     "unmask": (["--seq", "M*", "-o", "out.fasta"], f"{COMMANDS}.growing.fill_masks"),
 }
 USER_ERRORS = [
