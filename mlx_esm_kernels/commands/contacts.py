@@ -20,7 +20,7 @@ from ..pictures.contacts import draw_contacts
 from ..system.console import progress, say
 from ..system.whole_file import OutputError, output_errors, require_writable, whole_file
 from .errors import errors_as_sentences
-from .flags import device_flag, dtype_flag, open_model, weights_flag
+from .flags import as_protein_flag, device_flag, dtype_flag, open_model, weights_flag
 
 LAYOUT = """\b
 The npz file has, for N proteins in the order of the FASTA:
@@ -43,6 +43,7 @@ The maps are drawn beside it, NAME-1.png to NAME-N.png.
 )
 @click.option("--no-png", is_flag=True, help="Do not draw the maps.")
 @dtype_flag
+@as_protein_flag
 @device_flag
 @errors_as_sentences()
 def command(
@@ -52,6 +53,7 @@ def command(
     output: Path,
     no_png: bool,
     dtype: str | None,
+    as_protein: bool,
 ) -> None:
     """Predict which residues of a protein touch, for every protein of FASTA files."""
     target, picture_of = _destination(output)
@@ -59,7 +61,7 @@ def command(
     say("📥 loading weights and proteins")
     model = open_model(weights_file, dtype)
     require_contact_head(model.config)
-    proteins = load_proteins(fasta, model.alphabet)
+    proteins = load_proteins(fasta, model.alphabet, as_protein=as_protein)
     require_lengths(model, proteins, "leave it out")
     pictures = [] if no_png else [picture_of(number) for number in range(1, len(proteins) + 1)]
     for picture in pictures:

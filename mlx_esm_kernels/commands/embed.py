@@ -15,7 +15,7 @@ from ..inference.requirements import LONGS, Long
 from ..system.console import say
 from ..system.interrupt import StopOnSignal
 from .errors import errors_as_sentences
-from .flags import device_flag, dtype_flag, open_model, weights_flag
+from .flags import as_protein_flag, device_flag, dtype_flag, open_model, weights_flag
 from .spread_command import SpreadCommand
 
 LAYOUT = """\b
@@ -77,6 +77,7 @@ ends with the same file.
     "mean is over the residues, bos is the mean of the windows' bos.",
 )
 @dtype_flag
+@as_protein_flag
 @device_flag
 @click.option("--overwrite", is_flag=True, help="Begin anew, whatever is at OUT or OUT.partial.")
 @errors_as_sentences()
@@ -89,6 +90,7 @@ def command(
     include: tuple[str, ...],
     long: str,
     dtype: str | None,
+    as_protein: bool,
     overwrite: bool,
 ) -> None:
     """Embed the proteins of FASTA files (- is standard input).
@@ -100,7 +102,7 @@ def command(
     say("📥 loading weights and proteins")
     model = open_model(weights_file, dtype)
     embedder = Embedder(model, layers=layers, include=include, long=cast(Long, long))
-    proteins = load_proteins(fasta, model.alphabet)
+    proteins = load_proteins(fasta, model.alphabet, as_protein=as_protein)
     run = EmbeddingRun(embedder, proteins, weights_name=Path(weights_file).name)
     with (
         StopOnSignal() as stop,

@@ -30,6 +30,12 @@ def _choose_device(ctx: click.Context, parameter: click.Parameter, name: str | N
     mx.set_default_device(device)
 
 
+as_protein_flag = click.option(
+    "--as-protein",
+    is_flag=True,
+    help="Read what looks like nucleotides or an alignment all the same, a residue a letter.",
+)
+
 # Of every command that computes. It is obeyed where it is read, so commands have no argument of it.
 device_flag = click.option(
     "--device",

@@ -23,7 +23,7 @@ from ..training.settings import Outcome, Settings
 from ..training.validation import Validation, perplexity
 from ..weights import load_model
 from .errors import errors_as_sentences
-from .flags import device_flag
+from .flags import as_protein_flag, device_flag
 from .spread_command import SpreadCommand
 
 # The default run: about a minute on two cores.
@@ -110,6 +110,7 @@ def require_finite(
     help="Steps between validations.  [default: ten times in a run]",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=42)
+@as_protein_flag
 @device_flag
 @click.pass_context
 @errors_as_sentences()
@@ -129,7 +130,12 @@ def _train(ctx: click.Context, **options: Any) -> int | None:
     mx.random.seed(options["seed"])
     model, alphabet = _make_model(ctx, options["preset"], options["weights_file"])
     say("📥 loading data")
-    corpus = open_corpus(options["data"], options["dataset_partitions"], alphabet)
+    corpus = open_corpus(
+        options["data"],
+        options["dataset_partitions"],
+        alphabet,
+        as_protein=options["as_protein"],
+    )
     say(f"   {corpus.summary()}")
     validation = Validation(
         corpus.proteins,

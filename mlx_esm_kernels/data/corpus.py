@@ -47,7 +47,13 @@ class Corpus:
         )
 
 
-def open_corpus(data: Sequence[str], partitions: Sequence[int], alphabet: Alphabet) -> Corpus:
+def open_corpus(
+    data: Sequence[str],
+    partitions: Sequence[int],
+    alphabet: Alphabet,
+    *,
+    as_protein: bool = False,
+) -> Corpus:
     """Load, or download, or make what is asked for.
 
     Args:
@@ -55,6 +61,7 @@ def open_corpus(data: Sequence[str], partitions: Sequence[int], alphabet: Alphab
             partitions: the sample. (A file of such a name is reached as ./sample.)
         partitions: of UniParc, in addition.
         alphabet: which residue is which token.
+        as_protein: see `load_proteins`.
 
     Raises:
         DataError: the sample is mixed with real proteins, a file or download cannot be used, or
@@ -74,7 +81,7 @@ def open_corpus(data: Sequence[str], partitions: Sequence[int], alphabet: Alphab
         sources.append(download.swissprot() if name == SWISSPROT else name)
     if partitions:
         sources += download.uniparc(partitions)
-    proteins = load_proteins(sources, alphabet)
+    proteins = load_proteins(sources, alphabet, as_protein=as_protein)
     train, valid = split_held_out(proteins)
     return Corpus(_label(data), proteins, train, valid)
 

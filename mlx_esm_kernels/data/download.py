@@ -136,7 +136,7 @@ class _Partial:
         self.validator = ""  # ETag or Last-Modified: tells whether the server's file is the same
         self.total: int | None = None  # bytes of the whole
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            about = json.loads(self._about_path.read_text())
+            about = json.loads(self._about_path.read_text("utf-8"))
             self.validator, self.total = str(about["validator"]), about["total"]
 
     @property
@@ -148,7 +148,8 @@ class _Partial:
         """Forget what has arrived; a file of this kind begins."""
         self.path.write_bytes(b"")
         self.validator, self.total = validator, total
-        self._about_path.write_text(json.dumps({"validator": validator, "total": total}))
+        about = json.dumps({"validator": validator, "total": total})
+        self._about_path.write_text(about, encoding="utf-8")
 
     def discard(self) -> None:
         """Forget everything."""

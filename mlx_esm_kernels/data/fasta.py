@@ -243,18 +243,18 @@ class _Lines:
             raise DataError(self._no_text(number, odd[0]))
         if "<" in line:
             raise self._error(number, f"expected residues; got {_short(line)!r}, which has < in it")
-        if _DIGIT.search(line):
-            numbered = _NUMBERED.fullmatch(line)
-            if not numbered:
-                raise self._error(number, _numbers(line))
-            self.notes.add("numbered", f"line {number}")
-            line = numbered[1]
         if _BRACKETS.search(line):
             raise self._error(
                 number,
                 f"brackets in a sequence, {_short(line)!r}, as around modifications; write the "
                 f"plain residues",
             )
+        if _DIGIT.search(line):
+            numbered = _NUMBERED.fullmatch(line)
+            if not numbered:
+                raise self._error(number, _numbers(line))
+            self.notes.add("numbered", f"line {number}")
+            line = numbered[1]
         if chains := _CHAINS.search(line):
             raise self._error(
                 number,

@@ -29,11 +29,12 @@ from .alphabet import ESM1B, Alphabet, warn_unknown
 from .fasta import Notes, parse_fasta
 from .kinds import KindCounts, judge
 from .sources import Source, is_stream, list_sources, open_source, source_name
-from .token_table import TokenTable, build_table, open_table, write_about, write_table
+from .token_table import Table, build_table, open_table, write_about, write_table
 
 # Part of each cache key: raise it when the same file would be encoded another way.
 _ENCODING_VERSION = 2
 _CHUNK = 1 << 20
+_MOST_MAPPED = 16  # files whose tables are all mapped at once; each has five columns
 
 
 class EmptyRecordWarning(UserWarning):
@@ -51,7 +52,7 @@ class Proteins:
         names: the header of each protein, by number; several may be the same.
     """
 
-    def __init__(self, tables: Sequence[TokenTable]) -> None:
+    def __init__(self, tables: Sequence[Table]) -> None:
         self._tables = list(tables)
         self._ends = np.cumsum([len(table) for table in self._tables]).tolist()
         lengths = [np.diff(table.offsets) for table in self._tables]
@@ -92,7 +93,7 @@ class Proteins:
     def __repr__(self) -> str:
         return f"Proteins({len(self):,} proteins, {int(self.lengths.sum()):,} residues)"
 
-    def _find(self, i: int) -> tuple[TokenTable, int]:
+    def _find(self, i: int) -> tuple[Table, int]:
         """The table that holds protein i, and its row there."""
         place = index(i)
         if place < 0:
@@ -143,8 +144,10 @@ def load_proteins(
     empty: list[str] = []
     num_empty = 0
     notes = Notes()
-    for source in list_sources(sources):
-        table, about = _load_source(source, alphabet)
+    listed = list_sources(sources)
+    distant = len(listed) > _MOST_MAPPED
+    for source in listed:
+        table, about = _load_source(source, alphabet, distant=distant)
         judge(source_name(source), about["kinds"], as_protein=as_protein)
         notes.merge(source_name(source), about["notes"])
         tables.append(table)
@@ -200,7 +203,9 @@ def split_held_out(
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
-def _load_source(source: Source, alphabet: Alphabet) -> tuple[TokenTable, dict[str, Any]]:
+def _load_source(
+    source: Source, alphabet: Alphabet, *, distant: bool
+) -> tuple[Table, dict[str, Any]]:
     """One source's table and what is known about it, from the cache folder or encoded into it."""
     with contextlib.ExitStack() as stack:
         name = source_name(source)
@@ -214,11 +219,11 @@ def _load_source(source: Source, alphabet: Alphabet) -> tuple[TokenTable, dict[s
                 shutil.copyfileobj(file, copy, _CHUNK)
                 file = copy
         folder = parent / _content_key(file, alphabet, name)
-        found = open_table(folder)
-        if found is None:
-            with cache_errors():
+        with cache_errors():
+            found = open_table(folder, distant=distant)
+            if found is None:
                 _encode(file, folder, alphabet, name)
-            found = open_table(folder)
+                found = open_table(folder, distant=distant)
         if found is None:
             raise DataError(f"{folder} changed while it was read; try again.")
     return found

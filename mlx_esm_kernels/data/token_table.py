@@ -13,6 +13,7 @@ In a folder each column is a file of its own, written front to back and later ma
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -26,6 +27,8 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..system.errors import DataError
+
 _COLUMNS: dict[str, type[np.generic]] = {
     "tokens": np.uint8,
     "offsets": np.int64,
@@ -36,17 +39,8 @@ _COLUMNS: dict[str, type[np.generic]] = {
 _ABOUT = "about.json"
 
 
-@dataclass(frozen=True)
-class TokenTable:
-    """Encoded proteins.
-
-    Attributes:
-        tokens: (T,) uint8, residue ids of all proteins, without cls and eos.
-        offsets: (N + 1,) int64; protein i is tokens[offsets[i] : offsets[i + 1]].
-        hashes: (N,) uint64, the same for proteins that are the same.
-        names: (U,) uint8, UTF-8, each name followed by a line end.
-        name_offsets: (N + 1,) int64, where each name begins.
-    """
+class Table:
+    """Proteins by row; the attributes are those of `TokenTable`."""
 
     tokens: npt.NDArray[np.uint8]
     offsets: npt.NDArray[np.int64]
@@ -65,6 +59,59 @@ class TokenTable:
         """The name of protein i."""
         line = self.names[self.name_offsets[i] : self.name_offsets[i + 1] - 1]
         return line.tobytes().decode()
+
+
+@dataclass(frozen=True)
+class TokenTable(Table):
+    """Encoded proteins, every column at hand.
+
+    Attributes:
+        tokens: (T,) uint8, residue ids of all proteins, without cls and eos.
+        offsets: (N + 1,) int64; protein i is tokens[offsets[i] : offsets[i + 1]].
+        hashes: (N,) uint64, the same for proteins that are the same.
+        names: (U,) uint8, UTF-8, each name followed by a line end.
+        name_offsets: (N + 1,) int64, where each name begins.
+    """
+
+    tokens: npt.NDArray[np.uint8]
+    offsets: npt.NDArray[np.int64]
+    hashes: npt.NDArray[np.uint64]
+    names: npt.NDArray[np.uint8]
+    name_offsets: npt.NDArray[np.int64]
+
+
+class DistantTable(Table):
+    """One of many tables: tokens and names are mapped when they are needed, and let go of again.
+
+    A map keeps its file open, and a process on a Mac may have 256 of them.
+
+    Args:
+        folder: where the columns are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.offsets = np.fromfile(folder / "offsets", np.int64)
+        self.hashes = np.fromfile(folder / "hashes", np.uint64)
+        self.name_offsets = np.fromfile(folder / "name_offsets", np.int64)
+
+    @property
+    def tokens(self) -> npt.NDArray[np.uint8]:  # type: ignore[override]
+        return _map_again(self._folder / "tokens")
+
+    @property
+    def names(self) -> npt.NDArray[np.uint8]:  # type: ignore[override]
+        return _map_again(self._folder / "names")
+
+
+@functools.lru_cache(maxsize=32)
+def _map_again(path: Path) -> npt.NDArray[np.uint8]:
+    try:
+        return np.memmap(path, dtype=np.uint8, mode="r").view(np.ndarray)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path} went from the cache folder while it was in use ({error}); run it again."
+        ) from None
 
 
 def build_table(records: Iterable[tuple[str, npt.NDArray[np.uint8]]]) -> TokenTable:
@@ -112,23 +159,32 @@ def write_about(folder: Path, about: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def open_table(folder: Path) -> tuple[TokenTable, dict[str, Any]] | None:
+def open_table(folder: Path, *, distant: bool = False) -> tuple[Table, dict[str, Any]] | None:
     """Map a table from its folder into memory.
+
+    Args:
+        folder: of `write_table`.
+        distant: keep no file open (see `DistantTable`).
 
     Returns:
         The table and what `write_about` was told; None where no complete table is there.
+
+    Raises:
+        OSError: it is there, and cannot be opened.
     """
     try:
         about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
         if any((folder / column).stat().st_size != about["sizes"][column] for column in _COLUMNS):
             return None
-        # Plain array views: slicing a np.memmap costs ten times as much.
-        columns = {
-            column: np.memmap(folder / column, dtype=dtype, mode="r").view(np.ndarray)
-            for column, dtype in _COLUMNS.items()
-        }
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return None
+    if distant:
+        return DistantTable(folder), about
+    # Plain array views: slicing a np.memmap costs ten times as much.
+    columns = {
+        column: np.memmap(folder / column, dtype=dtype, mode="r").view(np.ndarray)
+        for column, dtype in _COLUMNS.items()
+    }
     return TokenTable(**columns), about
 
 

@@ -9,6 +9,7 @@ import lzma
 import shutil
 import sys
 import tempfile
+import textwrap
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -101,13 +102,12 @@ def _open_zip(stream: io.BufferedReader, name: str, layers: int) -> Any:
     shutil.copyfileobj(stream, copy)
     try:
         archive = zipfile.ZipFile(copy)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        reason = f"{error}".rstrip(".")
+    except Exception as error:  # a damaged zip can raise anything
         raise DataError(
-            f"{name} is not FASTA: it is a zip archive, cut short or damaged ({reason}); get it "
-            f"once more."
+            f"{name} is not FASTA: it is a zip archive, cut short or damaged ({_brief(error)}); "
+            f"get it once more."
         ) from None
-    members = [m for m in archive.infolist() if not m.is_dir() and _is_file(m.filename)]
+    members = [m for m in archive.infolist() if _is_file(m.filename)]
     names = [member.filename for member in members]
     if "[Content_Types].xml" in names:
         raise DataError(
@@ -118,7 +118,8 @@ def _open_zip(stream: io.BufferedReader, name: str, layers: int) -> Any:
     if not chosen and len(members) == 1:
         chosen = members
     if not chosen:
-        held = f"it holds {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}" if names else ""
+        some = ", ".join(map(_brief, names[:3]))
+        held = f"it holds {some}{' ...' if len(names) > 3 else ''}" if names else ""
         raise DataError(
             f"{name} is not FASTA: it is a zip archive without a FASTA file"
             f"{f' ({held})' if held else ''}; unpack it and give the FASTA file."
@@ -129,8 +130,13 @@ def _open_zip(stream: io.BufferedReader, name: str, layers: int) -> Any:
 
 
 def _is_file(member: str) -> bool:
-    """Not what macOS adds to an archive."""
-    return not member.startswith("__MACOSX/") and not member.endswith(".DS_Store")
+    """Neither a folder nor what macOS adds to an archive."""
+    return not member.startswith("__MACOSX/") and not member.endswith(("/", ".DS_Store"))
+
+
+def _brief(what: object) -> str:
+    """A reason or a name, as much of it as a sentence takes."""
+    return textwrap.shorten(f"{what}".rstrip("."), 60)
 
 
 class _Members:
@@ -144,22 +150,24 @@ class _Members:
         self._current: Any = None
 
     def read1(self, size: int) -> bytes:
+        try:
+            return self._read1(size)
+        except DataError:
+            raise
+        except Exception as error:  # as above
+            raise DataError(
+                f"{self._name} is a zip archive that cannot be unpacked ({_brief(error)}); get it "
+                f"once more."
+            ) from None
+
+    def _read1(self, size: int) -> bytes:
         while True:
             if self._current is None:
                 if not self._members:
                     return b""
-                try:
-                    member = self._archive.open(self._members.pop(0))
-                except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-                    reason = f"{error}".rstrip(".")
-                    raise DataError(
-                        f"{self._name} is a zip archive that cannot be unpacked ({reason})."
-                    ) from None
+                member = self._archive.open(self._members.pop(0))
                 self._current = unpacked(member, self._name, self._layers)
-            try:
-                data: bytes = self._current.read1(size)
-            except zipfile.BadZipFile as error:
-                raise OSError(str(error)) from None
+            data: bytes = self._current.read1(size)
             if data:
                 return data
             self._current = None

@@ -45,7 +45,7 @@ def name_of(key: dict[str, Any]) -> str:
 def read(kind: str, key: dict[str, Any]) -> dict[str, Any] | None:
     """What is kept under this key; None where nothing is, or nothing that can be read."""
     with contextlib.suppress(OSError, ValueError, DataError):
-        content = json.loads((cache_folder() / kind / f"{name_of(key)}.json").read_text())
+        content = json.loads((cache_folder() / kind / f"{name_of(key)}.json").read_text("utf-8"))
         if isinstance(content, dict) and content.get("key") == key:
             return content
     return None
