@@ -156,8 +156,9 @@ def parse_fasta(file: IO[bytes], name: str, notes: Notes) -> Iterator[tuple[str,
     count = 0
     for number, line in enumerate(_text(file, name), start=1):
         # Nearly every line: letters alone, in a record.
-        if lines.is_open and line.isascii() and line[:-1].isalpha() and line[-1] == "\n":
-            lines.parts.append(line[:-1])
+        letters = line[:-1]
+        if letters.isalpha() and lines.is_open and line[-1] == "\n" and line.isascii():
+            lines.parts.append(letters)
             continue
         for record in lines.take(number, line.strip(_BLANKS)):
             count += 1
@@ -185,8 +186,8 @@ class _Lines:
         assert self.header is not None
         sequence = "".join(self.parts)
         # gffread writes a stop as a full stop; elsewhere that is a gap, and never alone at the end.
-        is_stop = sequence.endswith("*") or _FULL_STOP.fullmatch(sequence)
-        if is_stop:
+        ends = sequence[-1:]
+        if ends == "*" or (ends == "." and _FULL_STOP.fullmatch(sequence)):
             sequence = sequence.rstrip("*. ")
             self.notes.add("stop", f"record {_short(self.header)!r}")
         return self.header, sequence

@@ -56,11 +56,16 @@ class KindCounts:
         """Count one record."""
         self.num_records += 1
         stored = ids.tobytes()
-        if any(stored.count(gap) for gap in self._gaps):
-            self._note("gaps", header)
+        for gap in self._gaps:
+            if gap in stored:
+                self._note("gaps", header)
+                break
         if len(stored) < _SHORTEST:
             return
+        start = stored[:_SHORTEST]
         for kind, letters in self._ids.items():
+            if len(start.translate(None, letters)) > _SHORTEST // 2:
+                continue  # nearly every protein: no need to look at all of it
             others = len(stored.translate(None, letters))
             if others <= (1 - _SHARE) * len(stored) and all(
                 any(stored.count(one) for one in some) for some in self._needed[kind]
