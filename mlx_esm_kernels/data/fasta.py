@@ -18,6 +18,8 @@ from ..system.errors import DataError
 from .sources import Source, list_sources, open_source, source_name
 from .unpacking import unpacked
 
+_LONGEST = 1 << 24  # characters of a line or record: 400 times the longest protein known
+_LINES_PER_CHECK = 1 << 16
 _SHOWN = 40  # characters of a line or header that a message shows
 # What some editors and tools leave at the ends of lines: a byte order mark, zero-width spaces, and
 # the end-of-file sign of DOS.
@@ -159,7 +161,11 @@ def parse_fasta(file: IO[bytes], name: str, notes: Notes) -> Iterator[tuple[str,
         letters = line[:-1]
         if letters.isalpha() and lines.is_open and line[-1] == "\n" and line.isascii():
             lines.parts.append(letters)
+            if number % _LINES_PER_CHECK == 0 and sum(map(len, lines.parts)) >= _LONGEST:
+                raise lines.too_long(number)
             continue
+        if len(line) >= _LONGEST:
+            raise lines.too_long(number)
         for record in lines.take(number, line.strip(_BLANKS)):
             count += 1
             yield record
@@ -191,6 +197,13 @@ class _Lines:
             sequence = sequence.rstrip("*. ")
             self.notes.add("stop", f"record {_short(self.header)!r}")
         return self.header, sequence
+
+    def too_long(self, number: int) -> DataError:
+        """The error of a record that would fill the memory."""
+        return DataError(
+            f"{self.name}, line {number} (record {_short(self.header or '')!r}): expected a "
+            f"protein; got more than {_LONGEST:,} characters, as a genome has. Give its proteins."
+        )
 
     def take(self, number: int, line: str) -> Iterator[tuple[str, str]]:
         """Read one line, without blanks around it; a header gives the record before it."""
@@ -319,4 +332,5 @@ def _text(file: IO[bytes], name: str) -> Iterator[str]:
     elif start[:2] == b"\0>":
         encoding = "utf-16-be"
     errors = "surrogateescape" if encoding == "utf-8-sig" else "replace"
-    return iter(io.TextIOWrapper(stream, encoding=encoding, errors=errors))
+    text = io.TextIOWrapper(stream, encoding=encoding, errors=errors)
+    return iter(lambda: text.readline(_LONGEST), "")

@@ -153,6 +153,17 @@ def test_any_bytes_end_in_proteins_or_one_sentence(tmp_path_factory, content):
     assert all("\n" not in header for header, _ in records)
 
 
+@pytest.mark.parametrize(
+    "content", [b">chr1\n" + b"A" * (1 << 25), b">chr1\n" + (b"ACGT" * 64 + b"\n") * (1 << 17)]
+)
+def test_a_chromosome_is_refused_before_it_fills_the_memory(write, content):
+    path = write(gzip.compress(content, 1))
+    with pytest.raises(
+        DataError, match=r"\(record 'chr1'\): expected a protein; got more than 16,"
+    ):
+        load_proteins(path)
+
+
 # What is packed
 
 
