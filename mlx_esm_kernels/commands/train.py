@@ -23,7 +23,7 @@ from ..training.settings import Outcome, Settings
 from ..training.validation import Validation, perplexity
 from ..weights import load_model
 from .errors import errors_as_sentences
-from .flags import as_protein_flag, device_flag
+from .flags import WEIGHTS_HELP, as_protein_flag, device_flag
 from .spread_command import SpreadCommand
 
 # The default run: about a minute on two cores.
@@ -85,8 +85,8 @@ def require_finite(
 )
 @click.option(
     "--weights-file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Go on from these weights; without --weights-dir the new ones take their place.",
+    help=f"{WEIGHTS_HELP}, to go on from. A run of ours goes on in its folder; what else is given "
+    "is never written to.",
 )
 @click.option(
     "--preset", type=click.Choice(list(PRESETS)), default="small", help="Size of a new model."
@@ -159,19 +159,22 @@ def _train(ctx: click.Context, **options: Any) -> int | None:
         row_length=row_length,
         seed=options["seed"],
     )
-    folder = open_run_folder(options["weights_dir"], options["weights_file"], label=corpus.label)
-    say(f"🚂 training {describe(model)} on the {mx.default_device().type.name}")
-    with MetricsLog(folder.metrics) as log:
-        settings = _settings(options, model.config.embed_dim)
-        state = new_state(model, batches, settings, earlier_steps=log.last_step)
-        outcome = run_training(state, validation, settings, folder, log)
+    with open_run_folder(
+        options["weights_dir"], options["weights_file"], label=corpus.label
+    ) as folder:
+        say(
+            f"🚂 training {describe(model)} on the {mx.default_device().type.name}, "
+            f"in {folder.weights.parent}"
+        )
+        with MetricsLog(folder.metrics) as log:
+            settings = _settings(options, model.config.embed_dim)
+            state = new_state(model, batches, settings, earlier_steps=log.last_step)
+            outcome = run_training(state, validation, settings, folder, log)
     _report(outcome, batches.fill, validation, corpus, folder)
     return outcome.stopped_by
 
 
-def _make_model(
-    ctx: click.Context, preset: str, weights_file: Path | None
-) -> tuple[ESM1, Alphabet]:
+def _make_model(ctx: click.Context, preset: str, weights_file: str | None) -> tuple[ESM1, Alphabet]:
     keep_freed_memory()  # a step frees nearly all that the next one needs again
     if weights_file is None:
         model = ESM1(PRESETS[preset])

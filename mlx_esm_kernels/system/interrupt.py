@@ -1,4 +1,4 @@
-"""Ctrl-C as a polite request: the work in hand is finished and saved first."""
+"""Signals that end a program as a polite request: the work in hand is finished and saved first."""
 
 from __future__ import annotations
 
@@ -6,19 +6,30 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterable
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_ALWAYS = (signal.SIGINT, signal.SIGTERM)
+# What else ends a program: a terminal that closes, a scheduler whose time is up, a machine that
+# goes down. One that is ignored (nohup) or has a handler of somebody's (a profiler) is left to it.
+_WHERE_DEFAULT = tuple(
+    getattr(signal, name)
+    for name in ("SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGXCPU", "SIGPWR")
+    if hasattr(signal, name)
+)
+_ANSWER = b"\nStopping after this step; Ctrl-C again stops at once.\n"
 
 
 class StopOnSignal:
-    """Within this context the first SIGINT or SIGTERM only sets `received`; a second one acts.
+    """Within this context the first signal only sets `received`; a second Ctrl-C or TERM acts.
 
-    Outside the main thread, where Python allows no handlers, nothing is changed.
+    Others may come twice, as from a terminal that closes, and are noted once. Outside the main
+    thread, where Python allows no handlers, nothing is changed.
 
     Attributes:
-        received: the number of the signal, or None.
+        received: the number of the first signal, or None.
     """
 
     def __init__(self) -> None:
@@ -27,22 +38,25 @@ class StopOnSignal:
 
     def __enter__(self) -> StopOnSignal:
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._note) for number in _SIGNALS}
+            others = [n for n in _WHERE_DEFAULT if signal.getsignal(n) == signal.SIG_DFL]
+            self._previous = {n: signal.signal(n, self._note) for n in (*_ALWAYS, *others)}
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._restore()
+        self._restore(list(self._previous))
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            return
         self.received = number
-        self._restore()
-        if sys.stderr.isatty():
-            # Not `say`: a handler may run in the middle of another write to the same stream.
-            os.write(
-                sys.stderr.fileno(), b"\nStopping after this step; Ctrl-C again stops at once.\n"
-            )
+        self._restore(_ALWAYS)
+        # The terminal may be what has gone.
+        with suppress(OSError, ValueError, AttributeError):
+            if sys.stderr.isatty():
+                # Not `say`: a handler may run in the middle of another write to the same stream.
+                os.write(sys.stderr.fileno(), _ANSWER)
 
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous = {}
+    def _restore(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            if number in self._previous:
+                signal.signal(number, self._previous.pop(number))

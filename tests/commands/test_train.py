@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -21,7 +22,7 @@ from mlx_esm_kernels.models.esm1 import ESM1, ESM1Config
 from mlx_esm_kernels.training import listeners
 from mlx_esm_kernels.training.record import MetricsLog
 from mlx_esm_kernels.training.run import new_state, run_training
-from mlx_esm_kernels.training.run_folder import RunFolder
+from mlx_esm_kernels.training.run_folder import RunFolder, open_run_folder
 from mlx_esm_kernels.training.settings import Settings
 from mlx_esm_kernels.training.validation import Validation
 from mlx_esm_kernels.weights import load_model, save_weights
@@ -156,6 +157,76 @@ def test_weights_that_are_there_are_not_written_over_by_a_new_run(workplace):
     assert (workplace / "run" / "weights.safetensors").read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["given.safetensors", "weights.safetensors"])
+def test_weights_that_are_no_run_of_ours_are_left_as_they_are(workplace, name):
+    given = workplace / name
+    save_weights(given, ESM1(TINY))
+    before = given.read_bytes()
+    result = invoke("--data", "proteins.fasta", *QUICK, "--weights-file", given)
+    assert result.exit_code == 0, result.output
+    assert given.read_bytes() == before
+    assert sorted(path.name for path in workplace.iterdir() if path.suffix) == sorted(
+        [name, "proteins.fasta"]
+    )
+    assert (workplace / "runs" / "proteins-1" / "weights.safetensors").exists()
+    assert "weights saved to runs/proteins-1/weights.safetensors" in result.output
+
+
+def test_a_run_is_gone_on_with_through_a_link_to_its_weights(workplace):
+    invoke("--data", "proteins.fasta", *QUICK, "--weights-dir", "run")
+    (workplace / "best.safetensors").symlink_to("run/weights.safetensors")
+    result = invoke("--data", "proteins.fasta", *QUICK, "--weights-file", "best.safetensors")
+    assert result.exit_code == 0, result.output
+    assert (workplace / "best.safetensors").is_symlink()
+    assert [row["step"] for row in rows_of(workplace / "run" / "metrics.jsonl")][-1] == 6
+
+
+def test_a_protected_file_is_not_replaced(workplace):
+    invoke("--data", "proteins.fasta", *QUICK, "--weights-dir", "run")
+    weights = workplace / "run" / "weights.safetensors"
+    weights.chmod(0o444)
+    before = weights.read_bytes()
+    result = invoke("--data", "proteins.fasta", *QUICK, "--weights-file", weights)
+    assert result.exit_code == 1
+    assert re.search("protected from being written.* --weights-dir", result.output)
+    assert weights.read_bytes() == before
+    aside = invoke(
+        *("--data", "proteins.fasta", *QUICK, "--weights-file", weights, "--weights-dir", "next")
+    )
+    assert aside.exit_code == 0, aside.output
+
+
+def test_a_folder_has_one_writer_until_that_one_ends(workplace):
+    with open_run_folder(Path("run"), None, label="x"):
+        result = invoke("--data", "proteins.fasta", *QUICK, "--weights-dir", "run")
+        assert result.exit_code == 1
+        assert f"Another run (process {os.getpid()}) writes in run." in result.output
+    assert invoke("--data", "proteins.fasta", *QUICK, "--weights-dir", "run").exit_code == 0
+
+
+def test_the_writer_is_the_process_not_its_file(workplace):
+    """Killed, it leaves its file behind; the folder is free all the same."""
+    code = "import os, signal; from pathlib import Path\n"
+    code += "from mlx_esm_kernels.training.run_folder import open_run_folder\n"
+    code += "folder = open_run_folder(Path('run'), None, label='x')\n"
+    code += "os.kill(os.getpid(), signal.SIGKILL)"
+    killed = subprocess.run([sys.executable, "-c", code], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert (workplace / "run" / ".lock").exists()
+    assert invoke("--data", "proteins.fasta", *QUICK, "--weights-dir", "run").exit_code == 0
+
+
+def test_what_is_not_of_the_run_is_set_aside(workplace):
+    (workplace / "run").mkdir()
+    (workplace / "run" / "metrics.jsonl").write_text("of another tool")
+    (workplace / "run" / "loss.png").write_bytes(b"a figure")
+    result = invoke("--data", "proteins.fasta", *QUICK, "--weights-dir", "run")
+    assert result.exit_code == 0, result.output
+    assert (workplace / "run" / "metrics-before-1.jsonl").read_text() == "of another tool"
+    assert (workplace / "run" / "loss-before-1.png").read_bytes() == b"a figure"
+    assert rows_of(workplace / "run" / "metrics.jsonl")[0]["step"] == 0
+
+
 def test_a_loss_that_is_no_number_stops_with_a_sentence_and_spares_the_weights(workplace):
     invoke("--data", "proteins.fasta", *QUICK, "--weights-dir", "run")
     weights = workplace / "run" / "weights.safetensors"
@@ -210,7 +281,9 @@ def test_a_device_that_is_not_there_is_answered_with_a_sentence(workplace):
     assert "MLX has no GPU on this machine" in result.output
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU]
+)
 def test_a_signal_saves_the_weights_and_says_where(workplace, number):
     command = [sys.executable, "-u", "-m", "mlx_esm_kernels.train", "--data", "proteins.fasta"]
     command += ["--tokens-per-batch", "128", "--num-iters", "1000000", "--weights-dir", "run"]

@@ -33,6 +33,30 @@ def test_a_second_ctrl_c_stops_at_once():
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU])
+def test_what_ends_a_program_otherwise_is_noted_however_often_it_comes(number):
+    with StopOnSignal() as stop:
+        signal.raise_signal(number)
+        signal.raise_signal(number)
+        assert stop.received == number
+    assert signal.getsignal(number) == signal.SIG_DFL
+
+
+def test_a_signal_that_is_ignored_or_somebodys_is_left_to_them():
+    seen = []
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    other = signal.signal(signal.SIGUSR1, lambda number, frame: seen.append(number))
+    try:
+        with StopOnSignal() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGUSR1)
+            assert stop.received is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+        signal.signal(signal.SIGUSR1, other)
+    assert seen == [signal.SIGUSR1]
+
+
 def test_a_person_at_a_terminal_is_answered_at_once():
     code = "import signal; from mlx_esm_kernels.system.interrupt import StopOnSignal\n"
     code += "with StopOnSignal(): signal.raise_signal(signal.SIGINT)"
