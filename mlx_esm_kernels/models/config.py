@@ -40,6 +40,7 @@ class ESM1Config:
         bias_kv: every attention has one more learned key and value, which every query sees.
         tied_output: logits come from dense, GELU, LayerNorm and the token table (`lm_head`);
             False: from one projection of its own (`embed_out`).
+        language_head: there are logits at all; False: embeddings alone, as of EsmModel.
         contact_head: there is a regression from attentions to contacts.
     """
 
@@ -63,6 +64,7 @@ class ESM1Config:
     scale_embedding: bool = False
     bias_kv: bool = False
     tied_output: bool = True
+    language_head: bool = True
     contact_head: bool = False
 
     def __post_init__(self) -> None:

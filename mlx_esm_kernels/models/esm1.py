@@ -14,6 +14,7 @@ from mlx.utils import tree_flatten
 
 from ..data.alphabet import Alphabet
 from ..ops import linear, positional_embedding
+from ..system.errors import UserError
 from .config import PRESETS, ESM1Config
 from .contact_head import ContactHead, ContactSum, require_contact_head
 from .layers import Embedding, LayerNorm, whole_table
@@ -57,13 +58,14 @@ class ESM1(nn.Module):
         self.layers = [TransformerLayer(config) for _ in range(config.num_layers)]
         if config.emb_layer_norm_after:
             self.emb_layer_norm_after = LayerNorm(width, eps)
-        if config.tied_output:
+        if config.language_head and config.tied_output:
             self.lm_head = LMHead(config)
-        else:
+        elif config.language_head:
             self.embed_out = mx.random.normal((config.vocab_size, width), scale=width**-0.5)
             self.embed_out_bias = mx.zeros((config.vocab_size,))
         if config.contact_head:
             self.contact_head = ContactHead(config)
+        mx.eval(self.parameters())  # lest another thread be asked for numbers of this one's stream
 
     def __call__(
         self,
@@ -86,9 +88,9 @@ class ESM1(nn.Module):
 
         Returns:
             {"logits": (B, L, V), "representations": {layer: (B, L, C)}}, in the dtype of the
-            parameters. With return_contacts also "contacts": (B, L', L') float32, the probability
-            that two residues touch, L' = L less cls and eos. What rows of padding hold means
-            nothing.
+            parameters; no logits where the model has no language head. With return_contacts also
+            "contacts": (B, L', L') float32, the probability that two residues touch, L' = L less
+            cls and eos. What rows of padding hold means nothing.
 
         Raises:
             ValueError: bad shapes, dtypes, ids or layers, a protein longer than a learned position
@@ -111,7 +113,9 @@ class ESM1(nn.Module):
         if return_contacts:
             contacts = ContactSum(self.contact_head, self.config, tokens, segment_ids != 0)
         x, representations = self._run(tokens, segment_ids, frozenset(repr_layers), contacts)
-        out = {"logits": self.head(x), "representations": representations}
+        out: dict[str, Any] = {"representations": representations}
+        if self.config.language_head:
+            out["logits"] = self.head(x)
         return out if contacts is None else {**out, "contacts": contacts.contacts()}
 
     def encode(self, tokens: mx.array, segment_ids: mx.array | None = None) -> mx.array:
@@ -120,6 +124,11 @@ class ESM1(nn.Module):
 
     def head(self, x: mx.array) -> mx.array:
         """x (..., C) of `encode`, or some of its rows -> logits (..., V)."""
+        if not self.config.language_head:
+            raise UserError(
+                "this model has no language head, so it gives embeddings alone; what is to be "
+                "scored, generated or trained needs one, as in EsmForMaskedLM."
+            )
         if self.config.tied_output:
             return self.lm_head(x, self.embed_tokens)
         return linear(x, self.embed_out, self.embed_out_bias)

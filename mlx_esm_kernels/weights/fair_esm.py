@@ -17,6 +17,7 @@ import mlx.core as mx
 
 from ..data.alphabet import ESM1_ALPHABET, ESM1B
 from ..models.config import ESM1Config
+from .names import without_prefix
 from .opened import OpenedWeights, Tensor, WeightsError
 from .torch_file import as_tensor, load_torch
 
@@ -24,33 +25,26 @@ _REGRESSION = ("contact_head.regression.weight", "contact_head.regression.bias")
 _ARGUMENTS = ("layers", "embed_dim", "ffn_embed_dim", "attention_heads")
 # A buffer without meaning, which ESM-1's positions bring along.
 _IGNORED = ("embed_positions._float_tensor",)
+# What the names of the arguments of an architecture begin with.
+_PREFIXES = {"roberta_large": "encoder_", "protein_bert_base": "decoder_"}
 
 
-def read_fair_esm(path: Path) -> OpenedWeights:
-    """Open a .pt file of fair-esm, and its contact regression if that lies beside it.
+def read_fair_esm(path: Path, data: Any) -> OpenedWeights:
+    """A .pt file of fair-esm, which holds `data`, and its contact regression if that is beside it.
 
     Raises:
-        WeightsError: it cannot be opened (see `load_torch`), or is no ESM-1, ESM-1b or ESM-1v.
+        WeightsError: it is no ESM-1, ESM-1b or ESM-1v.
     """
-    args, state = _parts(path, load_torch(path))
+    args, state = _parts(path, data)
     architecture = args.get("arch")
-    if architecture == "roberta_large":
-        args = _renamed(args, lambda name: _after(name, "encoder_"))
-        state = _renamed(state, lambda name: _after(_after(name, "sentence_encoder."), "encoder."))
-        _clear_mask(path, state)
-    elif architecture == "protein_bert_base":
-        args = _renamed(args, lambda name: _after(name, "decoder_"))
-        state = _renamed(state, lambda name: _after(name, "decoder."))
-    else:
+    if architecture not in _PREFIXES:
         raise WeightsError(
             f"{path} has the architecture {architecture!r}; this package has those of ESM-1 "
             f"(protein_bert_base), ESM-1b and ESM-1v (roberta_large)."
         )
-    state |= _regression(path)
-    tensors = {
-        name: as_tensor(path, name, value) for name, value in state.items() if name not in _IGNORED
-    }
     is_esm1 = architecture == "protein_bert_base"
+    args = _renamed(args, lambda name: _after(name, _PREFIXES[architecture]))
+    tensors = fair_esm_tensors(path, state, clear_mask=not is_esm1)
     config = _config(path, args, tensors, is_esm1)
     if is_esm1 and args.get("final_bias") is False and "embed_out" in tensors:
         rows, dtype = tensors["embed_out"].shape[:1], tensors["embed_out"].dtype
@@ -58,11 +52,29 @@ def read_fair_esm(path: Path) -> OpenedWeights:
     return OpenedWeights(path, config, ESM1_ALPHABET if is_esm1 else ESM1B, tensors)
 
 
+def is_fair_esm(data: Any) -> bool:
+    """Whether what a file of torch holds is, or was meant to be, one of fair-esm's."""
+    return isinstance(data, Mapping) and ("args" in data or "cfg" in data)
+
+
+def fair_esm_tensors(
+    path: Path, state: Mapping[str, Any], *, clear_mask: bool
+) -> dict[str, Tensor]:
+    """The tensors of fair-esm's state dict by our names, with the regression beside the file."""
+    named = without_prefix(state, ("embed_tokens.weight", "layers.0.fc1.weight"))
+    if clear_mask:
+        _clear_mask(path, named)
+    named |= _regression(path)
+    return {
+        name: as_tensor(path, name, value) for name, value in named.items() if name not in _IGNORED
+    }
+
+
 def _parts(path: Path, data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """The arguments and the state dict of a file, by name."""
-    if isinstance(data, dict) and "cfg" in data and "args" not in data:
+    if isinstance(data, Mapping) and "cfg" in data and "args" not in data:
         raise WeightsError(f"{path} is an ESM-2 model; this package has ESM-1, ESM-1b and ESM-1v.")
-    if not isinstance(data, dict) or not {"args", "model"} <= data.keys():
+    if not isinstance(data, Mapping) or not {"args", "model"} <= data.keys():
         raise WeightsError(
             f'{path} is no model of fair-esm: expected {{"args": ..., "model": ...}}; '
             f"got {_describe(data)}."
@@ -138,6 +150,7 @@ def _config(
         "ffn_dim": ffn,
         "num_heads": heads,
         "contact_head": any(name in tensors for name in _REGRESSION),
+        "language_head": any(name.startswith(("lm_head.", "embed_out")) for name in tensors),
     }
     try:
         if is_esm1:

@@ -15,11 +15,20 @@ import mlx.core as mx
 
 from ..data.alphabet import ESM1B, Alphabet
 from ..models.config import ESM1Config
+from .names import inner_state, without_prefix
 from .opened import OpenedWeights, Tensor, WeightsError
+from .recognising import recognise
 from .safetensors_file import open_safetensors
 from .torch_file import as_tensor, load_torch
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
+_OTHER_FILES = {
+    "tf_model.h5": "TensorFlow",
+    "flax_model.msgpack": "Flax",
+    "adapter_model.safetensors": "an adapter (LoRA)",
+    "adapter_model.bin": "an adapter (LoRA)",
+    "model.onnx": "ONNX",
+}
 # transformers' own defaults, which are left out of config.json, and are not those of ESM-1b.
 _DEFAULTS: dict[str, Any] = {
     "hidden_size": 768,
@@ -37,6 +46,10 @@ _DEFAULTS: dict[str, Any] = {
     "add_cross_attention": False,
     "tie_word_embeddings": True,
 }
+_LANDMARKS = (
+    "embeddings.word_embeddings.weight",
+    "encoder.layer.0.intermediate.dense.weight",
+)
 # Buffers and heads that say nothing about residues.
 _IGNORED = re.compile(r"esm\.embeddings\.position_ids|esm\.pooler\..*|.*\.inv_freq")
 _OUTPUT, _TABLE = "lm_head.decoder.weight", "esm.embeddings.word_embeddings.weight"
@@ -63,24 +76,26 @@ _LAYER_NAMES = {
 }
 
 
-def read_hugging_face(folder: Path) -> OpenedWeights:
+def read_hugging_face(folder: Path, file: Path | None = None) -> OpenedWeights:
     """Open a folder of transformers.
+
+    Args:
+        folder: with config.json in it.
+        file: which of its files holds the weights; None: that of transformers' name.
 
     Raises:
         WeightsError: a file is missing or damaged, or the model is no ESM-1b or ESM-1v.
     """
-    description = _read_json(folder / "config.json")
-    settings = {**_DEFAULTS, **description}
+    if not (folder / "config.json").exists():
+        raise WeightsError(_without_config(folder))
+    settings = {**_DEFAULTS, **_read_json(folder / "config.json")}
     _require_esm1b(folder, settings)
-    tensors = {
-        _today(name): tensor
-        for name, tensor in _read_tensors(folder).items()
-        if not _IGNORED.fullmatch(name)
-    }
+    stored = _read_tensors(folder) if file is None else open_tensors(file)
+    tensors = in_transformers_names(stored)
     _drop_tied(folder, tensors, _OUTPUT, _TABLE)
     _drop_tied(folder, tensors, _OUTPUT_BIAS, _BIAS)
     alphabet = _alphabet(folder, settings)
-    config = _config(folder, settings, alphabet, name_in_transformers(_CONTACT) in tensors)
+    config = _config(folder, settings, alphabet, tensors)
     return OpenedWeights(folder, config, alphabet, tensors, name_in_transformers)
 
 
@@ -93,6 +108,16 @@ def name_in_transformers(name: str) -> str:
     return f"{_NAMES[first]}.{rest}"
 
 
+def in_transformers_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by the names that they have in an EsmForMaskedLM of today, less mere buffers.
+
+    EsmModel and models with other heads have the encoder under other names, and what wraps a model
+    puts names of its own before.
+    """
+    named = without_prefix(tensors, _LANDMARKS, "esm.")
+    return {_today(name): tensor for name, tensor in named.items() if not _IGNORED.fullmatch(name)}
+
+
 def _today(name: str) -> str:
     """The name in today's transformers, which may still write the older names of LayerNorm."""
     name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
@@ -103,10 +128,16 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
     """The tensors of all the files that hold the weights."""
     for name in _FILES:
         if (folder / name).exists():
-            return _open_file(folder / name)
+            return open_tensors(folder / name)
         index = folder / f"{name}.index.json"
         if index.exists():
             return _read_shards(folder, index)
+    for name, what in _OTHER_FILES.items():
+        if (folder / name).exists():
+            raise WeightsError(
+                f"{folder} holds weights of {what} alone ({name}); save them for PyTorch "
+                f"(save_pretrained), as {_FILES[0]}."
+            )
     raise WeightsError(
         f"{folder} holds no weights: expected {' or '.join(_FILES)}, or one of them with "
         f".index.json behind it."
@@ -121,7 +152,7 @@ def _read_shards(folder: Path, index: Path) -> dict[str, Tensor]:
     for file in sorted(set(shards.values())):
         if Path(file).name != file:
             raise WeightsError(f"{index} names {file}, which is not a file of its own folder.")
-        tensors |= _open_file(folder / file)
+        tensors |= open_tensors(folder / file)
     if missing := sorted(set(shards) - set(tensors)):
         raise WeightsError(
             f"{index} promises {missing[0]} in {shards[missing[0]]}, which does not have it."
@@ -129,17 +160,18 @@ def _read_shards(folder: Path, index: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _open_file(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
+def open_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file of either format.
+
+    Raises:
+        WeightsError: it cannot be opened, or holds something else.
+    """
+    if recognise(path) == "safetensors":
         return open_safetensors(path)[0]
-    state = load_torch(path)
+    state = inner_state(load_torch(path))
     if not isinstance(state, Mapping):
         raise WeightsError(f"{path} must hold tensors by name; got a {type(state).__name__}.")
-    return {
-        str(name): as_tensor(path, str(name), value)
-        for name, value in state.items()
-        if not _IGNORED.fullmatch(str(name))
-    }
+    return {str(name): as_tensor(path, str(name), value) for name, value in state.items()}
 
 
 def _drop_tied(folder: Path, tensors: dict[str, Tensor], copy: str, original: str) -> None:
@@ -196,7 +228,10 @@ def _alphabet(folder: Path, settings: Mapping[str, Any]) -> Alphabet:
 
 
 def _config(
-    folder: Path, settings: Mapping[str, Any], alphabet: Alphabet, contact_head: bool
+    folder: Path,
+    settings: Mapping[str, Any],
+    alphabet: Alphabet,
+    tensors: Mapping[str, Tensor],
 ) -> ESM1Config:
     rows = settings["max_position_embeddings"]
     try:
@@ -210,10 +245,23 @@ def _config(
             token_dropout=settings["token_dropout"],
             emb_layer_norm_before=bool(settings["emb_layer_norm_before"]),
             layer_norm_eps=settings["layer_norm_eps"],
-            contact_head=contact_head,
+            contact_head=name_in_transformers(_CONTACT) in tensors,
+            language_head=any(name.startswith("lm_head.") for name in tensors),
         )
     except ValueError as error:
         raise WeightsError(f"{folder} has a config.json that cannot be used: {error}") from None
+
+
+def _without_config(folder: Path) -> str:
+    """What a folder without config.json is."""
+    if (folder / "adapter_config.json").exists():
+        return (
+            f"{folder} is an adapter (LoRA), not a model: merge it into its base model "
+            f"(merge_and_unload), and give that."
+        )
+    some = sorted(path.name for path in folder.iterdir())[:3]
+    held = f"; it holds {', '.join(some)}" if some else "; it is empty"
+    return f"{folder} is a folder without config.json, so no model of transformers{held}."
 
 
 def _read_json(path: Path) -> dict[str, Any]:

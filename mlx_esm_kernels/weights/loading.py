@@ -2,84 +2,122 @@
 
 from __future__ import annotations
 
+import difflib
 import os
-import zipfile
+import warnings
 from pathlib import Path
 
 import mlx.core as mx
 
+from ..models.dtypes import DTYPES
 from ..models.esm1 import ESM1
-from .fair_esm import read_fair_esm
+from .bare_state import open_bare, read_bare_state
+from .fair_esm import is_fair_esm, read_fair_esm
 from .first_mlx_esm import read_first_mlx_esm
 from .hugging_face import read_hugging_face
-from .native import read_native
-from .opened import OpenedWeights, WeightsError, build_model
+from .native import is_native, read_native
+from .opened import OpenedWeights, WeightsError, WeightsWarning, build_model
+from .recognising import recognise
 from .released import RELEASED, read_released
-from .torch_file import LEGACY_MAGIC
+from .safetensors_file import open_safetensors
+from .torch_file import load_torch
 
-_TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+_OF_RUNS = "weights.safetensors"
 
 
-def load_model(path_or_name: str | os.PathLike[str], dtype: mx.Dtype | None = None) -> ESM1:
+def load_model(path_or_name: str | os.PathLike[str], dtype: mx.Dtype | str | None = None) -> ESM1:
     """The model in a weights file, with its parameters in memory and its alphabet.
 
     Args:
-        path_or_name: a .safetensors file of `save_weights`; a .pt file of fair-esm, whose contact
-            regression is taken from NAME-contact-regression.pt beside it; a folder of Hugging
-            Face's transformers; an .npz file of the first mlx-esm; or the name of a released
-            model, such as "esm1b_t33_650M_UR50S", which is downloaded once.
-        dtype: float32, float16 or bfloat16; None: that of the file.
+        path_or_name: a .safetensors file of `save_weights`, or the folder of a run; a .pt file of
+            fair-esm, whose contact regression is taken from NAME-contact-regression.pt beside it;
+            a folder of Hugging Face's transformers, or the weights in it; an .npz file of the
+            first mlx-esm; or the name of a released model, such as "esm1b_t33_650M_UR50S", which
+            is downloaded once. The content of a file tells what it is, not its name.
+        dtype: float32, float16 or bfloat16, or its name; None: that of the file.
 
     Returns:
         The model; `model.alphabet` is its alphabet.
 
     Raises:
         WeightsError: there is no such file, or it cannot be used. The message says why.
+        ValueError: dtype is none of these.
     """
-    return build_model(open_weights(path_or_name), dtype)
+    wanted = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    is_known = isinstance(wanted, mx.Dtype) and wanted in DTYPES.values()
+    if dtype is not None and not is_known:
+        raise ValueError(
+            f"[load_model] dtype must be {', '.join(DTYPES)} (of mlx.core, or as text), or None; "
+            f"got {dtype!r}."
+        )
+    if not isinstance(path_or_name, (str, os.PathLike)):
+        raise TypeError(
+            f"[load_model] expected a path or the name of a released model; got a "
+            f"{type(path_or_name).__name__}."
+        )
+    return build_model(open_weights(path_or_name), wanted)
 
 
 def open_weights(path_or_name: str | os.PathLike[str]) -> OpenedWeights:
     """Find out the format and open it; arguments and errors are those of `load_model`."""
     path = Path(path_or_name)
-    if not path.exists():
-        if str(path_or_name) in RELEASED:
-            return read_released(str(path_or_name))
-        # A bare word may be meant as a name; a path, or a file's name, is not.
-        is_word = path.name == str(path_or_name) and not path.suffix
-        known = f" The released models are {', '.join(RELEASED)}." if is_word else ""
-        raise WeightsError(f"There is no weights file {path}.{known}")
+    name = str(path_or_name)
+    try:
+        exists = path.exists()
+    except (OSError, ValueError) as error:  # a name too long, a zero byte
+        raise WeightsError(f"There is no weights file {name[:60]!r}: {error}.") from None
+    if not exists:
+        return read_released(_released_name(path, name))
+    if name in RELEASED:
+        warnings.warn(
+            f"{name} is a {'folder' if path.is_dir() else 'file'} here, which is used in place of "
+            f"the released model of that name.",
+            WeightsWarning,
+            stacklevel=3,
+        )
     if path.is_dir():
-        return read_hugging_face(path)
-    # The content tells, not the name; of a damaged file only the name is left.
-    if _is_npz(path):
+        return _open_folder(path)
+    kind = recognise(path)
+    if kind == "npz":
         return read_first_mlx_esm(path)
-    if _is_torch(path):
-        return read_fair_esm(path)
-    return read_native(path)
+    is_ours = kind == "safetensors" and is_native(path)
+    if not is_ours and (path.parent / "config.json").exists():
+        return read_hugging_face(path.parent, path)
+    if kind == "safetensors":
+        return read_native(path) if is_ours else open_bare(path, open_safetensors(path)[0])
+    data = load_torch(path)
+    return read_fair_esm(path, data) if is_fair_esm(data) else read_bare_state(path, data)
 
 
-def _is_npz(path: Path) -> bool:
-    if not _is_zip(path):
-        return path.suffix == ".npz"
-    with zipfile.ZipFile(path) as records:
-        names = records.namelist()
-    return path.suffix == ".npz" or any(name.endswith(".npy") for name in names)
+def _open_folder(folder: Path) -> OpenedWeights:
+    if not (folder / "config.json").exists() and (folder / _OF_RUNS).exists():
+        return read_native(folder / _OF_RUNS)
+    return read_hugging_face(folder)
 
 
-def _is_torch(path: Path) -> bool:
-    if _is_zip(path) or path.suffix in _TORCH_SUFFIXES:
-        return True
-    try:
-        with path.open("rb") as file:
-            return file.read(len(LEGACY_MAGIC)) == LEGACY_MAGIC
-    except OSError:
-        return False  # `read_native` says why
+def _released_name(path: Path, name: str) -> str:
+    """The released model that is meant by what is no file here.
 
-
-def _is_zip(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path):
-            return True
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
-        return False
+    Raises:
+        WeightsError: it means none; the message names those that there are, or the one it may be.
+    """
+    bare = path.name.removesuffix(".pt").removesuffix(".safetensors")
+    if bare in RELEASED and name in (bare, f"facebook/{bare}"):
+        return bare
+    if bare in RELEASED:
+        raise WeightsError(
+            f"There is no weights file {path}. The released model is called {bare} here, and is "
+            f"downloaded under that name."
+        )
+    if bare.lower().startswith(("esm2", "esm-2")):
+        raise WeightsError(
+            f"There is no weights file {path}, and this package has no ESM-2: it has ESM-1, ESM-1b "
+            f"and ESM-1v."
+        )
+    # A bare word may be meant as a name; a path, or a file's name, is not.
+    known = ""
+    if close := difflib.get_close_matches(bare, RELEASED, 1, 0.8):
+        known = f" Did you mean the released model {close[0]}?"
+    elif path.name == name and not path.suffix:
+        known = f" The released models are {', '.join(RELEASED)}."
+    raise WeightsError(f"There is no weights file {path}.{known}")

@@ -59,6 +59,14 @@ def save_weights(
         mx.save_safetensors(file, parameters, metadata={**extra, **header})
 
 
+def is_native(path: Path) -> bool:
+    """Whether a .safetensors file, damaged or not, is one of `save_weights`."""
+    try:
+        return "format_version" in open_safetensors(path)[1]
+    except WeightsError:
+        return True  # `read_native` says what is wrong
+
+
 def read_native(path: Path) -> OpenedWeights:
     """Open a file of `save_weights`.
 

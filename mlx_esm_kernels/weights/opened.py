@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,15 @@ from ..data.alphabet import Alphabet
 from ..models.config import ESM1Config
 from ..models.esm1 import ESM1
 from ..system.errors import UserError
+from .names import other_heads
 
 
 class WeightsError(UserError):
     """Weights that cannot be used; the message names the file and says why."""
+
+
+class WeightsWarning(UserWarning):
+    """Something in a weights file was left aside, or may not be what was meant."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +31,12 @@ class Tensor:
 
     Attributes:
         shape: its shape.
-        dtype: its dtype once it is read.
-        read: reads it from the file.
+        dtype: its dtype once it is read; None: no parameter can have what it is stored as.
+        read: reads it from the file; WeightsError where dtype is None.
     """
 
     shape: tuple[int, ...]
-    dtype: mx.Dtype
+    dtype: mx.Dtype | None
     read: Callable[[], mx.array]
 
 
@@ -74,14 +80,22 @@ def build_model(opened: OpenedWeights, dtype: mx.Dtype | None = None) -> ESM1:
     names = {opened.name_of(name): name for name in wanted}
     if missing := sorted(set(names) - set(tensors)):
         raise WeightsError(f"{path} does not fit its config: it lacks {_some(missing)}.")
-    if extra := sorted(set(tensors) - set(names)):
-        raise WeightsError(f"{path} does not fit its config: it has also {_some(extra)}.")
+    # Buffers, such as positions counted out, are no parameters.
+    extra = {name for name in set(tensors) - set(names) if tensors[name].dtype is not None}
+    if others := other_heads(extra, {name.split(".", 1)[0] for name in names}):
+        warnings.warn(
+            f"{path}: {_some(sorted(others))} left aside: a head that this model does not have.",
+            WeightsWarning,
+            stacklevel=3,
+        )
+    if extra := extra - others:
+        raise WeightsError(f"{path} does not fit its config: it has also {_some(sorted(extra))}.")
     for name_in_file, name in names.items():
         _check_shape(opened, name_in_file, wanted[name])
     if dtype is None:
         # The contact regression is computed in float32 in any case.
         found = {tensors[key].dtype for key, n in names.items() if not n.startswith("contact_head")}
-        dtype = found.pop() if len(found) == 1 else mx.float32
+        dtype = (found.pop() if len(found) == 1 else None) or mx.float32
     model.load_weights(
         [(name, _read(path, key, tensors[key], dtype)) for key, name in names.items()]
     )

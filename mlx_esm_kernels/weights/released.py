@@ -86,7 +86,7 @@ def _download(name: str, folder: Path) -> list[Path]:
 
 def _convert(files: list[Path], kept: Path) -> None:
     say(f"💾 converting {files[0].name} to {kept}")
-    model = build_model(read_fair_esm(files[0]))
+    model = build_model(read_fair_esm(files[0], load_torch(files[0])))
     with cache_errors():
         save_weights(kept, model)
         for file in files:

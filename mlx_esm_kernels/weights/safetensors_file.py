@@ -32,19 +32,23 @@ def open_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a file, to be read when they are needed, and its metadata.
 
     Raises:
-        WeightsError: there is no such file, it is another kind of file, cut short or damaged, or a
-            tensor is neither float32, float16 nor bfloat16.
+        WeightsError: there is no such file, it is another kind of file, cut short or damaged.
     """
     entries, metadata = _read_header(path)
     arrays = _lazy_arrays(path)
 
     def read(name: str) -> mx.array:
+        if entries[name].dtype not in SAFETENSORS:
+            raise WeightsError(
+                f"{path}: {name} must be one of {', '.join(SAFETENSORS)}; got "
+                f"{entries[name].dtype}."
+            )
         # Not kept here: once it is evaluated, that would be the whole file. Needed again (tied
         # weights are), it is read again.
         return arrays.pop(name) if name in arrays else _lazy_arrays(path)[name]
 
     tensors = {
-        name: Tensor(entry.shape, SAFETENSORS[entry.dtype], partial(read, name))
+        name: Tensor(entry.shape, SAFETENSORS.get(entry.dtype), partial(read, name))
         for name, entry in entries.items()
     }
     return tensors, metadata
@@ -79,11 +83,10 @@ def _read_header(path: Path) -> tuple[dict[str, _Entry], dict[str, str]]:
     if size < wanted:
         raise WeightsError(f"{path} is cut short: it has {size} bytes of {wanted}.")
     for name, entry in entries.items():
-        if entry.dtype not in SAFETENSORS:
-            raise WeightsError(
-                f"{path}: {name} must be one of {', '.join(SAFETENSORS)}; got {entry.dtype}."
-            )
-        if entry.end - entry.begin != math.prod(entry.shape) * SAFETENSORS[entry.dtype].size:
+        if (
+            entry.dtype in SAFETENSORS
+            and entry.end - entry.begin != math.prod(entry.shape) * SAFETENSORS[entry.dtype].size
+        ):
             raise WeightsError(f"{path} is damaged: the size of {name} belies its shape.")
     return entries, metadata
 

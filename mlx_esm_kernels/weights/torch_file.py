@@ -21,8 +21,6 @@ import mlx.core as mx
 from ..models.dtypes import READ_AS
 from .opened import Tensor, WeightsError
 
-# What torch.save wrote before torch 1.6 begins so: its magic number, pickled.
-LEGACY_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)|global ([\w.]+)|class ([\w.]+)")
 
 
@@ -41,14 +39,20 @@ def load_torch(path: Path) -> Any:
             f"pip install 'mlx-esm-kernels[convert]'."
         ) from None
     try:
-        with path.open("rb"):
-            pass
+        with path.open("rb") as file:
+            file.read(1)
         is_zip = zipfile.is_zipfile(path)
         with _only_namespaces(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch thinks of odd pickles; we refuse them
+            if path.suffix == ".safetensors":
+                # By that name torch takes it for what its name says, and a stream has none.
+                with path.open("rb") as file:
+                    return torch.load(file, map_location="cpu", weights_only=True)
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except FileNotFoundError:
         raise WeightsError(f"There is no weights file {path}.") from None
+    except PermissionError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}.") from None
     except pickle.UnpicklingError as error:
         raise WeightsError(_refusal(path, str(error))) from None
     except Exception as error:  # a damaged pickle can raise anything
@@ -61,7 +65,7 @@ def as_tensor(path: Path, name: str, value: Any) -> Tensor:
     """A torch tensor as one to be read later.
 
     Raises:
-        WeightsError: it is no plain tensor of floating-point numbers.
+        WeightsError: it is no tensor.
     """
     import torch
 
@@ -69,10 +73,15 @@ def as_tensor(path: Path, name: str, value: Any) -> Tensor:
         raise WeightsError(f"{path}: {name} must be a tensor; got {type(value).__name__}.")
     dtype = READ_AS.get(str(value.dtype).removeprefix("torch."))
     if value.layout != torch.strided or value.device.type != "cpu" or dtype is None:
-        raise WeightsError(
+        problem = WeightsError(
             f"{path}: {name} must be a dense tensor of {', '.join(READ_AS)}; "
             f"got {value.dtype}, {value.layout}."
         )
+
+        def refuse() -> mx.array:
+            raise problem
+
+        return Tensor(tuple(value.shape), None, refuse)
     # A tensor may be one number repeated: shapes that no file could hold.
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         raise WeightsError(f"{path} is damaged: the size of {name} belies its shape.")

@@ -160,7 +160,7 @@ def test_a_file_cut_short_or_damaged_is_refused(path):
     content = write_first_mlx_esm(path, random_model(CONFIG)).read_bytes()
     for end in range(0, len(content), len(content) // 50):
         path.write_bytes(content[:end])
-        with pytest.raises(WeightsError, match=r"is no \.npz file, or a damaged one"):
+        with pytest.raises(WeightsError, match=r"is (no \.npz file, or a damaged one|empty)"):
             load_model(path)
     for at in range(0, len(content), len(content) // 150):
         path.write_bytes(content[:at] + bytes([content[at] ^ 0x5A]) + content[at + 1 :])

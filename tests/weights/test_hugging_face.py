@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from checkpoint_files import (
     ESM1B_CONFIG,
+    SIZES,
     random_model,
     write_hugging_face,
 )
@@ -223,7 +224,13 @@ def test_a_broken_config_json_is_refused_with_a_sentence(folder, model, text, se
         load_model(folder)
 
 
-def test_a_safetensors_file_alone_says_to_give_its_folder(folder, model):
+def test_the_weights_in_a_folder_stand_for_it(folder, model):
     write_hugging_face(folder, model)
-    with pytest.raises(WeightsError, match=r"give the folder, with config\.json in it"):
-        load_model(folder / "model.safetensors")
+    assert same(load_model(folder / "model.safetensors"), model)
+
+
+def test_a_safetensors_file_alone_says_what_is_missing(folder, tmp_path):
+    model = random_model(ESM1Config(**SIZES, max_positions=24))
+    file = write_hugging_face(folder, model) / "model.safetensors"
+    with pytest.raises(WeightsError, match=r"do not say how many .* with config\.json beside"):
+        load_model(file.rename(tmp_path / "model.safetensors"))
