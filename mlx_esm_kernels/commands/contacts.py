@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import textwrap
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ..data.proteins import load_proteins
 from ..inference.embedding import contact_map
-from ..inference.requirements import require_lengths
+from ..inference.requirements import LONGS, Long, require_lengths
 from ..models.contact_head import require_contact_head
 from ..pictures.contacts import draw_contacts
 from ..system.console import progress, say
@@ -22,9 +22,12 @@ from ..system.whole_file import OutputError, output_errors, require_writable, wh
 from .errors import errors_as_sentences
 from .flags import as_protein_flag, device_flag, dtype_flag, open_model, weights_flag
 
+_MOST_NAME_BYTES = 1 << 26
 LAYOUT = """\b
 The npz file has, for N proteins in the order of the FASTA:
-  names           N strings, the headers; may repeat
+  names           N strings, the headers; may repeat. Where one of them is
+                  so long that N of its size are over 64 MB: UTF-8 text,
+                  one header a line (uint8)
   contacts_1 ...  (L, L) float32 each, the probability that two residues
   contacts_N      touch (Cb atoms within 8 A)
 The maps are drawn beside it, NAME-1.png to NAME-N.png.
@@ -42,6 +45,13 @@ The maps are drawn beside it, NAME-1.png to NAME-N.png.
     help="A file NAME.npz, or a folder, made if need be, in which that is contacts.npz.",
 )
 @click.option("--no-png", is_flag=True, help="Do not draw the maps.")
+@click.option(
+    "--long",
+    type=click.Choice(LONGS),
+    default="error",
+    help="Proteins longer than the position table. window: seen in windows that overlap by a "
+    "quarter or more; a pair has the mean of those that see both residues, and 0 where none does.",
+)
 @dtype_flag
 @as_protein_flag
 @device_flag
@@ -52,6 +62,7 @@ def command(
     weights_file: str,
     output: Path,
     no_png: bool,
+    long: str,
     dtype: str | None,
     as_protein: bool,
 ) -> None:
@@ -62,7 +73,8 @@ def command(
     model = open_model(weights_file, dtype)
     require_contact_head(model.config)
     proteins = load_proteins(fasta, model.alphabet, as_protein=as_protein)
-    require_lengths(model, proteins, "leave it out")
+    if long == "error":
+        require_lengths(model, proteins, "give --long window, or leave it out")
     pictures = [] if no_png else [picture_of(number) for number in range(1, len(proteins) + 1)]
     for picture in pictures:
         require_writable(picture)
@@ -71,9 +83,9 @@ def command(
         zipfile.ZipFile(half_done, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file,
         progress(total=len(proteins), desc="🤝 predicting contacts", unit="protein") as bar,
     ):
-        _add(file, "names", np.array(list(proteins.names)))
+        _add(file, "names", _names(proteins.names))
         for number, ids in enumerate(proteins, start=1):
-            contacts = np.array(contact_map(model, ids))
+            contacts = np.array(contact_map(model, ids, cast(Long, long)))
             _add(file, f"contacts_{number}", contacts)
             if pictures:
                 name = proteins.names[number - 1]
@@ -94,6 +106,14 @@ def _destination(output: Path) -> tuple[Path, Callable[[int], Path]]:
     with output_errors(output):
         output.mkdir(parents=True, exist_ok=True)
     return output / "contacts.npz", lambda number: output / f"contacts-{number}.png"
+
+
+def _names(names: Sequence[str]) -> npt.NDArray[Any]:
+    """The headers; numpy gives each of them the room of the longest."""
+    listed = list(names)
+    if 4 * len(listed) * max(map(len, listed)) <= _MOST_NAME_BYTES:
+        return np.array(listed)
+    return np.frombuffer("".join(f"{name}\n" for name in listed).encode(), np.uint8)
 
 
 def _add(file: zipfile.ZipFile, name: str, array: npt.NDArray[Any]) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
 
-from ..system.console import warnings_as_lines
+from ..system.console import open_closed_streams, warnings_as_lines
 from ..system.errors import UserError
 
 # A full or broken disk, which a write to an open file reports without the file's name.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+# What MLX says where memory cannot be had, on a CPU and on Metal.
+_NO_MEMORY = re.compile(r"Unable to allocate|maximum allowed buffer size|bad_alloc", re.IGNORECASE)
 
 
 @contextmanager
@@ -22,6 +25,7 @@ def errors_as_sentences() -> Iterator[None]:
 
     All else is a bug of ours: it keeps its traceback, and is never shown as the user's mistake.
     """
+    open_closed_streams()
     with warnings_as_lines():
         try:
             yield
@@ -32,6 +36,13 @@ def errors_as_sentences() -> Iterator[None]:
                 raise
             where = f"{error.filename}: " if error.filename is not None else ""
             raise click.ClickException(f"{where}{error.strerror or error}.") from None
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+                raise
+            raise click.ClickException(
+                "There is not enough memory for this. Shorter proteins, a smaller model or "
+                f"--dtype bfloat16, fewer tokens a batch or fewer samples take less. ({error})"
+            ) from None
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..data.alphabet import ESM1B
 from ..data.fasta import read_fasta
-from ..data.mutants import Substitution, mutated, parse_mutants
+from ..data.mutants import Mutant, mutated, parse_mutants
 from ..data.residues import require_residues
 from ..data.variant_table import VariantTable, read_variants, write_variants
 from ..inference.likelihood import Floats
@@ -37,6 +37,9 @@ from .spread_command import SpreadCommand
 
 PROTEIN_GYM_SCORE = "DMS_score"
 PROTEIN_GYM_SEQUENCE = "mutated_sequence"
+MUTANTS = "mutant"
+# What MaveDB and others call it, and ProteinGym's tables of insertions and deletions.
+_OTHER_MUTANTS = ("hgvs_pro", "mutation", "mutations", "variant_aa", PROTEIN_GYM_SEQUENCE)
 # What fair-esm's script calls it.
 _FAIR_ESM_NAMES = {"pseudo-ppl": "pseudo-perplexity"}
 
@@ -78,12 +81,14 @@ Scores; higher is fitter, and those of several substitutions are summed:
     "--dms-output",
     required=True,
     type=click.Path(path_type=Path),
-    help="csv to write (gzip where it ends in .gz): the input and a column for each model.",
+    help="csv to write (gzip where it ends in .gz): the input and a column for each model, "
+    "separated as the input is.",
 )
 @click.option(
     "--mutation-col",
-    default="mutant",
-    help="Column with the mutants, such as A1P or A1P:D2N.",
+    default=MUTANTS,
+    help="Column with the mutants: A1P, A1P:D2N, HGVS (p.Ala1Pro, p.Ala1del), WT, or whole "
+    "proteins.",
 )
 @click.option(
     "--offset-idx",
@@ -136,6 +141,7 @@ def command(
         table = VariantTable("--sequence", [mutation_col], rows)
     else:
         table = read_variants(dms_input)
+    mutation_col = _column_of_mutants(table, mutation_col)
     parsed = _parse(table, mutation_col, wild_type, offset_idx)
     measured = _measured(table, score_col)
     picture = _require_outputs(dms_output, dms_input)
@@ -150,7 +156,7 @@ def command(
             scores[weights] = score_variants(
                 model,
                 wild_type,
-                table.column(mutation_col),
+                _mutants(table, mutation_col),
                 strategy=strategy,
                 offset=offset_idx,
                 long=cast(Long, long),
@@ -178,11 +184,27 @@ def _wild_type(sequence: str | None, fasta: str | None) -> str:
     return require_residues(cast(str, sequence), ESM1B)
 
 
-def _parse(
-    table: VariantTable, mutation_col: str, wild_type: str, offset: int
-) -> list[list[Substitution]]:
+def _column_of_mutants(table: VariantTable, mutation_col: str) -> str:
+    """The column that was named; where that is the default and missing, one of its other names."""
+    if mutation_col == MUTANTS and MUTANTS not in table.header:
+        for name in _OTHER_MUTANTS:
+            if name in table.header:
+                say(f"   there is no column {MUTANTS!r}; the mutants are taken from {name!r}")
+                return name
+    return mutation_col
+
+
+def _mutants(table: VariantTable, mutation_col: str) -> list[str]:
+    """The mutants of a table; an empty cell among others is the wild type."""
+    cells = table.column(mutation_col)
+    if len(table.header) == 1:
+        return cells
+    return [cell if cell.strip() else "WT" for cell in cells]
+
+
+def _parse(table: VariantTable, mutation_col: str, wild_type: str, offset: int) -> list[Mutant]:
     """The mutants of a table, and a look whether its mutated sequences, if any, are theirs."""
-    mutants = table.column(mutation_col)
+    mutants = _mutants(table, mutation_col)
     try:
         parsed = parse_mutants(mutants, wild_type, ESM1B, offset)
     except UserError as error:
@@ -191,7 +213,8 @@ def _parse(
         given = table.column(PROTEIN_GYM_SEQUENCE)
         for row, (text, some) in enumerate(zip(given, parsed, strict=True), start=1):
             # Where the wild type is a part of it, there is nothing to compare.
-            if len(text) == len(wild_type) and text.upper() != mutated(wild_type, some):
+            whole = mutated(wild_type, some)
+            if not some.is_cut and len(text) == len(whole) and text.upper() != whole:
                 raise DataError(
                     f"{table.name}, row {row}, {mutants[row - 1]!r}: {PROTEIN_GYM_SEQUENCE} is "
                     f"not the wild type with this mutant; is it another wild type?"
@@ -230,7 +253,7 @@ def _require_new_columns(table: VariantTable, weights_files: tuple[str, ...]) ->
 
 
 def _say_spearman(scores: Mapping[str, Floats], name: str, measured: Floats) -> None:
-    known = np.isfinite(measured)
+    known = np.isfinite(measured) & np.all([np.isfinite(s) for s in scores.values()], axis=0)
     candidates = dict(scores)
     if len(scores) > 1:
         candidates["their mean"] = np.mean(list(scores.values()), axis=0)

@@ -54,19 +54,25 @@ _OTHERS: tuple[tuple[bytes, str, str], ...] = (
     (b"version https://git-lfs", "a pointer of Git LFS, not the file itself", "run git lfs pull"),
 )
 _TAR_AT = 257
-_FASTA_SUFFIXES = (".fasta", ".fa", ".faa", ".fas", ".fsa", ".pep", ".seq", ".aa", ".txt", ".mpfa")
+_SUFFIXES = {
+    "FASTA": (".fasta", ".fa", ".faa", ".fas", ".fsa", ".pep", ".seq", ".aa", ".txt", ".mpfa"),
+    "csv": (".csv", ".tsv", ".txt"),
+}
 _ZIP = b"PK\x03\x04"
 _EMPTY_ZIP = b"PK\x05\x06"
 _MOST_LAYERS = 4  # of compression, one around the other
 
 
-def unpacked(file: IO[bytes], name: str, layers: int = _MOST_LAYERS) -> io.BufferedReader:
+def unpacked(
+    file: IO[bytes], name: str, layers: int = _MOST_LAYERS, expected: str = "FASTA"
+) -> io.BufferedReader:
     """The text bytes in a file that may be plain, gzip, bzip2, xz, zstandard or zip, once or twice.
 
     Args:
         file: the bytes as they are stored; stays open.
         name: what messages call it.
         layers: how many times over it may be compressed.
+        expected: what it is not, where it is something else.
 
     Raises:
         DataError: it is another kind of file, which is named, or (when it is read) damaged.
@@ -75,11 +81,11 @@ def unpacked(file: IO[bytes], name: str, layers: int = _MOST_LAYERS) -> io.Buffe
     for rest in reversed(range(layers)):
         start = stream.peek(512)
         if start.startswith((_ZIP, _EMPTY_ZIP)):
-            inner: Any = _open_zip(stream, name, rest)
+            inner: Any = _open_zip(stream, name, rest, expected)
         else:
             opener = next((opener for magic, opener in _OPENERS if start.startswith(magic)), None)
             if opener is None:
-                _refuse_others(start, name)
+                _refuse_others(start, name, expected)
                 text: io.BufferedReader = stream
                 return text
             inner = opener(stream)
@@ -87,15 +93,15 @@ def unpacked(file: IO[bytes], name: str, layers: int = _MOST_LAYERS) -> io.Buffe
     raise DataError(f"{name} is compressed {_MOST_LAYERS} times over or more; unpack it.")
 
 
-def _refuse_others(start: bytes, name: str) -> None:
+def _refuse_others(start: bytes, name: str, expected: str) -> None:
     for magic, what, advice in _OTHERS:
         if start.startswith(magic):
-            raise DataError(f"{name} is not FASTA: it is {what}; {advice}.")
+            raise DataError(f"{name} is not {expected}: it is {what}; {advice}.")
     if start[_TAR_AT : _TAR_AT + 5] == b"ustar":
-        raise DataError(f"{name} is not FASTA: it is a tar archive; unpack it (tar -xf).")
+        raise DataError(f"{name} is not {expected}: it is a tar archive; unpack it (tar -xf).")
 
 
-def _open_zip(stream: io.BufferedReader, name: str, layers: int) -> Any:
+def _open_zip(stream: io.BufferedReader, name: str, layers: int, expected: str) -> Any:
     """The one file, or all FASTA files one after the other, of a zip archive."""
     # zip has its contents at the end, and a stream cannot go back.
     copy = tempfile.TemporaryFile()  # noqa: SIM115  (closed with what reads it)
@@ -104,29 +110,29 @@ def _open_zip(stream: io.BufferedReader, name: str, layers: int) -> Any:
         archive = zipfile.ZipFile(copy)
     except Exception as error:  # a damaged zip can raise anything
         raise DataError(
-            f"{name} is not FASTA: it is a zip archive, cut short or damaged ({_brief(error)}); "
-            f"get it once more."
+            f"{name} is not {expected}: it is a zip archive, cut short or damaged "
+            f"({_brief(error)}); get it once more."
         ) from None
     members = [m for m in archive.infolist() if _is_file(m.filename)]
     names = [member.filename for member in members]
     if "[Content_Types].xml" in names:
         raise DataError(
-            f"{name} is not FASTA: it is an Office document (.xlsx, .docx); save the sequences as "
-            f"plain text."
+            f"{name} is not {expected}: it is an Office document (.xlsx, .docx); save it as "
+            f"plain text (a table as CSV UTF-8)."
         )
-    chosen = [m for m in members if m.filename.lower().endswith(_FASTA_SUFFIXES)]
+    chosen = [m for m in members if m.filename.lower().endswith(_SUFFIXES[expected])]
     if not chosen and len(members) == 1:
         chosen = members
     if not chosen:
         some = ", ".join(map(_brief, names[:3]))
         held = f"it holds {some}{' ...' if len(names) > 3 else ''}" if names else ""
         raise DataError(
-            f"{name} is not FASTA: it is a zip archive without a FASTA file"
-            f"{f' ({held})' if held else ''}; unpack it and give the FASTA file."
+            f"{name} is not {expected}: it is a zip archive without a file of {expected}"
+            f"{f' ({held})' if held else ''}; unpack it and give that."
         )
     if any(member.flag_bits & 1 for member in chosen):
         raise DataError(f"{name} is a zip archive with a password; unpack it first.")
-    return _Members(archive, chosen, name, layers)
+    return _Members(archive, chosen, name, layers, expected)
 
 
 def _is_file(member: str) -> bool:
@@ -143,10 +149,15 @@ class _Members:
     """The members of a zip archive, end to end, each ending its last line."""
 
     def __init__(
-        self, archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], name: str, layers: int
+        self,
+        archive: zipfile.ZipFile,
+        members: list[zipfile.ZipInfo],
+        name: str,
+        layers: int,
+        expected: str,
     ) -> None:
         self._archive, self._members = archive, list(members)
-        self._name, self._layers = name, layers
+        self._name, self._layers, self._expected = name, layers, expected
         self._current: Any = None
 
     def read1(self, size: int) -> bytes:
@@ -166,7 +177,7 @@ class _Members:
                 if not self._members:
                     return b""
                 member = self._archive.open(self._members.pop(0))
-                self._current = unpacked(member, self._name, self._layers)
+                self._current = unpacked(member, self._name, self._layers, self._expected)
             data: bytes = self._current.read1(size)
             if data:
                 return data

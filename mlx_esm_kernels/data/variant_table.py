@@ -1,4 +1,8 @@
-"""Variants and their measured fitness as csv, plain or gzip; every cell is kept as it is."""
+"""Variants and their measured fitness as tables of text; every cell is kept as it is.
+
+Separated by commas, semicolons, tabs or bars, in UTF-8, UTF-16 (Excel's "Unicode Text") or
+Windows-1252, plain or compressed: the content tells.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,10 @@ import csv
 import gzip
 import io
 import math
-import zlib
+import re
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,45 +21,67 @@ import numpy.typing as npt
 
 from ..system.errors import DataError
 from ..system.whole_file import whole_file
+from .unpacking import unpacked
 
 Floats = npt.NDArray[np.float64]
 
-_GZIP = b"\x1f\x8b"
+_SEPARATORS = (",", ";", "\t", "|")
+_DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+([eE][-+]?\d+)?\s*")
+# What R, pandas, Excel and people write where there is no number.
+_MISSING = frozenset(("", "na", "n/a", "#n/a", "nan", "null", "none", "-", ".", "?", "inf", "-inf"))
+
+
+class TableWarning(UserWarning):
+    """Something about a table that its owner has to know."""
 
 
 @dataclass(frozen=True)
 class VariantTable:
-    """A csv file.
+    """A table.
 
     Attributes:
         name: what messages call it.
         header: the names of the columns.
         rows: their cells; each row is as long as the header.
+        separator: what stands between cells.
+        decimal: the sign before the fraction of a number.
+        comments: lines before the header, which begin with #.
     """
 
     name: str
     header: list[str]
     rows: list[list[str]]
+    separator: str = ","
+    decimal: str = "."
+    comments: list[str] = field(default_factory=list)
 
     def column(self, name: str) -> list[str]:
-        """The cells of a column; DataError where there is none of that name."""
+        """The cells of a column; DataError where there is none of that name, or more than one."""
         if name not in self.header:
             raise DataError(
                 f"{self.name} has no column {name!r}; it has {', '.join(map(repr, self.header))}."
             )
+        if self.header.count(name) > 1:
+            raise DataError(f"{self.name} has more than one column {name!r}; rename the others.")
         place = self.header.index(name)
         return [row[place] for row in self.rows]
 
     def numbers(self, name: str) -> Floats:
-        """(N,) the cells of a column as numbers; NaN where one is empty.
+        """(N,) the cells of a column as numbers; NaN where one is missing.
 
         Raises:
             DataError: there is no such column, or a cell is no number.
         """
         numbers = []
         for row, cell in enumerate(self.column(name), start=1):
+            text = cell.strip().lower()
+            if text in _MISSING:
+                numbers.append(math.nan)
+                continue
+            if self.decimal == ",":
+                text = text.replace(".", "").replace(",", ".")
             try:
-                numbers.append(float(cell) if cell.strip() else math.nan)
+                numbers.append(float(text))
             except ValueError:
                 raise DataError(
                     f"{self.name}, row {row}: expected a number in column {name!r}; got {cell!r}."
@@ -62,33 +89,38 @@ class VariantTable:
         return np.array(numbers)
 
     def with_columns(self, scores: Mapping[str, Floats]) -> VariantTable:
-        """The table with a column (N,) more for each name."""
+        """The table with a column (N,) more for each name; NaN becomes an empty cell."""
         rows = [
-            [*row, *(f"{values[place]:.7g}" for values in scores.values())]
+            [*row, *(self._cell(values[place]) for values in scores.values())]
             for place, row in enumerate(self.rows)
         ]
-        return VariantTable(self.name, [*self.header, *scores], rows)
+        return replace(self, header=[*self.header, *scores], rows=rows)
+
+    def _cell(self, value: float) -> str:
+        return "" if math.isnan(value) else f"{value:.7g}".replace(".", self.decimal)
 
 
 def read_variants(path: Path) -> VariantTable:
-    """The table in a csv file; its content tells whether it is gzip.
+    """The table in a file.
 
     Raises:
-        DataError: it is missing, unreadable, damaged, no csv, or has no rows.
+        DataError: it is missing, unreadable, damaged, no table, or has no rows.
     """
     try:
-        content = path.read_bytes()
-        if content.startswith(_GZIP):
-            content = gzip.decompress(content)
-        lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-        rows = [row for row in lines if row]
+        with path.open("rb") as file:
+            content = unpacked(file, str(path), expected="csv").read()
     except FileNotFoundError:
         raise DataError(f"{path} does not exist.") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path} is cut short or damaged ({error}); get it once more.") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from None
-    except (UnicodeDecodeError, csv.Error) as error:
+    lines = _text(path, content).splitlines(keepends=True)
+    first = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    comments, text = [line.rstrip("\r\n") for line in lines[:first]], "".join(lines[first:])
+    separator = _separator(text)
+    try:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        rows = [row for row in reader if row]
+    except csv.Error as error:
         raise DataError(f"{path} is no csv: {error}.") from None
     if not rows:
         raise DataError(f"{path} is empty; expected csv: a line of names, then a line a variant.")
@@ -101,16 +133,59 @@ def read_variants(path: Path) -> VariantTable:
                 f"{path}, row {number}: expected {len(header)} cells, as in the line of names; "
                 f"got {len(row)}."
             )
-    return VariantTable(str(path), header, rows)
+    has_commas = separator != "," and any(_DECIMAL_COMMA.fullmatch(c) for row in rows for c in row)
+    return VariantTable(str(path), header, rows, separator, "," if has_commas else ".", comments)
 
 
 def write_variants(path: Path, table: VariantTable) -> None:
-    """Write a csv file, whole or not at all; gzip where its name ends in .gz."""
+    """Write a table as UTF-8, whole or not at all; gzip where its name ends in .gz."""
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    text.writelines(f"{line}\n" for line in table.comments)
+    writer = csv.writer(text, lineterminator="\n", delimiter=table.separator)
     writer.writerow(table.header)
     writer.writerows(table.rows)
     content = text.getvalue().encode()
     with whole_file(path) as half_done:
         # Without a time in it, the same table is the same file.
         half_done.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+
+
+def _text(path: Path, content: bytes) -> str:
+    """A table's text, from what editors and spreadsheets save."""
+    encoding = "utf-8-sig"
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        encoding = "utf-16"
+    elif content[1:2] == b"\0":
+        encoding = "utf-16-le"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        text = _windows_text(path, content, encoding, error)
+    if "\0" in text:
+        raise DataError(f"{path} is no csv: it has zero bytes in it, so it is no text.")
+    return text
+
+
+def _windows_text(path: Path, content: bytes, encoding: str, error: UnicodeDecodeError) -> str:
+    if encoding != "utf-8-sig" or any(byte < 9 for byte in content):
+        raise DataError(f"{path} is no csv: {error}.") from None
+    warnings.warn(
+        f"{path} is no UTF-8 and was read as Windows-1252 (Latin-1); it is written as UTF-8.",
+        TableWarning,
+        stacklevel=4,
+    )
+    return content.decode("cp1252", errors="replace")
+
+
+def _separator(text: str) -> str:
+    """What stands between cells: what splits the header, and the rows after it alike."""
+    lines = [line for line in text.splitlines()[:20] if line.strip()]
+    best, most = ",", 1
+    for separator in _SEPARATORS:
+        try:
+            counts = [len(row) for row in csv.reader(lines, delimiter=separator)]
+        except csv.Error:
+            continue
+        if counts and counts[0] > most and len(set(counts)) == 1:
+            best, most = separator, counts[0]
+    return best

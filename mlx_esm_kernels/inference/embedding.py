@@ -6,6 +6,7 @@ is what each would give alone, up to rounding.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -14,6 +15,8 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from ..data.alphabet import warn_unknown
+from ..data.residues import as_text, listed, without_stop
 from ..models.contact_head import require_contact_head
 from ..models.esm1 import ESM1, predict_contacts
 from ..system.errors import UserError
@@ -54,7 +57,8 @@ class Embedder:
         include: which of `INCLUDES`.
         long: what becomes of a protein with more than `model.config.max_residues` residues:
             "error", or "window": it is seen in windows that overlap by a quarter or more, and each
-            residue is taken from the window in which it is farther from the nearest end.
+            residue is taken from the window in which it is farther from the nearest end. A pair
+            of residues has the mean contact of the windows that see both, and 0 where none does.
         tokens_per_pass: about how many tokens one forward pass has.
 
     Attributes:
@@ -83,11 +87,6 @@ class Embedder:
             raise UserError(f"[embed] include must be some of {INCLUDES}; got {tuple(include)}.")
         if long not in LONGS:
             raise UserError(f"[embed] long must be one of {LONGS}; got {long!r}.")
-        if "contacts" in self.include and long == "window":
-            raise UserError(
-                "[embed] contacts are of whole proteins, not of windows: leave them out, or leave "
-                "the long proteins out."
-            )
         if "contacts" in self.include:
             require_contact_head(model.config)
         if "bos" in self.include and not self.alphabet.prepend_cls:
@@ -139,7 +138,7 @@ class Embedder:
             found = self._from_layers(proteins)
         if "contacts" in self.include:
             for embedding, ids in zip(found, proteins, strict=True):
-                embedding.contacts = contact_map(self.model, ids)
+                embedding.contacts = contact_map(self.model, ids, self.long)
         return found
 
     def _from_layers(self, proteins: Sequence[Ids]) -> list[Embedding]:
@@ -201,7 +200,9 @@ def embed(
 
     Args:
         model: of `load_model`.
-        sequences: one letter per residue; read as they are needed, so there may be any number.
+        sequences: one letter per residue, or Biopython's; read as they are needed, so there may be
+            any number. A stop (*) at an end is left out; other characters that are no residues are
+            read as `<unk>`, and one warning lists them.
         layers, include, long: see `Embedder`.
 
     Returns:
@@ -211,31 +212,62 @@ def embed(
         ValueError: `layers`, `include` or `long` do not fit the model (at once); a sequence is
             empty or too long, or the model gives NaN (when that sequence's turn comes).
     """
+    if not isinstance(model, ESM1):
+        raise TypeError(
+            f"[embed] expected a model, of load_model or ESM1; got a {type(model).__name__}."
+        )
     embedder = Embedder(model, layers=layers, include=include, long=long)
-    return _stream(embedder, sequences)
+    return _stream(embedder, listed(sequences, "[embed] sequences"))
 
 
-def contact_map(model: ESM1, ids: Ids) -> mx.array:
-    """(residues,) ids of a protein, without cls and eos -> (residues, residues) probabilities.
+def contact_map(model: ESM1, ids: Ids, long: Long = "error") -> mx.array:
+    """The contacts of one protein.
+
+    Args:
+        model: with a contact regression.
+        ids: (residues,), without cls and eos.
+        long: what becomes of a protein that is longer than the model takes: see `Embedder`.
+
+    Returns:
+        (residues, residues) float32 probabilities, symmetric.
 
     Raises:
         UserError: the model has no contact regression, or gives NaN.
     """
-    tokens = model.alphabet.with_specials(ids)
-    contacts = predict_contacts(model, mx.array(tokens))
+    windows = tile(len(ids), model.config.max_residues)
+    if long == "error" or len(windows) == 1:
+        return _contacts(model, ids)
+    sums = np.zeros((len(ids), len(ids)), np.float32)
+    counts = np.zeros(sums.shape, np.uint8)  # a pair is in two windows, or seldom three
+    for window in windows:
+        seen = slice(window.start, window.end)
+        sums[seen, seen] += np.array(_contacts(model, ids[seen]))
+        counts[seen, seen] += 1
+    return mx.array(np.divide(sums, counts, out=sums, where=counts > 1))
+
+
+def _contacts(model: ESM1, ids: Ids) -> mx.array:
+    contacts = predict_contacts(model, mx.array(model.alphabet.with_specials(ids)))
     require_finite(mx.isfinite(contacts).all(), model.embed_tokens.weight.dtype)
     return contacts
 
 
 def _stream(embedder: Embedder, sequences: Iterable[str]) -> Iterator[Embedding]:
+    unknown: Counter[str] = Counter()
+
     def encoded() -> Iterator[Ids]:
         for number, sequence in enumerate(sequences, start=1):
-            ids = embedder.alphabet.encode(sequence)
-            embedder.require_length(f"[embed] sequence {number}", len(ids))
+            where = f"[embed] sequence {number}"
+            text = without_stop(as_text(sequence, where))
+            ids = embedder.alphabet.encode(text, unknown)
+            embedder.require_length(where, len(ids))
             yield ids
 
-    for group in embedder.groups(encoded(), len):
-        yield from embedder.run(group)
+    try:
+        for group in embedder.groups(encoded(), len):
+            yield from embedder.run(group)
+    finally:
+        warn_unknown(unknown)
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,26 @@ Strategies, as in fair-esm's examples/variant-prediction/predict.py:
     pseudo-perplexity  sum over all i of      log p(x_i^mt | x^mt less i)
 
 where "less i" has residue i masked, and p is over the whole vocabulary. Higher is fitter in each of
-them. The pseudo-perplexity itself, for which low is good, is exp(-score / residues).
+them. The pseudo-perplexity itself, for which low is good, is exp(-score / residues of x^wt).
+
+Insertions and deletions have no residue of the wild type to compare with, so only the last strategy
+takes them. Sums over proteins of different lengths say which is longer; so it takes the mean over i
+times the residues of the wild type, which is the sum where the lengths are the same, and ranks all
+by their pseudo-perplexity.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from ..data.alphabet import STANDARD_RESIDUES
-from ..data.mutants import Substitution, mutated, parse_mutants
+from ..data.mutants import Mutant, mutated, parse_mutants
 from ..data.residues import require_residues
 from ..models.esm1 import ESM1
 from ..system.errors import UserError
@@ -37,10 +43,14 @@ STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 _SEQUENCES_AT_ONCE = 64
 
 
+class MutantWarning(UserWarning):
+    """Some mutants have no score."""
+
+
 def score_variants(
     model: ESM1,
     sequence: str,
-    mutants: Sequence[str],
+    mutants: Iterable[str],
     *,
     strategy: Strategy = "wt-marginals",
     offset: int = 1,
@@ -52,7 +62,8 @@ def score_variants(
     Args:
         model: of `load_model`.
         sequence: the wild type, one letter per residue.
-        mutants: such as `A1P`, or `A1P:D2N` for several substitutions, whose terms are summed.
+        mutants: such as `A1P`, or `A1P:D2N` for several substitutions, whose terms are summed; a
+            list, or anything that can be gone through. See `parse_mutants` for other spellings.
         strategy: see the module.
         offset: the number by which the mutants call the first residue.
         long: what becomes of a sequence with more residues than the model takes: "error", or
@@ -62,19 +73,33 @@ def score_variants(
             tells how many there will be.
 
     Returns:
-        (N,) float64.
+        (N,) float64; NaN for a protein that is cut short, which one `MutantWarning` counts.
 
     Raises:
         ValueError: a mutant is no such text, is out of range, or starts from a residue that the
-            sequence does not have there; the sequence is too long; the model gives NaN.
+            sequence does not have there, or the strategy does not take insertions; the sequence is
+            too long; the model gives NaN.
     """
     if strategy not in STRATEGIES:
         raise UserError(f"[score_variants] strategy must be one of {STRATEGIES}; got {strategy!r}.")
     sequence = require_residues(sequence, model.alphabet)
     parsed = parse_mutants(mutants, sequence, model.alphabet, offset)
     _require_room(model, sequence, strategy, long)
+    if num_cut := sum(mutant.is_cut for mutant in parsed):
+        warnings.warn(
+            f"{num_cut:,} of {len(parsed):,} mutants have no score: they end at a stop, shift the "
+            f"frame, or are unknown.",
+            MutantWarning,
+            stacklevel=2,
+        )
     if strategy == "pseudo-perplexity":
-        return _log_likelihoods(model, [mutated(sequence, some) for some in parsed], on_step)
+        return _by_pseudo_perplexity(model, sequence, parsed, on_step)
+    for row, mutant in enumerate(parsed, start=1):
+        if mutant.sequence is not None:
+            raise UserError(
+                f"row {row}: insertions and deletions have no residue of the wild type to compare "
+                f"with; only the strategy pseudo-perplexity takes them."
+            )
     positions = np.unique([one.position for some in parsed for one in some]).astype(np.int64)
     table = marginals(
         model, sequence, positions, masked=strategy != "wt-marginals", on_step=on_step
@@ -83,21 +108,23 @@ def score_variants(
     ids = {letter: int(model.alphabet.encode(letter)[0]) for letter in _letters(parsed)}
     return np.array(
         [
-            sum(
+            math.nan
+            if mutant.is_cut
+            else sum(
                 table[place[one.position], ids[one.mutant]]
                 - table[place[one.position], ids[one.wild_type]]
-                for one in some
+                for one in mutant
             )
-            for some in parsed
+            for mutant in parsed
         ]
     )
 
 
-def num_steps(sequence: str, parsed: Sequence[Sequence[Substitution]], strategy: Strategy) -> int:
+def num_steps(sequence: str, parsed: Sequence[Mutant], strategy: Strategy) -> int:
     """How many positions `score_variants` scores."""
     if strategy == "pseudo-perplexity":
-        return len(parsed) * len(sequence)
-    return len({one.position for some in parsed for one in some})
+        return sum(len(mutated(sequence, mutant)) for mutant in parsed if not mutant.is_cut)
+    return len({one.position for mutant in parsed for one in mutant})
 
 
 def marginals(
@@ -214,19 +241,28 @@ def _ranks(values: Floats) -> Floats:
     return ranks
 
 
-def _log_likelihoods(
-    model: ESM1, sequences: Sequence[str], on_step: Callable[[int], object]
+def _by_pseudo_perplexity(
+    model: ESM1, sequence: str, parsed: Sequence[Mutant], on_step: Callable[[int], object]
 ) -> Floats:
-    """The pseudo-log-likelihood (N,) of sequences that are equally long."""
+    """The score of each mutant (N,) by the last strategy; those of one length go together."""
     alphabet = model.alphabet
-    parts = [np.empty(0)]
-    for first in range(0, len(sequences), _SEQUENCES_AT_ONCE):
-        some = sequences[first : first + _SEQUENCES_AT_ONCE]
-        tokens = np.stack([alphabet.with_specials(alphabet.encode(text)) for text in some])
-        perplexities = likelihood.pseudo_perplexity(model, tokens, on_step)
-        parts.append(-len(some[0]) * np.log(perplexities))
-    return np.concatenate(parts)
+    scores = np.full(len(parsed), np.nan)
+    texts = {row: mutated(sequence, mutant) for row, mutant in enumerate(parsed)}
+    by_length: dict[int, list[int]] = {}
+    for row, mutant in enumerate(parsed):
+        if not mutant.is_cut:
+            if not texts[row]:
+                raise UserError(f"row {row + 1}: nothing is left of the protein.")
+            _require_room(model, texts[row], "pseudo-perplexity", "error")
+            by_length.setdefault(len(texts[row]), []).append(row)
+    for rows in by_length.values():
+        for first in range(0, len(rows), _SEQUENCES_AT_ONCE):
+            some = rows[first : first + _SEQUENCES_AT_ONCE]
+            ids = [alphabet.with_specials(alphabet.encode(texts[row])) for row in some]
+            perplexities = likelihood.pseudo_perplexity(model, np.stack(ids), on_step)
+            scores[some] = -len(sequence) * np.log(perplexities)
+    return scores
 
 
-def _letters(parsed: Sequence[Sequence[Substitution]]) -> set[str]:
-    return {letter for some in parsed for one in some for letter in (one.wild_type, one.mutant)}
+def _letters(parsed: Sequence[Mutant]) -> set[str]:
+    return {letter for mutant in parsed for one in mutant for letter in (one.wild_type, one.mutant)}

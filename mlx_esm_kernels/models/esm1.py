@@ -13,7 +13,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from ..data.alphabet import Alphabet
-from ..ops import linear, positional_embedding
+from ..ops import linear, note_use, positional_embedding
 from ..system.errors import UserError
 from .config import PRESETS, ESM1Config
 from .contact_head import ContactHead, ContactSum, require_contact_head
@@ -44,6 +44,7 @@ class ESM1(nn.Module):
 
     def __init__(self, config: ESM1Config, alphabet: Alphabet | None = None):
         super().__init__()
+        note_use()
         self.config = config
         self.alphabet = config.known_alphabet() if alphabet is None else alphabet
         if disagreement := config.disagreement(self.alphabet):

@@ -13,6 +13,7 @@ from .._ext import (
     num_threads,
 )
 from .calls import masked_attention, positional_embedding
+from .forked import note_use
 
 __all__ = [
     "MLX_VERSION",
@@ -24,6 +25,7 @@ __all__ = [
     "linear",
     "linears",
     "masked_attention",
+    "note_use",
     "num_threads",
     "positional_embedding",
 ]

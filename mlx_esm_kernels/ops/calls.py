@@ -6,6 +6,7 @@ import mlx.core as mx
 
 from .. import _ext
 from . import dispatch
+from .forked import note_use
 
 
 def masked_attention(
@@ -43,6 +44,7 @@ def masked_attention(
     Raises:
         ValueError: where shapes or dtypes do not fit together, or `kernels` is none of these.
     """
+    note_use()
     dense = segment_ids is None and bias_k is None
     return _ext.masked_attention(
         q,
@@ -96,6 +98,7 @@ def positional_embedding(
             ``mx.compile`` or ``mx.vmap`` hide the tokens, what is wrong with them is raised as
             RuntimeError at evaluation.
     """
+    note_use()
     return _ext.positional_embedding(
         tokens,
         token_table,

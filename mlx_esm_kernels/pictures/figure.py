@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,5 +23,7 @@ def new_figure(width: float, height: float) -> Any:
 def save_png(figure: Any, path: Path) -> None:
     # A PNG of matplotlib has fewer than 65,536 pixels a side.
     dpi = min(150.0, 65_000 / max(figure.get_size_inches()))
-    with whole_file(path) as half_done:
+    with whole_file(path) as half_done, warnings.catch_warnings():
+        # A header in letters that the font has not is no reason for a line a letter.
+        warnings.filterwarnings("ignore", "Glyph")
         figure.savefig(half_done, dpi=dpi, format="png")

@@ -10,7 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -24,15 +24,32 @@ def say(line: str, *, err: bool = False) -> None:
             (an emoji on an old terminal) are left out rather than being an error.
         err: write to standard error; for commands whose standard output is data.
 
-    A reader that has gone away (`| head`) stops the lines, never the work.
+    A reader that has gone away (`| head`), a terminal that was closed or a full disk stop the
+    lines, never the work.
     """
     stream = sys.stderr if err else sys.stdout
+    if stream is None:
+        return
     try:
         tqdm.write(fit(line, stream), file=stream)
         stream.flush()
-    except BrokenPipeError:
+    except (OSError, ValueError):
         # Later writes, and Python's own flush at exit, then go nowhere instead of failing.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def open_closed_streams() -> None:
+    """Put the null device in place of standard streams that were closed (`>&-`).
+
+    Otherwise the next file that is opened gets their number, and what a library prints goes there.
+    """
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(opened)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def progress(
@@ -67,17 +84,19 @@ def progress(
         initial=initial,
         leave=leave,
         dynamic_ncols=True,
-        file=sys.stderr,
+        file=sys.stderr,  # tqdm itself goes on where a terminal was closed
         disable=not is_interactive(sys.stderr),
     )
 
 
-def is_interactive(stream: TextIO) -> bool:
+def is_interactive(stream: TextIO | None) -> bool:
     """Whether `stream` is a terminal that can redraw a line."""
+    if stream is None or stream.closed:
+        return False
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def fit(line: str, stream: TextIO) -> str:
+def fit(line: str, stream: TextIO | None) -> str:
     """`line` less what the encoding of `stream` lacks, and less the gap that leaves in front."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     fitting = line.encode(encoding, "ignore").decode(encoding)

@@ -204,8 +204,8 @@ def tar_of(content):
     ("content", "sentence"),
     [
         (zstd.compress(STORY * 99)[:-9], "is cut short or damaged"),
-        (zip_of({"a.md": b"x", "b.md": b"y"}), r"zip archive without a FASTA file .*a\.md, b\.md"),
-        (zip_of({}), "is a zip archive without a FASTA file"),
+        (zip_of({"a.md": b"x", "b.md": b"y"}), r"archive without a file of FASTA .*a\.md, b\.md"),
+        (zip_of({}), "is a zip archive without a file of FASTA"),
         (zip_of({"[Content_Types].xml": b"", "xl/workbook.xml": b""}), "an Office document"),
         (zip_of({"a.fasta": STORY})[:-30], "is a zip archive, cut short or damaged"),
         (zip_of({"a.fasta": STORY}).replace(b"a.fasta", b"b.fasta", 1), "cannot be unpacked"),

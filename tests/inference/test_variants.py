@@ -15,7 +15,12 @@ from mlx_esm_kernels import pseudo_perplexity, score_variants
 from mlx_esm_kernels.data.alphabet import ESM1B, STANDARD_RESIDUES
 from mlx_esm_kernels.data.mutants import parse_mutants
 from mlx_esm_kernels.inference import variants
-from mlx_esm_kernels.inference.variants import STRATEGIES, every_substitution, spearman
+from mlx_esm_kernels.inference.variants import (
+    STRATEGIES,
+    MutantWarning,
+    every_substitution,
+    spearman,
+)
 from mlx_esm_kernels.models.esm1 import ESM1, ESM1Config
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -212,6 +217,28 @@ def test_case_and_spaces_do_not_matter_and_no_mutants_have_no_scores():
     assert a == score_variants(model, "HPETLVKV", ["H1A:P2W"])
     for strategy in STRATEGIES:
         assert score_variants(model, "HPE", [], strategy=strategy).shape == (0,)
+
+
+def test_insertions_and_deletions_are_ranked_by_their_pseudo_perplexity():
+    model, sequence = MODELS["esm1b"], "HPETLVKVKD"
+    mutants = ["H1A", "P2del", "E3_T4insGW", "WT", "HPETLVKVK"]
+    proteins = ["APETLVKVKD", "HETLVKVKD", "HPEGWTLVKVKD", sequence, "HPETLVKVK"]
+    scores = score_variants(model, sequence, mutants, strategy="pseudo-perplexity")
+    expected = [-len(sequence) * np.log(pseudo_perplexity(model, text)) for text in proteins]
+    np.testing.assert_allclose(scores, expected, rtol=1e-6)
+    for strategy in ("wt-marginals", "masked-marginals"):
+        with pytest.raises(ValueError, match=r"row 2: insertions .* only the strategy"):
+            score_variants(model, sequence, mutants, strategy=strategy)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_protein_that_is_cut_has_no_score_and_is_counted(strategy):
+    model = MODELS["esm1b"]
+    with pytest.warns(MutantWarning, match="2 of 4 mutants have no score"):
+        scores = score_variants(model, "HPE", ["H1A", "P2*", "WT", "p.Glu3fs"], strategy=strategy)
+    assert np.isnan(scores).tolist() == [False, True, False, True]
+    if strategy != "pseudo-perplexity":
+        assert scores[2] == 0
 
 
 def test_nan_is_an_error_and_no_score():
