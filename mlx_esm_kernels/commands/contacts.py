@@ -74,7 +74,7 @@ def command(
     require_contact_head(model.config)
     proteins = load_proteins(fasta, model.alphabet, as_protein=as_protein)
     if long == "error":
-        require_lengths(model, proteins, "give --long window, or leave it out")
+        require_lengths(model, proteins, "give a part of it, or see --long")
     pictures = [] if no_png else [picture_of(number) for number in range(1, len(proteins) + 1)]
     for picture in pictures:
         require_writable(picture)

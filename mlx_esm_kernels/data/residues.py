@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..system.errors import UserError
-from .alphabet import Alphabet, UnknownResidueWarning
+from .alphabet import Alphabet
 
 _FILES = (".fasta", ".fa", ".faa", ".fas", ".gz", ".txt", ".csv")
 

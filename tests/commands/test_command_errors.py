@@ -1,7 +1,10 @@
 """Every command: what a person can mend is one sentence, and a bug of ours stays a bug."""
 
 import errno
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import mlx.core as mx
 import pytest
@@ -195,3 +198,42 @@ def test_the_title_of_a_picture_is_not_read_as_mathematics(place):
     (place / "p.fasta").write_text(">$\\frac$ 5\nMKTAYI\n")
     result = run("contacts")
     assert result.exit_code == 0, result.output
+
+
+# Standard streams that are closed, full or gone
+
+STREAMS = [">&-", "2>&-", "<&-", ">&- 2>&- <&-", ">/dev/full", "2>/dev/full", "| true"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+@pytest.mark.parametrize("streams", STREAMS)
+@pytest.mark.parametrize(
+    ("name", "output"), [("train", "run/weights.safetensors"), ("embed", "out.npz")]
+)
+def test_streams_that_take_nothing_do_not_stop_the_work(place, name, output, streams):
+    arguments = " ".join(INSIDE[name][0])
+    if name == "train":
+        arguments += " --num-iters 2 --tokens-per-batch 64"
+    command = f"{sys.executable} -m mlx_esm_kernels.{name} {arguments} "
+    command += "" if name == "train" else "--weights-file w.safetensors "
+    run = subprocess.run(
+        ["bash", "-c", command + streams], capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in run.stdout + run.stderr
+    assert (place / output).exists(), run.stderr
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[malloc_or_wait] Unable to allocate 4096 bytes."),
+        RuntimeError("[metal::malloc] Attempting to allocate 9 bytes which is greater than the "
+                     "maximum allowed buffer size of 8 bytes."),
+    ],
+)  # fmt: skip
+def test_memory_that_cannot_be_had_is_one_sentence(place, monkeypatch, error):
+    plant(monkeypatch, "embed", error)
+    result = run("embed")
+    assert result.exit_code == 1
+    assert result.output.splitlines()[-1].startswith("Error: There is not enough memory for this.")

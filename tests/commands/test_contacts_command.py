@@ -48,6 +48,31 @@ def test_each_protein_has_its_probabilities_and_a_map(place, model, output, npz,
     assert f"contacts of 3 proteins saved to {npz}" in result.stdout
 
 
+def test_a_protein_that_is_too_long_is_seen_in_windows(place):
+    (place / "long.fasta").write_text(">l\n" + "MKTAYIAKQR" * 9 + "\n")
+    refused = run("long.fasta", "-o", "m.npz")
+    assert refused.exit_code == 1
+    assert "give a part of it, or see --long." in refused.output
+    result = run("long.fasta", "-o", "m.npz", "--long", "window")
+    assert result.exit_code == 0, result.output
+    assert np.load("m.npz")["contacts_1"].shape == (90, 90)
+
+
+def test_one_long_header_does_not_cost_its_length_for_every_protein(place, monkeypatch):
+    monkeypatch.setattr(contacts, "_MOST_NAME_BYTES", 4 * 300 * 2)
+    result = run("p.fasta", "-o", "m.npz", "--no-png")
+    assert result.exit_code == 0, result.output
+    names = bytes(np.load("m.npz")["names"]).decode()
+    assert names.split("\n")[:-1] == [name for name, _ in PROTEINS]
+
+
+def test_a_header_may_have_any_letters(place):
+    (place / "odd.fasta").write_text(">$x_1$ ^A \u86cb\u767d \\alpha {%}\nMKTAYIAK\n", "utf-8")
+    result = run("odd.fasta", "-o", "m.npz")
+    assert result.exit_code == 0, result.output
+    assert "Glyph" not in result.output
+
+
 def test_maps_need_not_be_drawn(place):
     assert run("p.fasta", "-o", "m.npz", "--no-png").exit_code == 0
     assert sorted(os.listdir(place)) == ["m.npz", "p.fasta", "w.safetensors"]

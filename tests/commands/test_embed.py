@@ -288,7 +288,6 @@ def test_a_fasta_that_holds_no_protein_has_one_sentence(place, weights, content,
         (("-o", "nowhere/a.npz"), "there is no folder nowhere"),
         (("-o", "folder.npz"), "folder.npz cannot be written: it is a folder"),
         (("-o", "a.npz", "--layers", "7"), "layers must be from -3 to 2, at least one; got 7"),
-        (("-o", "a.npz", "--include", "contacts", "--long", "window"), "not of windows"),
         (("-o", "a.npz", "none.fasta"), "none.fasta does not exist"),
     ],
 )

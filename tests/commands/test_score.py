@@ -183,7 +183,7 @@ def test_a_table_that_cannot_be_scored_has_one_sentence_and_no_output(place, con
         ((*FLAGS, "--all-single"), "Give either --dms-input or --all-single"),
         ((*FLAGS, "--fasta", "wt.fasta"), "either --sequence or --fasta"),
         ((*FLAGS, "--sequence", ""), "the sequence is empty"),
-        ((*FLAGS, "--sequence", "H*P"), "the sequence has '*' at position 2"),
+        ((*FLAGS, "--sequence", "HP*"), "the sequence has '*' at position 3"),
         (
             (*FLAGS, "--sequence", SEQUENCE * 4),
             "40 residues; the position table of this model ends at 38",

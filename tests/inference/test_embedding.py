@@ -1,5 +1,7 @@
 """embed(): what the model's layers hold, the same for a protein in any company."""
 
+from pathlib import Path
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -8,7 +10,9 @@ from hypothesis import strategies as st
 from random_models import esm1, esm1b
 
 from mlx_esm_kernels import embed, predict_contacts
+from mlx_esm_kernels.data.alphabet import UnknownResidueWarning
 from mlx_esm_kernels.inference.embedding import INCLUDES, Embedder
+from mlx_esm_kernels.inference.windows import tile
 
 MODELS = {"esm1b": esm1b(), "esm1": esm1()}
 LETTERS = "LAGVSERTIDPKQNFYMHWCXBUZO"
@@ -43,6 +47,101 @@ def test_packed_proteins_have_the_embedding_that_the_model_gives_each_alone(name
             close(embedding.bos[layer], x[0])
         tokens = model.alphabet.with_specials(model.alphabet.encode(sequence))
         close(embedding.contacts, predict_contacts(model, mx.array(tokens)))
+
+
+def test_contacts_in_windows_are_the_mean_of_those_that_see_both_residues():
+    model = MODELS["esm1b"]
+    most = model.config.max_residues
+    sequence = ("MKTAYIAKQRGAVLWDEPSN" * 5)[: 2 * most - 5]
+    (embedding,) = embed(model, [sequence], include=["contacts"], long="window")
+    contacts = np.array(embedding.contacts)
+    sums, counts = (np.zeros((len(sequence),) * 2) for _ in range(2))
+    windows = tile(len(sequence), most)
+    assert len(windows) == 3
+    for window in windows:
+        part = sequence[window.start : window.end]
+        tokens = model.alphabet.with_specials(model.alphabet.encode(part))
+        seen = slice(window.start, window.end)
+        sums[seen, seen] += np.array(predict_contacts(model, mx.array(tokens)))
+        counts[seen, seen] += 1
+    np.testing.assert_allclose(contacts, sums / np.maximum(counts, 1), atol=1e-6)
+    np.testing.assert_allclose(contacts, contacts.T, atol=1e-6)
+    assert (contacts[counts == 0] == 0).all()
+    assert (counts == 0).any()
+
+
+def test_a_protein_that_fits_has_the_same_contacts_with_windows():
+    model = MODELS["esm1b"]
+    whole, windows = (
+        next(embed(model, ["MKTAYIAKQR"], include=["contacts"], long=long))
+        for long in ("error", "window")
+    )
+    assert mx.array_equal(whole.contacts, windows.contacts)
+
+
+class Seq:
+    """As Biopython's."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def __str__(self):
+        return self.text
+
+
+Seq.__module__ = "Bio.Seq"
+
+
+@pytest.mark.parametrize(
+    ("sequences", "sentence"),
+    [
+        ("MKTAY", "sequences must be a list; got one text: write ['MKTAY']"),
+        (b"MKTAY", "sequences must be a list; got one text"),
+        ({"a": "MKT"}, "sequences must be a list; got a dict: give its .values()"),
+        (Path("p.fasta"), "sequences must be a list of texts; got the path 'p.fasta'"),
+        (None, "sequences must be a list; got a NoneType"),
+        ([("a", "MKTAY")], "sequence 1: expected text; got a tuple of 2. Of pairs (label, "),
+        (["MKT", None], "sequence 2: expected text; got None: a missing value"),
+        ([float("nan")], "sequence 1: expected text; got nan: a missing value"),
+        ([b"MKT"], "sequence 1: expected text; got bytes: decode them"),
+        ([["MKT"]], "sequence 1: expected text; got a list of 1"),
+        (["p.fasta"], "sequence 1: expected a sequence; got what looks like a file"),
+        ([7], "sequence 1: expected text; got a int"),
+        (["*"], "sequence 1 has no residues"),
+    ],
+)  # fmt: skip
+def test_what_are_no_sequences_are_refused_with_a_sentence(sequences, sentence):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        list(embed(MODELS["esm1b"], sequences))
+    assert sentence in str(caught.value)
+
+
+def test_what_is_no_model_is_refused_with_a_sentence():
+    with pytest.raises(TypeError, match="expected a model, of load_model or ESM1; got a str"):
+        embed("weights.safetensors", ["MKT"])
+
+
+@pytest.mark.parametrize(
+    "sequences", [np.array(["MKT", "GGS"]), iter(["MKT", "GGS"]), (Seq("MKT"), Seq("GGS"))]
+)
+def test_sequences_come_in_anything_that_can_be_gone_through(sequences):
+    found = [e.mean[2] for e in embed(MODELS["esm1b"], sequences)]
+    for mean, expected in zip(found, embed(MODELS["esm1b"], ["MKT", "GGS"]), strict=True):
+        assert mx.array_equal(mean, expected.mean[2])
+
+
+def test_a_stop_is_left_out_and_other_odd_letters_are_said_once():
+    model = MODELS["esm1b"]
+    with pytest.warns(UnknownResidueWarning) as caught:
+        stop, other = embed(model, ["MKTAY*", "MKT1*AY"], include=["mean", "per-residue"])
+    assert len(caught) == 1
+    assert "2 characters are no residues and were read as <unk>: '1' (1 times), '*'" in str(
+        caught[0].message
+    )
+    (plain,) = embed(model, ["MKTAY"], include=["mean", "per-residue"])
+    close(stop.mean[2], plain.mean[2])
+    assert stop.per_residue[2].shape == plain.per_residue[2].shape
+    assert len(other.per_residue[2]) == 7
 
 
 def test_only_what_is_asked_for_is_there_under_the_numbers_of_the_layers():
@@ -133,7 +232,6 @@ def test_groups_keep_the_order_and_begin_anew_at_any_of_their_ends(lengths, toke
         ({"include": ()}, "include must be some of"),
         ({"include": ("median",)}, r"include must be some of .* got \('median',\)"),
         ({"long": "crop"}, "long must be one of .* got 'crop'"),
-        ({"include": ("contacts",), "long": "window"}, "contacts are of whole proteins"),
     ],
 )
 def test_what_cannot_be_asked_of_a_model_is_said_at_once(flags, sentence):
