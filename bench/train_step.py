@@ -40,7 +40,7 @@ def useful_flops(side: Side, config: ESM1Config) -> float:
     """Of the products that forward and backward need.
 
     A matrix of N numbers costs 6 N a token; attention 14 D a pair and head, as in attention.py;
-    the LM head runs on the positions that are asked for.
+    the LM head runs on the masked positions.
     """
     width = config.embed_dim
     head = MASK_RATE * (width**2 + width * config.vocab_size)
@@ -71,18 +71,17 @@ def side_of(
     choose = packed_batches if packs else length_sorted_batches
     batches = choose(proteins, config, tokens, count)
     rng = np.random.default_rng(0)
-    questions = [mask_tokens(b.tokens, b.segment_ids, ESM1B, rng) for b in batches]
+    masked = [mask_tokens(b.tokens, b.segment_ids, ESM1B, rng) for b in batches]
     if packs:
         step = (_our_step if way == "ours" else _stock_step)(config, dtype)
         arrays = [
-            as_arrays(question, batch.segment_ids)
-            for question, batch in zip(questions, batches, strict=True)
+            as_arrays(some, batch.segment_ids) for some, batch in zip(masked, batches, strict=True)
         ]
         steps: list[Run] = [lambda x=x: step(x) for x in arrays]
     else:
         from against.torch_training import torch_steps
 
-        steps = torch_steps(way, config, questions, dtype, RATE)
+        steps = torch_steps(way, config, masked, dtype, RATE)
     return side_of_rows(steps, batches)
 
 
@@ -91,7 +90,7 @@ def _our_step(config: ESM1Config, dtype: str) -> Callable[[tuple[mx.array, ...]]
     model = ESM1(config)
     model.set_dtype(getattr(mx, dtype))
     step = TrainStep(model, weight_decay=0.01, clip_norm=1.0)
-    return lambda question: step(question, RATE)
+    return lambda arrays: step(arrays, RATE)
 
 
 def _stock_step(config: ESM1Config, dtype: str) -> Callable[[tuple[mx.array, ...]], Any]:
@@ -102,8 +101,8 @@ def _stock_step(config: ESM1Config, dtype: str) -> Callable[[tuple[mx.array, ...
     optimizer = mlx.optimizers.AdamW(RATE, weight_decay=0.01)
     loss_and_gradients = value_and_grad(model, masked_loss)
 
-    def step(question: tuple[mx.array, ...]) -> float:
-        loss, gradients = loss_and_gradients(model, *question)
+    def step(arrays: tuple[mx.array, ...]) -> float:
+        loss, gradients = loss_and_gradients(model, *arrays)
         gradients, _ = mlx.optimizers.clip_grad_norm(gradients, 1.0)
         optimizer.update(model, gradients)
         mx.eval(loss, model.state, optimizer.state)

@@ -1,6 +1,6 @@
 """Training steps in torch: fair-esm's model as its users run it, and torch's own encoder.
 
-Both: AdamW (fused), gradients clipped to a norm of 1, cross-entropy over the asked positions of
+Both: AdamW (fused), gradients clipped to a norm of 1, cross-entropy over the masked positions of
 logits that the LM head gives for all positions. Where no row is padded, neither gets a mask.
 """
 
@@ -19,7 +19,7 @@ from mlx_esm_kernels.data.alphabet import ESM1B
 from mlx_esm_kernels.data.masking import Masked
 from mlx_esm_kernels.models.config import ESM1Config
 
-NOT_ASKED = -100  # what cross_entropy leaves out
+IGNORED = -100  # the target that cross_entropy leaves out
 
 
 def protein_bert(config: ESM1Config) -> Any:
@@ -102,7 +102,7 @@ MODELS: dict[str, Callable[[ESM1Config], nn.Module]] = {
 
 
 def torch_steps(
-    way: str, config: ESM1Config, questions: list[Masked], dtype: str, rate: float
+    way: str, config: ESM1Config, batches: list[Masked], dtype: str, rate: float
 ) -> list[Callable[[], Any]]:
     """A function for each batch that takes one step of training on it and gives the loss."""
     torch.manual_seed(0)
@@ -114,7 +114,7 @@ def torch_steps(
         optimizer.zero_grad()
         logits = model(inputs)
         loss = F.cross_entropy(
-            logits.view(-1, logits.shape[-1]).float(), targets, ignore_index=NOT_ASKED
+            logits.view(-1, logits.shape[-1]).float(), targets, ignore_index=IGNORED
         )
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -123,13 +123,13 @@ def torch_steps(
 
     return [
         lambda inputs=inputs, targets=targets: step(inputs, targets)
-        for inputs, targets in map(tensors_of, questions)
+        for inputs, targets in map(tensors_of, batches)
     ]
 
 
 def tensors_of(masked: Masked) -> tuple[torch.Tensor, torch.Tensor]:
-    """inputs (B, L), and targets (B * L,), NOT_ASKED where no residue is asked for."""
-    targets = np.full(masked.inputs.size, NOT_ASKED, np.int64)
-    asked = masked.weights > 0
-    targets[masked.positions[asked]] = masked.targets[asked]
+    """inputs (B, L), and targets (B * L,), IGNORED where there is no target."""
+    targets = np.full(masked.inputs.size, IGNORED, np.int64)
+    is_target = masked.weights > 0
+    targets[masked.positions[is_target]] = masked.targets[is_target]
     return torch.from_numpy(masked.inputs.astype(np.int64)), torch.from_numpy(targets)

@@ -66,7 +66,10 @@ def command(
     dtype: str | None,
     as_protein: bool,
 ) -> None:
-    """Predict which residues of a protein touch, for every protein of FASTA files."""
+    """Predict which residues of a protein touch, for every protein of FASTA files.
+
+    They are plain or compressed; - is standard input.
+    """
     target, picture_of = _destination(output)
     require_writable(target)
     say("📥 loading weights and proteins")

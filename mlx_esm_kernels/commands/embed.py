@@ -93,7 +93,7 @@ def command(
     as_protein: bool,
     overwrite: bool,
 ) -> None:
-    """Embed the proteins of FASTA files (- is standard input).
+    """Embed the proteins of FASTA files, plain or compressed (- is standard input).
 
     They go through the model packed side by side; a protein's embedding does not depend on the
     others.

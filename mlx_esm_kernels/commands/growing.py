@@ -14,8 +14,8 @@ from ..data.alphabet import Alphabet
 from ..inference.likelihood import Floats, Tokens, pseudo_perplexity
 from ..inference.sampling import ORDERS, Sampling, fill_masks
 from ..models.esm1 import ESM1
-from ..system.console import progress, say
-from ..system.whole_file import require_writable, whole_file
+from ..system.console import progress, say, was_closed
+from ..system.whole_file import OutputError, require_writable, whole_file
 from .flags import device_flag, weights_flag
 
 LINE_WIDTH = 60  # residues in a line of FASTA, as UniProt has it
@@ -83,6 +83,8 @@ def fasta_file(output: Path | None) -> Path | None:
         OutputError: it cannot be written.
     """
     if output is None or str(output) == "-":
+        if was_closed("stdout"):
+            raise OutputError("Standard output is closed: give -o FILE, or leave it open.")
         return None
     require_writable(output)
     return output
@@ -122,11 +124,20 @@ def grow(
         perplexities = pseudo_perplexity(model, tokens, bar.update)
     fasta = _fasta(alphabet, tokens, perplexities, name, sampling.seed)
     if file is None:
-        click.echo(fasta, nl=False)
+        _print(fasta)
     else:
         with whole_file(file) as half_done:
             half_done.write_text(fasta, encoding="ascii", newline="\n")
     say(_summary(perplexities, len(template), file), err=True)
+
+
+def _print(fasta: str) -> None:
+    try:
+        click.echo(fasta, nl=False)
+    except BrokenPipeError:
+        raise  # the reader has had enough of it (`| head`), and click ends without a word
+    except OSError as error:
+        raise OutputError(f"Standard output cannot be written: {error.strerror}.") from None
 
 
 def _fasta(alphabet: Alphabet, tokens: Tokens, perplexities: Floats, name: str, seed: int) -> str:

@@ -69,7 +69,8 @@ Scores; higher is fitter, and those of several substitutions are summed:
 @click.option(
     "--dms-input",
     type=click.Path(path_type=Path),
-    help="Variants to score: csv with a line of names, plain or gzip.",
+    help="Variants to score: a table with a line of names, of commas, semicolons or tabs, plain "
+    "or compressed.",
 )
 @click.option(
     "--all-single",

@@ -60,7 +60,7 @@ def require_finite(
     "--data",
     multiple=True,
     metavar="PATH...|sample|swissprot",
-    help="FASTA files, plain or gzip (- is standard input); several may follow. sample is "
+    help="FASTA files, plain or compressed (- is standard input); several may follow. sample is "
     "synthetic protein families, made on the spot; swissprot is downloaded once (90 MB).  "
     "[default: sample]",
 )

@@ -16,11 +16,32 @@ import numpy as np
 from .alphabet import Alphabet
 
 MASK_RATE = 0.15
-SHOWN_AS_MASK = 0.8
-SHOWN_AS_RANDOM = 0.1
 
-# (inputs, true tokens, segment ids, is target), each (B, L) -> (sum of nats, number of targets).
-OptimalLoss = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[float, int]]
+
+@dataclass(frozen=True)
+class Shown:
+    """What the model sees at a target: `<mask>`, a random amino acid, or else the true residue.
+
+    Attributes:
+        as_mask, as_random: how likely the first two are; the third has the rest.
+    """
+
+    as_mask: float
+    as_random: float
+
+    @property
+    def as_itself(self) -> float:
+        """How likely the model sees the true residue."""
+        return 1 - self.as_mask - self.as_random
+
+
+TO_TRAIN = Shown(as_mask=0.8, as_random=0.1)
+# A perplexity is of tokens that are hidden; a model need not have been trained with other ones.
+TO_MEASURE = Shown(as_mask=1.0, as_random=0.0)
+
+# (inputs, true tokens, segment ids, is target), each (B, L), and what targets are shown as
+# -> (sum of nats, number of targets).
+OptimalLoss = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Shown], tuple[float, int]]
 
 
 @dataclass(frozen=True)
@@ -54,6 +75,7 @@ def mask_tokens(
     rng: np.random.Generator,
     *,
     rate: float = MASK_RATE,
+    shown: Shown = TO_TRAIN,
 ) -> Masked:
     """Choose masked positions, and hide what is there.
 
@@ -67,6 +89,7 @@ def mask_tokens(
         alphabet: tells amino acids from the rest.
         rng: the source of chance; the same state gives the same masks.
         rate: share of the candidates that become targets, above 0 and at most 1.
+        shown: what the model sees there; which residues are targets does not depend on it.
 
     Raises:
         ValueError: shapes differ, or the rate is out of range.
@@ -85,10 +108,10 @@ def mask_tokens(
     count = min(candidates.size, max(1, round(rate * candidates.size)))
     chosen = np.sort(rng.choice(candidates, size=count, replace=False))
 
-    shown = rng.random(count)
+    lot = rng.random(count)
     random_residues = rng.choice(amino_acids, size=count)
-    inputs[chosen[shown < SHOWN_AS_MASK]] = alphabet.mask_idx
-    is_random = (shown >= SHOWN_AS_MASK) & (shown < SHOWN_AS_MASK + SHOWN_AS_RANDOM)
+    inputs[chosen[lot < shown.as_mask]] = alphabet.mask_idx
+    is_random = (lot >= shown.as_mask) & (lot < shown.as_mask + shown.as_random)
     inputs[chosen[is_random]] = random_residues[is_random]
 
     size = max(1, math.ceil(rate * tokens.size))  # M: no batch of this shape has more

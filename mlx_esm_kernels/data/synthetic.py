@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .alphabet import ESM1B, STANDARD_RESIDUES, Alphabet
-from .masking import MASK_RATE, SHOWN_AS_MASK, SHOWN_AS_RANDOM
+from .masking import MASK_RATE, TO_TRAIN, Shown
 from .proteins import Proteins
 from .token_table import build_table
 
@@ -116,6 +116,7 @@ class SyntheticFamilies:
         tokens: npt.NDArray[np.integer],
         segment_ids: npt.NDArray[np.integer],
         is_target: npt.NDArray[np.bool_],
+        shown: Shown = TO_TRAIN,
     ) -> tuple[float, int]:
         """What the best possible answers to masked residues cost: the entropy floor.
 
@@ -128,6 +129,7 @@ class SyntheticFamilies:
             tokens: (B, L) token ids before corruption.
             segment_ids: (B, L) integer, 0 = padding; each protein is one run.
             is_target: (B, L) bool, the masked positions.
+            shown: what a model sees there, as it was given to `mask_tokens`.
 
         Returns:
             Sum over the masked positions of -ln P(true residue | inputs), in nats, and how many
@@ -151,7 +153,7 @@ class SyntheticFamilies:
             )
             true = self._symbols(tokens.reshape(-1)[places], "tokens")
             which = is_target.reshape(-1)[places]
-            answers = posterior(self.families, observed)  # (N, L, 20)
+            answers = posterior(self.families, observed, shown)  # (N, L, 20)
             nats -= float(np.log(answers[which, true[which]]).sum())
             count += int(which.sum())
         if count != is_target.sum():
@@ -276,7 +278,7 @@ def make_family(
 
 
 def posterior(
-    families: Sequence[Family], observed: npt.NDArray[np.integer]
+    families: Sequence[Family], observed: npt.NDArray[np.integer], shown: Shown = TO_TRAIN
 ) -> npt.NDArray[np.float64]:
     """The probability of each true residue, given a corrupted protein, at a masked position.
 
@@ -294,11 +296,13 @@ def posterior(
     Args:
         families: at least one of length L.
         observed: (N, L) integer, places in STANDARD_RESIDUES, 20 for <mask>.
+        shown: what is observed at a masked position.
 
     Returns:
-        (N, L, 20) float64; the last axis sums to 1.
+        (N, L, 20) float64; the last axis sums to 1, or is 0 where a masked position cannot be
+        `observed` so.
     """
-    maybe, masked = _channel()
+    maybe, masked = _channel(shown)
     evidence = maybe[observed]  # (N, L, 20): C(y_j | b)
     fitting = [family for family in families if len(family) == observed.shape[1]]
     messages = np.empty((len(fitting), *evidence.shape))
@@ -314,18 +318,19 @@ def posterior(
         others[k] = total[:, None] - log_units
     weights = np.exp(others - others.max(axis=0))
     answers = np.einsum("knl,knla->nla", weights, messages) * masked[observed]
-    normalised: npt.NDArray[np.float64] = answers / answers.sum(axis=-1, keepdims=True)
+    total = answers.sum(axis=-1, keepdims=True)
+    normalised: npt.NDArray[np.float64] = np.zeros_like(answers)
+    np.divide(answers, total, out=normalised, where=total > 0)
     return normalised
 
 
-def _channel() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _channel(shown: Shown) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """(21, 20) each, P(observed | true): where a residue may be masked, and where it is."""
     same = np.eye(NUM_RESIDUES)
-    shown_true = 1 - SHOWN_AS_MASK - SHOWN_AS_RANDOM
     masked = np.vstack(
         [
-            shown_true * same + SHOWN_AS_RANDOM / NUM_RESIDUES,
-            np.full((1, NUM_RESIDUES), SHOWN_AS_MASK),
+            shown.as_itself * same + shown.as_random / NUM_RESIDUES,
+            np.full((1, NUM_RESIDUES), shown.as_mask),
         ]
     )
     not_masked = np.vstack([same, np.zeros((1, NUM_RESIDUES))])

@@ -15,6 +15,8 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+_closed: set[str] = set()  # standard streams that were closed when the process began
+
 
 def say(line: str, *, err: bool = False) -> None:
     """Write one line for the person, above any bar that is on the screen.
@@ -49,7 +51,13 @@ def open_closed_streams() -> None:
     os.close(opened)
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
+            _closed.add(name)
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+
+
+def was_closed(name: str) -> bool:
+    """Whether the stream of this name in `sys` was closed (`>&-`): what is written is lost."""
+    return name in _closed or getattr(sys, name) is None
 
 
 def progress(

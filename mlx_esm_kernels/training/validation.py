@@ -1,4 +1,4 @@
-"""How well a model fills in residues of held-out proteins, beside what needs no model at all."""
+"""How well a model fills in masked residues of held-out proteins, beside what needs no model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..data.alphabet import Alphabet
 from ..data.frequencies import residue_frequencies
-from ..data.masking import Masked, OptimalLoss, mask_tokens
+from ..data.masking import TO_MEASURE, Masked, OptimalLoss, mask_tokens
 from ..data.packing import PackedBatches, batch_shape
 from ..data.proteins import Proteins
 from ..models.esm1 import ESM1
@@ -25,7 +25,10 @@ MAX_TOKENS = 65_536  # about 9,000 targets: perplexity known to 1 %, for little 
 
 
 class Validation:
-    """Masked residues of held-out proteins: the same ones, hidden the same way, every time.
+    """Masked residues of held-out proteins: the same ones every time, all shown as `<mask>`.
+
+    So perplexity is that of papers, and models are alike before it, whatever masks they were
+    trained with.
 
     Args:
         proteins: where the residues are.
@@ -75,7 +78,9 @@ class Validation:
                 continue
             unigram_nats -= float(np.log(frequencies[masked.targets[:count]]).sum())
             if optimal_loss is not None:
-                floor_nats += optimal_loss(masked.inputs, tokens, segment_ids, masked.is_target)[0]
+                floor_nats += optimal_loss(
+                    masked.inputs, tokens, segment_ids, masked.is_target, TO_MEASURE
+                )[0]
             self.num_proteins += int(segment_ids.max(axis=1).sum())
             self._counts.append(count)
             self._batches.append(as_arrays(masked, segment_ids))
@@ -124,7 +129,7 @@ def _masked_batches(
         yield (
             batch.tokens,
             batch.segment_ids,
-            mask_tokens(batch.tokens, batch.segment_ids, alphabet, rng),
+            mask_tokens(batch.tokens, batch.segment_ids, alphabet, rng, shown=TO_MEASURE),
         )
         tokens += int((batch.segment_ids != 0).sum())
         if tokens >= max_tokens:

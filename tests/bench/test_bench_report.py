@@ -25,6 +25,7 @@ def run(folder: Path, *arguments: str) -> Result:
     return CliRunner().invoke(report.main, ["--quick", "--out", str(folder), *arguments])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_torch")
 def test_every_part_gives_lines_and_what_is_skipped_is_said(tmp_path: Path) -> None:
     done = run(tmp_path)

@@ -71,15 +71,15 @@ def test_useful_work_is_that_of_matrices_and_pairs() -> None:
     assert bench.useful_flops(side, TINY) == pytest.approx(expected)
 
 
-def test_torch_is_asked_the_same_questions() -> None:
+def test_torch_has_the_same_targets() -> None:
     pytest.importorskip("torch")
-    from against.torch_training import NOT_ASKED, tensors_of
+    from against.torch_training import IGNORED, tensors_of
 
     rng = np.random.default_rng(0)
     (batch,) = length_sorted_batches(make_sample(num_proteins=40).proteins, TINY, 256, 1)
     masked = mask_tokens(batch.tokens, batch.segment_ids, ESM1B, rng)
     inputs, targets = (x.numpy() for x in tensors_of(masked))
     assert np.array_equal(inputs, masked.inputs)
-    asked = targets.reshape(batch.tokens.shape) != NOT_ASKED
-    assert np.array_equal(asked, masked.asked)
-    assert np.array_equal(targets[targets != NOT_ASKED], batch.tokens[asked])
+    is_target = targets.reshape(batch.tokens.shape) != IGNORED
+    assert np.array_equal(is_target, masked.is_target)
+    assert np.array_equal(targets[targets != IGNORED], batch.tokens[is_target])

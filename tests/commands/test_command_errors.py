@@ -202,7 +202,13 @@ def test_the_title_of_a_picture_is_not_read_as_mathematics(place):
 
 # Standard streams that are closed, full or gone
 
-STREAMS = [">&-", "2>&-", "<&-", ">&- 2>&- <&-", ">/dev/full", "2>/dev/full", "| true"]
+STREAMS = [
+    ">&- 2>&- <&-",
+    *(
+        pytest.param(streams, marks=pytest.mark.slow)
+        for streams in (">&-", "2>&-", "<&-", ">/dev/full", "2>/dev/full", "| true")
+    ),
+]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
@@ -221,6 +227,29 @@ def test_streams_that_take_nothing_do_not_stop_the_work(place, name, output, str
     )
     assert "Traceback" not in run.stdout + run.stderr
     assert (place / output).exists(), run.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+@pytest.mark.parametrize(
+    ("streams", "sentence"),
+    [
+        (">&-", "Error: Standard output is closed: give -o FILE, or leave it open."),
+        (">/dev/full", "Error: Standard output cannot be written: No space left on device."),
+        (">&- -o p.fasta", None),
+        ("2>&- >p.fasta", None),
+        ("2>/dev/full >p.fasta", None),
+    ],
+)
+def test_proteins_that_no_one_gets_are_an_error(place, streams, sentence):
+    command = f"{sys.executable} -m mlx_esm_kernels.generate --weights-file w.safetensors "
+    command += f"--length 5 {streams}"
+    run = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    if sentence:
+        assert (run.returncode, run.stderr.splitlines()[-1]) == (1, sentence)
+        assert "Traceback" not in run.stderr
+    else:
+        assert run.returncode == 0
+        assert (place / "p.fasta").read_text().startswith(">generated_1 ")
 
 
 @pytest.mark.parametrize(

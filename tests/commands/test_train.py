@@ -282,7 +282,15 @@ def test_a_device_that_is_not_there_is_answered_with_a_sentence(workplace):
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU]
+    "number",
+    [
+        signal.SIGINT,
+        signal.SIGHUP,
+        *(
+            pytest.param(number, marks=pytest.mark.slow)
+            for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGXCPU)
+        ),
+    ],
 )
 def test_a_signal_saves_the_weights_and_says_where(workplace, number):
     command = [sys.executable, "-u", "-m", "mlx_esm_kernels.train", "--data", "proteins.fasta"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlx_esm_kernels.data.alphabet import ESM1_ALPHABET, ESM1B, STANDARD_RESIDUES
-from mlx_esm_kernels.data.masking import MASK_RATE, SHOWN_AS_MASK, SHOWN_AS_RANDOM, mask_tokens
+from mlx_esm_kernels.data.masking import MASK_RATE, TO_MEASURE, TO_TRAIN, mask_tokens
 from mlx_esm_kernels.data.packing import PackedBatches
 from mlx_esm_kernels.data.proteins import Proteins, split_held_out
 from mlx_esm_kernels.data.synthetic import (
@@ -43,7 +43,7 @@ def probability(family, x):
     return result
 
 
-def enumerated_answer(families, observed, position):
+def enumerated_answer(families, observed, position, shown):
     """P(x_i | observed, i is masked) by summing over every protein and every choice of targets."""
     length = len(observed)
     x = np.array(list(itertools.product(range(20), repeat=length)))
@@ -58,17 +58,17 @@ def enumerated_answer(families, observed, position):
             if not is_target:
                 chance *= (1 - MASK_RATE) * kept
             elif observed[j] == MASK:
-                chance *= MASK_RATE * SHOWN_AS_MASK
+                chance *= MASK_RATE * shown.as_mask
             else:
-                shown_true = 1 - SHOWN_AS_MASK - SHOWN_AS_RANDOM
-                chance *= MASK_RATE * (SHOWN_AS_RANDOM / 20 + shown_true * kept)
+                chance *= MASK_RATE * (shown.as_random / 20 + shown.as_itself * kept)
         seen += chance
     joint = np.bincount(x[:, position], weights=prior * seen, minlength=20)
     return joint / joint.sum()
 
 
+@pytest.mark.parametrize("shown", [TO_TRAIN, TO_MEASURE], ids=["to train", "to measure"])
 @pytest.mark.parametrize("observed", [(3, 7, 12), (MASK, 7, 12), (3, MASK, MASK), (MASK,) * 3])
-def test_the_posterior_is_that_of_brute_force_enumeration(observed):
+def test_the_posterior_is_that_of_brute_force_enumeration(observed, shown):
     rng = np.random.default_rng(0)
     families = [
         tiny_family(rng, [(0, 2)]),
@@ -76,9 +76,10 @@ def test_the_posterior_is_that_of_brute_force_enumeration(observed):
         tiny_family(rng, []),
         tiny_family(rng, [], length=5),  # not of this length, so impossible
     ]
-    answers = posterior(families, np.array([observed]))
-    for position in range(3):
-        expected = enumerated_answer(families[:3], observed, position)
+    possible = [i for i in range(3) if shown == TO_TRAIN or observed[i] == MASK]
+    answers = posterior(families, np.array([observed]), shown)
+    for position in possible:
+        expected = enumerated_answer(families[:3], observed, position, shown)
         np.testing.assert_allclose(answers[0, position], expected, rtol=1e-10)
 
 

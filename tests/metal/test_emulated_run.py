@@ -63,6 +63,7 @@ def test_a_test_with_its_own_emulator_gives_the_run_back_to_its_own(tmp_path: Pa
     assert "own emulators: 1\n" in said, "the second test's op, and no other"
 
 
+@pytest.mark.slow
 def test_a_test_that_ends_the_emulation_is_red_and_those_after_it_are_emulated(
     tmp_path: Path,
 ) -> None:
@@ -74,6 +75,7 @@ def test_a_test_that_ends_the_emulation_is_red_and_those_after_it_are_emulated(
     assert "2 passed, 1 error" in said
 
 
+@pytest.mark.slow
 def test_a_run_on_another_device_is_refused(tmp_path: Path) -> None:
     code, said = run_pytest(tmp_path, WITHOUT_AN_EMULATOR, device="tpu")
     assert code == pytest.ExitCode.USAGE_ERROR, said

@@ -83,8 +83,8 @@ def batch(with_segments):
     return tokens, ids if with_segments else None, mx.array(cotangent, mx.float32) * real
 
 
-def logits_and_gradients(model, question):
-    tokens, segment_ids, cotangent = question
+def logits_and_gradients(model, given):
+    tokens, segment_ids, cotangent = given
 
     def loss(model):
         logits = model(tokens, segment_ids)["logits"]
@@ -117,14 +117,14 @@ def test_a_low_rank_product_beside_a_layer_is_as_if_it_were_in_the_weight(path, 
     layer, merged = (dict(m.named_modules())[path] for m in (model, reference))
     swap = (lambda x: x) if path in EMBEDDINGS else mx.transpose
     merged.weight = merged.weight + swap(layer.a @ layer.b)
-    question = batch(with_segments)
-    logits, gradients = logits_and_gradients(reference, question)
+    given = batch(with_segments)
+    logits, gradients = logits_and_gradients(reference, given)
     names = {name: name.replace(path, f"{path}.base") for name in gradients}
     expected = {names[name]: gradient for name, gradient in gradients.items()}
     of_product = swap(gradients[f"{path}.weight"])
     expected[f"{path}.a"] = of_product @ layer.b.T
     expected[f"{path}.b"] = layer.a.T @ of_product
-    expect_the_same(logits_and_gradients(model, question), (logits, expected))
+    expect_the_same(logits_and_gradients(model, given), (logits, expected))
 
 
 @both_ways
@@ -141,11 +141,11 @@ def test_a_replaced_layer_is_that_of_the_reference_with_the_same_layer(path, wit
 def test_a_layer_norm_may_be_of_another_hand(path, with_segments):
     model, reference = randomised(ESM1(CONFIG)), randomised(ESM1Reference(CONFIG))
     replace(model, path, PlainNorm)
-    question = batch(with_segments)
-    logits, gradients = logits_and_gradients(reference, question)
+    given = batch(with_segments)
+    logits, gradients = logits_and_gradients(reference, given)
     for ours, theirs in (("scale", "weight"), ("shift", "bias")):
         gradients[f"{path}.{ours}"] = gradients.pop(f"{path}.{theirs}")
-    expect_the_same(logits_and_gradients(model, question), (logits, gradients))
+    expect_the_same(logits_and_gradients(model, given), (logits, gradients))
 
 
 def test_a_model_in_which_everything_is_replaced_begins_where_it_was():

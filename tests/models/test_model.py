@@ -212,11 +212,11 @@ def test_a_new_model_starts_near_a_uniform_guess_with_zero_rows_for_padding():
     [
         ("small", 272_289),
         # fair-esm's own count, less its contact head.
-        ("esm1b_t33_650M_UR50S", 652_359_094 - 661),
-        ("esm1v_t33_650M_UR90S", 652_356_534 - 661),
+        pytest.param("esm1b_t33_650M_UR50S", 652_359_094 - 661, marks=pytest.mark.slow),
+        pytest.param("esm1v_t33_650M_UR90S", 652_356_534 - 661, marks=pytest.mark.slow),
         ("esm1_t6_43M", 42_590_316 - 73),
         ("esm1_t12_85M", 85_126_836 - 145),
-        ("esm1_t34_670M", 669_210_316 - 681),
+        pytest.param("esm1_t34_670M", 669_210_316 - 681, marks=pytest.mark.slow),
     ],
 )
 def test_presets_have_the_known_number_of_parameters(preset, count):

@@ -84,6 +84,7 @@ def test_the_fastest_candidate_of_each_kernel_serves_from_then_on(
     assert tiles_that_serve(device) == fastest
 
 
+@pytest.mark.slow
 def test_tiles_that_are_wrong_here_are_not_timed(
     device: Device, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -105,6 +106,7 @@ def test_where_no_candidate_is_right_the_table_serves(
     assert _ext.attention_tiles("fwd", DIM, mx.float32) == built_in["fwd"]
 
 
+@pytest.mark.slow
 def test_the_benchmark_times_every_candidate_on_a_gpu(
     device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:

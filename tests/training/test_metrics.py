@@ -70,8 +70,8 @@ def drawn(rows):
 def test_the_plot_has_curves_levels_and_a_legend_that_names_them(tmp_path):
     axes = drawn(ROWS)
     lines = {line.get_label(): line for line in axes.get_lines()}
-    assert list(lines["held out"].get_xdata()) == [0, 20]
-    assert list(lines["held out"].get_ydata()) == [3.5, 1.9]
+    assert list(lines["held out, all targets masked"].get_xdata()) == [0, 20]
+    assert list(lines["held out, all targets masked"].get_ydata()) == [3.5, 1.9]
     assert lines["residue frequencies: perplexity 18.00"].get_ydata()[0] == math.log(18)
     floor = lines["entropy floor (synthetic families): perplexity 3.00"]
     assert floor.get_ydata()[0] == math.log(3)

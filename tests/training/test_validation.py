@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mlx_esm_kernels.data.alphabet import ESM1B
 from mlx_esm_kernels.data.frequencies import residue_frequencies
+from mlx_esm_kernels.data.masking import TO_MEASURE
 from mlx_esm_kernels.data.packing import batch_shape
 from mlx_esm_kernels.data.proteins import Proteins
 from mlx_esm_kernels.models.esm1 import ESM1, ESM1Config
@@ -88,7 +89,9 @@ def test_the_unigram_loss_is_the_entropy_of_the_residues_where_both_sides_are_al
 def test_a_floor_is_taken_over_every_target_there_is():
     seen = []
 
-    def optimal_loss(inputs, tokens, segment_ids, is_target):
+    def optimal_loss(inputs, tokens, segment_ids, is_target, shown):
+        assert (inputs[is_target] == ESM1B.mask_idx).all()
+        assert shown == TO_MEASURE
         assert np.array_equal(inputs[~is_target], tokens[~is_target])
         seen.append(int(is_target.sum()))
         return 0.5 * is_target.sum(), int(is_target.sum())
@@ -97,6 +100,15 @@ def test_a_floor_is_taken_over_every_target_there_is():
     validation = validate(proteins, [0], range(700), optimal_loss=optimal_loss)
     assert sum(seen) == validation.num_targets
     assert validation.floor_loss == pytest.approx(0.5)
+
+
+def test_a_model_that_copies_what_it_sees_gains_nothing():
+    """A target is never shown as itself: to read it off the input is no knowledge of proteins."""
+    proteins = random_proteins(60)
+    validation = validate(proteins, range(30), range(30, 60))
+    for inputs, _, positions, _, weights in validation._batches:
+        seen = np.array(inputs).reshape(-1)[np.array(positions)[np.array(weights) > 0]]
+        assert (seen == ESM1B.mask_idx).all()
 
 
 def test_there_is_no_floor_for_cropped_proteins():
