@@ -204,29 +204,6 @@ def test_a_folder_has_one_writer_until_that_one_ends(workplace):
     assert invoke("--data", "proteins.fasta", *QUICK, "--weights-dir", "run").exit_code == 0
 
 
-def test_the_writer_is_the_process_not_its_file(workplace):
-    """Killed, it leaves its file behind; the folder is free all the same."""
-    code = "import os, signal; from pathlib import Path\n"
-    code += "from mlx_esm_kernels.training.run_folder import open_run_folder\n"
-    code += "folder = open_run_folder(Path('run'), None, label='x')\n"
-    code += "os.kill(os.getpid(), signal.SIGKILL)"
-    killed = subprocess.run([sys.executable, "-c", code], check=False)
-    assert killed.returncode == -signal.SIGKILL
-    assert (workplace / "run" / ".lock").exists()
-    assert invoke("--data", "proteins.fasta", *QUICK, "--weights-dir", "run").exit_code == 0
-
-
-def test_what_is_not_of_the_run_is_set_aside(workplace):
-    (workplace / "run").mkdir()
-    (workplace / "run" / "metrics.jsonl").write_text("of another tool")
-    (workplace / "run" / "loss.png").write_bytes(b"a figure")
-    result = invoke("--data", "proteins.fasta", *QUICK, "--weights-dir", "run")
-    assert result.exit_code == 0, result.output
-    assert (workplace / "run" / "metrics-before-1.jsonl").read_text() == "of another tool"
-    assert (workplace / "run" / "loss-before-1.png").read_bytes() == b"a figure"
-    assert rows_of(workplace / "run" / "metrics.jsonl")[0]["step"] == 0
-
-
 def test_a_loss_that_is_no_number_stops_with_a_sentence_and_spares_the_weights(workplace):
     invoke("--data", "proteins.fasta", *QUICK, "--weights-dir", "run")
     weights = workplace / "run" / "weights.safetensors"
