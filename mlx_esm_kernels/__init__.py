@@ -5,6 +5,7 @@ from typing import Any
 
 from .data.alphabet import ESM1_ALPHABET, ESM1B, Alphabet
 from .inference.embedding import Embedding, embed
+from .inference.structure_view import StructureView, view
 from .inference.variants import pseudo_perplexity, score_variants
 from .models.esm1 import ESM1, PRESETS, ESM1Config, predict_contacts
 from .ops import linear, masked_attention, positional_embedding
@@ -18,6 +19,7 @@ __all__ = [
     "Alphabet",
     "ESM1Config",
     "Embedding",
+    "StructureView",
     "embed",
     "linear",
     "load_model",
@@ -27,6 +29,7 @@ __all__ = [
     "pseudo_perplexity",
     "save_weights",
     "score_variants",
+    "view",
 ]
 
 

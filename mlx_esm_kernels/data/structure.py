@@ -46,6 +46,8 @@ class Chain:
         ca, cb: (L, 3) float64, C-alpha, and C-beta (of glycine its C-alpha), in angstrom; NaN where
             there is none.
         b_factors: (L,) float64, of the C-alpha, or of the first atom where there is none.
+        drawn: how it can be drawn: as "cartoon"; as "trace", where a protein has C-alphas and no
+            more; as "sticks", where it has not even these.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Chain:
     ca: _Floats = field(repr=False)
     cb: _Floats = field(repr=False)
     b_factors: _Floats = field(repr=False)
+    drawn: str
 
     def __len__(self) -> int:
         return len(self.sequence)
@@ -180,6 +183,7 @@ def _chains(parsed: gemmi.Structure, model: gemmi.Model) -> Iterator[Chain]:
             ca=np.array([_position(residue, "CA") for residue in residues]),
             cb=np.array([_position(residue, "CB", "CA") for residue in residues]),
             b_factors=np.array([_b_factor(residue) for residue in residues]),
+            drawn=_drawn(residues, kind in _AMINO_ACIDS),
         )
 
 
@@ -220,6 +224,16 @@ def _position(residue: gemmi.Residue, name: str, of_glycine: str | None = None) 
 def _b_factor(residue: gemmi.Residue) -> float:
     atom = residue.find_atom("CA", "*", gemmi.Element("C"))
     return float((atom or residue[0]).b_iso)
+
+
+def _drawn(residues: list[gemmi.Residue], is_protein: bool) -> str:
+    names = [{atom.name for atom in residue} for residue in residues]
+    if not is_protein:
+        return "cartoon" if any("P" in some for some in names) else "sticks"
+    whole = sum({"CA", "O"} <= some for some in names)
+    if 2 * whole >= len(names):
+        return "cartoon"
+    return "trace" if 2 * sum("CA" in some for some in names) >= len(names) else "sticks"
 
 
 def _confidence(parsed: gemmi.Structure, text: str, chains: tuple[Chain, ...]) -> float | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 from click.testing import CliRunner
+from pdb_files import protein
 from random_models import esm1b
 
 from mlx_esm_kernels import save_weights
@@ -35,6 +36,7 @@ INSIDE = {
     ),
     "train": (["--data", "p.fasta", "--weights-dir", "run"], (train, "run_training")),
     "unmask": (["--seq", "M*", "-o", "out.fasta"], f"{COMMANDS}.growing.fill_masks"),
+    "view": (["p.pdb", "-o", "out.html"], f"{COMMANDS}.view.view"),
 }
 USER_ERRORS = [
     UserError,
@@ -53,6 +55,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLX_ESM_KERNELS_CACHE", str(tmp_path / "cache"))
     save_weights("w.safetensors", esm1b())
+    (tmp_path / "p.pdb").write_text(protein("MKTAYI"))
     (tmp_path / "p.fasta").write_text(">a\nMKTAYI\n>b\nMKQRQI\n")
     return tmp_path
 

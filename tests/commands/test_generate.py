@@ -178,7 +178,7 @@ def test_help_says_what_the_perplexity_is():
 
 
 def test_mlx_esm_is_the_commands_in_one(weights_file):
-    commands = ["contacts", "convert", "embed", "generate", "score", "train", "unmask"]
+    commands = ["contacts", "convert", "embed", "generate", "score", "train", "unmask", "view"]
     assert sorted(cli.main.commands) == commands
     flags = ["--weights-file", str(weights_file), "--seq", "M*K"]
     whole = CliRunner().invoke(cli.main, ["unmask", *flags])
