@@ -68,6 +68,18 @@ def pages(tmp_path_factory):
     view(place / "first.pdb", place / "second.pdb", contacts=place / "maps.npz").save(
         place / "two.html"
     )
+    few = range(20)
+    for name, atoms in {
+        "trace.html": [atom("CA", "ALA", "A", i + 1, ring[i]) for i in few],
+        "no-c-alphas.html": [atom("CB", "ALA", "A", i + 1, ring[i]) for i in few],
+        "nucleotides.html": [
+            atom(what, "DA", "A", i + 1, ring[i] * 1.6 + (1.2 * k, 0, 0))
+            for i in few
+            for k, what in enumerate(("P", "O5'", "C5'", "C4'", "C3'", "O3'"))
+        ],
+        "ligands.html": [atom("ZN", "ZN", "A", 9 * i, ring[i] * 5, hetero=True) for i in few],
+    }.items():
+        view("".join(atoms)).save(place / name)
     return place
 
 
@@ -128,6 +140,13 @@ def test_the_structure_is_drawn_in_the_middle_and_the_page_fits(open_page, size,
     assert drawn(image[height // 4 : -height // 4, width // 4 : -width // 4]) > drawn(image)
     assert image[2, 2].mean() > 0.9 if scheme == "light" else image[2, 2].mean() < 0.2
     assert page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[size][0]
+
+
+@pytest.mark.parametrize(
+    "name", ["trace.html", "no-c-alphas.html", "nucleotides.html", "ligands.html"]
+)
+def test_what_has_no_backbone_of_a_protein_is_drawn_too(open_page, name):
+    assert drawn(picture(open_page(name))) > 0.001
 
 
 def test_each_colouring_looks_different_and_has_its_legend(open_page):

@@ -88,21 +88,31 @@
     return parts.join(", ");
   }
 
-  function style(viewer, model, s) {
+  function style(model, s) {
     const colorfunc = colourOf(s);
     const structure = structures[s];
     model.setStyle({}, {});
     structure.chains.forEach((chain, c) => {
       const of = { chain: String(c) };
-      if (chain.drawn === "sticks") model.setStyle(of, { stick: { colorfunc, radius: 0.2 } });
+      if (chain.drawn === "sticks") model.setStyle(of, { stick: { colorfunc, radius: 0.2 }, sphere: { colorfunc, scale: 0.25 } });
+      else if (!chain.is_protein) model.setStyle(of, { cartoon: { colorfunc }, stick: { colorfunc, radius: 0.15 } });
       else model.setStyle(of, { cartoon: { colorfunc, ...(chain.drawn === "trace" ? { style: "trace" } : { arrows: true }) } });
     });
     model.setStyle({ chain: "x" }, { stick: { colorscheme: "default", radius: 0.22 }, sphere: { colorscheme: "default", scale: 0.25 } });
-    if (state.selected && state.selected[0] === s) {
-      const [, c, r] = state.selected;
-      const of = { chain: String(c), resi: structure.chains[c].ids[r] };
-      model.setStyle(of, { cartoon: { colorfunc }, stick: { radius: 0.3, color: "#e6007e" }, sphere: { scale: 0.3, color: "#e6007e" } }, true);
-    }
+  }
+
+  // Shapes, since a style for one residue has 3Dmol draw the whole structure anew.
+  function mark(viewer, model, s) {
+    if (!state.selected || state.selected[0] !== s) return;
+    const [, c, r] = state.selected;
+    const atoms = model.selectedAtoms({ chain: String(c), resi: structures[s].chains[c].ids[r] });
+    const color = "#e6007e";
+    atoms.forEach((a, k) => {
+      viewer.addSphere({ center: a, radius: 0.45, color });
+      for (const b of atoms.slice(0, k)) {
+        if (Math.hypot(a.x - b.x, a.y - b.y, a.z - b.z) < 1.95) viewer.addCylinder({ start: a, end: b, radius: 0.25, color });
+      }
+    });
   }
 
   function drawContacts(viewer, s) {
@@ -115,16 +125,20 @@
     }
   }
 
-  function restyle() {
+  function drawShapes() {
     for (const { viewer, models } of viewers) {
       viewer.removeAllShapes();
-      viewer.removeAllLabels();
       for (const [s, model] of models) {
-        style(viewer, model, s);
+        mark(viewer, model, s);
         drawContacts(viewer, s);
       }
       viewer.render();
     }
+  }
+
+  function restyle() {
+    for (const { models } of viewers) for (const [s, model] of models) style(model, s);
+    drawShapes();
     const legend = $("legend");
     legend.replaceChildren(...COLOURS[state.colour].legend().map(([colour, name]) => {
       const item = document.createElement("li");
@@ -213,7 +227,7 @@
     element.parentNode.setAttribute("aria-activedescendant", element.id);
     element.scrollIntoView({ block: "nearest" });
     $("selected").textContent = `${describe(place)}.`;
-    restyle();
+    drawShapes();
   }
 
   function look([s, c, r]) {
@@ -316,7 +330,7 @@
     box.type = "checkbox";
     box.addEventListener("change", () => {
       structure.contacts.lines = box.checked;
-      restyle();
+      drawShapes();
     });
     lines.append(box, ` Draw the ${surest.length} surest long-range pairs (whole green: contacts; dashed orange: not)`);
     section.append(head, words, canvas, lines);
