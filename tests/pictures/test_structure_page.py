@@ -16,6 +16,8 @@ from pdb_files import atom, protein
 from mlx_esm_kernels import view
 
 SEQUENCE = "MKTAYIAKQRGWDEFLNPSVMKTAYIAKQRGWDEFLNPSV"
+pytestmark = pytest.mark.slow
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # Without a GPU Chromium draws WebGL on the CPU; the superuser has no sandbox there.
 FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
