@@ -19,10 +19,9 @@ import numpy.typing as npt
 
 from ..system.errors import DataError
 from .sources import open_source
-from .unpacking import unpacked
+from .unpacking import STRUCTURE, unpacked
 
 _Floats = npt.NDArray[np.float64]
-_KINDS = "a structure (PDB or mmCIF)"
 _AMINO_ACIDS = (gemmi.PolymerType.PeptideL, gemmi.PolymerType.PeptideD)
 # Programs that put their confidence (pLDDT) where an experiment has B-factors.
 _PREDICTORS = re.compile(
@@ -108,7 +107,7 @@ def load_structure(
         DataError: it is something else, damaged or empty, or has no such model.
     """
     name = os.fspath(path)
-    with open_source(path) as file, unpacked(file, name, expected=_KINDS) as stream:
+    with open_source(path) as file, unpacked(file, name, expected=STRUCTURE) as stream:
         content = stream.read()
     return parse_structure(content, name, model=model, has_confidence=has_confidence)
 
@@ -148,7 +147,7 @@ def _parsed(text: str, name: str) -> gemmi.Structure:
     atoms = sum(m.count_atom_sites() for m in parsed)
     if not atoms:
         what = "is empty" if not text.strip() else "has no atoms"
-        raise DataError(f"{name} {what}; expected {_KINDS}.")
+        raise DataError(f"{name} {what}; expected {STRUCTURE}.")
     if not all(math.isfinite(x) for m in parsed for x in m.calculate_center_of_mass().tolist()):
         raise DataError(f"{name} is damaged: coordinates of atoms in it are no numbers.")
     return parsed

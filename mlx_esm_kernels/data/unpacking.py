@@ -54,7 +54,10 @@ _OTHERS: tuple[tuple[bytes, str, str], ...] = (
     (b"version https://git-lfs", "a pointer of Git LFS, not the file itself", "run git lfs pull"),
 )
 _TAR_AT = 257
+STRUCTURE = "a structure (PDB or mmCIF)"
+STRUCTURE_SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif")
 _SUFFIXES = {
+    STRUCTURE: STRUCTURE_SUFFIXES,
     "FASTA": (".fasta", ".fa", ".faa", ".fas", ".fsa", ".pep", ".seq", ".aa", ".txt", ".mpfa"),
     "csv": (".csv", ".tsv", ".txt"),
 }
@@ -129,6 +132,10 @@ def _open_zip(stream: io.BufferedReader, name: str, layers: int, expected: str) 
         raise DataError(
             f"{name} is not {expected}: it is a zip archive without a file of {expected}"
             f"{f' ({held})' if held else ''}; unpack it and give that."
+        )
+    if expected == STRUCTURE and len(chosen) > 1:
+        raise DataError(
+            f"{name} is a zip archive of {len(chosen)} structures; unpack it and give the folder."
         )
     if any(member.flag_bits & 1 for member in chosen):
         raise DataError(f"{name} is a zip archive with a password; unpack it first.")

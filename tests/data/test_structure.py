@@ -1,6 +1,7 @@
 """Structures: what is in files of PDB and mmCIF, and sentences about what is not."""
 
 import gzip
+import zipfile
 
 import gemmi
 import numpy as np
@@ -48,6 +49,18 @@ def test_the_sequence_is_that_of_the_atoms(tmp_path, convert, compress):
     np.testing.assert_allclose(chain.ca, helix(12), atol=1e-3)
     np.testing.assert_allclose(chain.cb[0], helix(12)[0] + (0, -0.8, 1.3), atol=1e-3)
     np.testing.assert_allclose(chain.cb[10], chain.ca[10])  # glycine
+
+
+def test_a_zip_has_its_structure_or_a_sentence_where_it_has_several(tmp_path):
+    path = tmp_path / "folded.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model.cif", as_mmcif(protein(SEQUENCE)))
+        archive.writestr("terms_of_use.md", "terms")
+    assert load_structure(path).chains[0].sequence == SEQUENCE
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("model_1.cif", as_mmcif(protein(SEQUENCE)))
+    with pytest.raises(DataError, match=r"zip archive of 2 structures; unpack it and give the fol"):
+        load_structure(path)
 
 
 def test_insertion_codes_are_residues_of_their_own():
