@@ -65,8 +65,7 @@ def _atoms(structure: Structure) -> Iterator[tuple[str, int, gemmi.Residue, gemm
     other = 0
     for chain in structure.model:
         polymer = chain.get_polymer()
-        in_polymer = len(polymer)
-        if in_polymer:
+        if len(polymer):
             ids = residue_ids(structure.chains[number_of_chain])
             for number, residue in zip(ids, polymer.first_conformer(), strict=True):
                 yield from ((str(number_of_chain), number, residue, atom) for atom in residue)

@@ -61,16 +61,26 @@ def long_range_precision(
         raise ValueError(
             f"[long_range_precision] expected {length} places; got an array of {where.shape}."
         )
-    first, second = np.triu_indices(length, 1)
-    takes_part = (np.abs(where[second] - where[first]) >= LONG_RANGE) & ~np.isnan(
+    first, second = surest_pairs(predicted, contacts, where)
+    if not len(first):
+        return None
+    if np.isnan(predicted[first, second]).any():
+        raise ValueError("[long_range_precision] predicted has NaN in it.")
+    most = max(1, length // share)
+    return float(contacts[first[:most], second[:most]].mean())
+
+
+def surest_pairs(
+    predicted: _Floats, contacts: _Floats, places: npt.NDArray[np.integer]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """(i, j) of all long-range pairs of which `contacts` is known, the surest first.
+
+    Of pairs that are equally sure the first in the sequence comes first.
+    """
+    first, second = np.triu_indices(len(contacts), 1)
+    takes_part = (np.abs(places[second] - places[first]) >= LONG_RANGE) & ~np.isnan(
         contacts[first, second]
     )
     first, second = first[takes_part], second[takes_part]
-    if not len(first):
-        return None
-    scores = predicted[first, second]
-    if np.isnan(scores).any():
-        raise ValueError("[long_range_precision] predicted has NaN in it.")
-    # Stable: of pairs that are equally sure the first in the sequence are taken.
-    surest = np.argsort(-scores, kind="stable")[: max(1, length // share)]
-    return float(contacts[first[surest], second[surest]].mean())
+    order = np.argsort(-predicted[first, second], kind="stable")
+    return first[order], second[order]

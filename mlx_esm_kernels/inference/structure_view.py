@@ -15,15 +15,15 @@ import numpy.typing as npt
 from ..data.structure import Chain, Structure, load_structure, parse_structure
 from ..data.structure_text import residue_ids, viewer_text
 from ..data.superposition import Superposition, superpose
+from ..data.unpacking import STRUCTURE_SUFFIXES
 from ..models.contact_head import require_contact_head
 from ..models.esm1 import ESM1
 from ..pictures.structure_page import structure_page
 from ..system.errors import DataError
 from ..system.whole_file import whole_file
-from .contact_precision import LONG_RANGE, contacts_of, long_range_precision
+from .contact_precision import LONG_RANGE, contacts_of, long_range_precision, surest_pairs
 from .embedding import contact_map
 
-SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif")
 _PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 _Map = npt.NDArray[np.floating[Any]]
 
@@ -136,7 +136,9 @@ def _files(given: Sequence[str | os.PathLike[str]]) -> list[str | os.PathLike[st
             continue
         inside = [path for path in sorted(Path(one).iterdir()) if _is_structure(path)]
         if not inside:
-            raise DataError(f"{os.fspath(one)} has no structures in it ({', '.join(SUFFIXES)}).")
+            raise DataError(
+                f"{os.fspath(one)} has no structures in it ({', '.join(STRUCTURE_SUFFIXES)})."
+            )
         found += inside
     if not found:
         raise DataError("[view] expected at least one structure.")
@@ -147,7 +149,7 @@ def _is_structure(path: Path) -> bool:
     name = path.name.lower()
     for suffix in _PACKED:
         name = name.removesuffix(suffix)
-    return name.endswith(SUFFIXES) and not name.startswith(".") and path.is_file()
+    return name.endswith(STRUCTURE_SUFFIXES) and not name.startswith(".") and path.is_file()
 
 
 def _superposition(
@@ -235,6 +237,7 @@ def _overlaid(
             f"{sizes}."
         )
     truth = contacts_of(chain.cb)
+    first, second = surest_pairs(predicted, truth, chain.places)
     at = {s: long_range_precision(predicted, truth, chain.places, share=s) for s in (1, 5)}
     precision = f"no residues are {LONG_RANGE} apart, so there is no long-range precision"
     if at[1] is not None:
@@ -243,7 +246,10 @@ def _overlaid(
         "truth": ["".join("?" if np.isnan(x) else str(int(x)) for x in row) for row in truth],
         "predicted": (100 * predicted).round().astype(int).tolist(),
         "cb": _positions(chain, move),
-        "surest": _surest(predicted, truth, chain),
+        "surest": [
+            (int(i), int(j), bool(truth[i, j]))
+            for i, j in zip(first[: len(chain)], second[: len(chain)], strict=True)
+        ],
         "label": f"chain {chain.name}",
         "precision": precision,
     }
@@ -262,16 +268,3 @@ def _fitting(predicted: _Map, chain: Chain) -> _Map | None:
 def _positions(chain: Chain, move: Superposition | None) -> list[list[float]]:
     positions = chain.cb if move is None else move.move(chain.cb)
     return [[0.0 if np.isnan(x) else round(float(x), 3) for x in row] for row in positions]
-
-
-def _surest(predicted: _Map, truth: _Map, chain: Chain) -> list[tuple[int, int, bool]]:
-    """The L surest long-range pairs of which the truth is known."""
-    first, second = np.triu_indices(len(chain), 1)
-    far = chain.places[second] - chain.places[first] >= LONG_RANGE
-    far &= ~np.isnan(truth[first, second])
-    first, second = first[far], second[far]
-    order = np.argsort(-predicted[first, second], kind="stable")[: len(chain)]
-    return [
-        (int(i), int(j), bool(truth[i, j]))
-        for i, j in zip(first[order], second[order], strict=True)
-    ]
