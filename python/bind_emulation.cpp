@@ -36,8 +36,8 @@ nb::dict as_dict(const ek::metal::BoundLaunch& bound) {
         c.slot, nb::bytes(reinterpret_cast<const char*>(c.data.data()), c.data.size())));
   }
   nb::dict out;
-  out["library"] = launch.library;
-  out["source"] = launch.source;
+  out["library"] = launch.source->library;
+  out["source"] = launch.source->text;
   out["kernel"] = launch.kernel;
   out["specialized_name"] = ek::metal::specialized_name(launch);
   out["function_constants"] = constants;

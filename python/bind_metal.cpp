@@ -2,17 +2,19 @@
 #include "bind_metal.h"
 
 #include <nanobind/stl/optional.h>
-#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
 #include <stdexcept>
+#include <tuple>
 
 #include "masked_attention/metal/launch.h"
 #include "masked_attention/metal/params.h"
 #include "masked_attention/metal/tiles.h"
 #include "metal/device.h"
+#include "metal/launch_budget.h"
 #include "positional_embedding/metal/launch.h"
 
 namespace nb = nanobind;
@@ -29,6 +31,18 @@ int generation() {
   return chip->generation;
 }
 
+// AttentionTiles as Python sees them, in the order of their fields.
+using Tiles = std::tuple<int, int, int, bool, bool>;
+
+Tiles as_tuple(const ek::AttentionTiles& tiles) {
+  return {tiles.rows, tiles.tile, tiles.row_fragments, tiles.held, tiles.fenced};
+}
+
+ek::AttentionTiles from_tuple(const Tiles& tiles) {
+  const auto [rows, tile, row_fragments, held, fenced] = tiles;
+  return {rows, tile, row_fragments, held, fenced};
+}
+
 void bind_tiles(nb::module_& m) {
   m.attr("attention_block") = kBlock;
   m.def("attention_served", &ek::attention_served, "D"_a, "dtype"_a,
@@ -36,43 +50,43 @@ void bind_tiles(nb::module_& m) {
   m.def(
       "attention_tiles",
       [](const std::string& kernel, int D, ek::mx::Dtype dtype) {
-        const auto tiles =
-            ek::attention_tiles(ek::attention_kernel(kernel), D, dtype, generation());
-        return std::make_pair(tiles.rows, tiles.tile);
+        return as_tuple(ek::attention_tiles(ek::attention_kernel(kernel), D, dtype, generation()));
       },
       "kernel"_a, "D"_a, "dtype"_a,
-      "The tiles in force: rows a threadgroup owns, and rows it stages at a time.");
+      "The tiles in force: rows a threadgroup owns, rows it stages at a time, eights of rows of a "
+      "simdgroup, whether bwd_dkv holds its keys, whether loads are fenced.");
   m.def(
       "attention_tile_candidates",
       [](const std::string& kernel, int D, ek::mx::Dtype dtype) {
-        std::vector<std::pair<int, int>> candidates;
+        std::vector<Tiles> candidates;
         for (const auto& tiles :
              ek::attention_tile_candidates(ek::attention_kernel(kernel), D, dtype)) {
-          candidates.emplace_back(tiles.rows, tiles.tile);
+          candidates.push_back(as_tuple(tiles));
         }
         return candidates;
       },
-      "kernel"_a, "D"_a, "dtype"_a, "All tiles that fit the threadgroup memory.");
+      "kernel"_a, "D"_a, "dtype"_a, "All tiles that fit threadgroup memory and registers.");
   m.def(
       "attention_registers",
-      [](const std::string& kernel, int D, std::pair<int, int> tiles) {
-        return ek::attention_registers(ek::attention_kernel(kernel), D,
-                                       {tiles.first, tiles.second});
+      [](const std::string& kernel, int D, ek::mx::Dtype dtype, const Tiles& tiles) {
+        return ek::attention_registers(ek::attention_kernel(kernel), D, dtype, from_tuple(tiles));
       },
-      "kernel"_a, "D"_a, "tiles"_a, "Registers a lane holds, counted from the kernel's arrays.");
+      "kernel"_a, "D"_a, "dtype"_a, "tiles"_a,
+      "Registers a lane holds, counted from the kernel's arrays.");
   m.def(
       "set_attention_tiles",
-      [](const std::string& kernel, int D, ek::mx::Dtype dtype,
-         std::optional<std::pair<int, int>> tiles) {
+      [](const std::string& kernel, int D, ek::mx::Dtype dtype, const std::optional<Tiles>& tiles) {
         const auto which = ek::attention_kernel(kernel);
         if (tiles) {
-          ek::set_attention_tiles(which, D, dtype, {tiles->first, tiles->second});
+          ek::set_attention_tiles(which, D, dtype, from_tuple(*tiles));
         } else {
           ek::reset_attention_tiles(which, D, dtype);
         }
       },
       "kernel"_a, "D"_a, "dtype"_a, "tiles"_a.none(),
       "Use these tiles instead of the built-in table's; None goes back to the table.");
+  m.def("set_launch_products", &ek::metal::set_launch_products, "products"_a.none(),
+        "How many products of 8 x 8 x 8 a launch may have before it is split; None: the default.");
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include "graph/checks.h"
 #include "graph/keep.h"
+#include "masked_attention/metal/block_map.h"
 #include "masked_attention/metal/launch.h"
 #include "masked_attention/metal/tiles.h"
 #include "metal/device.h"
@@ -50,6 +51,11 @@ void check(const AttentionOperands& x, float scale) {
   }
 }
 
+// How many inputs tell of segments: their ids, and on Metal the block map.
+int segment_inputs(const AttentionOptions& options) {
+  return !options.has_segments ? 0 : options.on_metal ? 2 : 1;
+}
+
 // (B, H, L, D) laid out so that (B, L, H, D) is contiguous: the model merges heads without a copy.
 void allocate_heads_last(mx::array& out) {
   const int64_t H = out.shape(1), L = out.shape(2), D = out.shape(3);
@@ -80,7 +86,10 @@ mx::array masked_attention(const mx::array& q, const mx::array& k, const mx::arr
     return masked_attention_composed(x, factor, stream);
   }
   Arrays inputs = {q, k, v};
-  if (segment_ids) {
+  if (segment_ids && on_metal) {
+    const MappedSegments segments = mapped_segments(*segment_ids, stream);
+    inputs.insert(inputs.end(), {segments.ids, segments.map});
+  } else if (segment_ids) {
     inputs.push_back(contiguous_as(*segment_ids, mx::int64, stream));
   }
   if (bias_k) {
@@ -132,43 +141,32 @@ Arrays MaskedAttention::vjp(const Arrays& primals, const Arrays& cotangents,
                             const std::vector<int>& argnums, const Arrays& outputs) {
   Arrays inputs = {primals[0], primals[1], primals[2], outputs[0], outputs[1], cotangents[0]};
   inputs.insert(inputs.end(), primals.begin() + 3, primals.end());
-  if (options_.on_metal && options_.has_segments) {
-    inputs.insert(inputs.begin() + 7, outputs[2]);
-  }
   const Arrays gradients =
       outputs_of(std::make_shared<MaskedAttentionVJP>(stream(), options_), inputs);
-  const int ids = options_.has_segments ? 3 : -1;
+  const int biases = 3 + segment_inputs(options_);  // the ids and their map have no gradient
   Arrays wanted;
   for (int i : argnums) {
-    if (i == ids) {
+    if (i >= 3 && i < biases) {
       wanted.push_back(mx::zeros_like(primals[i], stream()));
     } else {
-      wanted.push_back(gradients[ids >= 0 && i > ids ? i - 1 : i]);
+      wanted.push_back(gradients[i < 3 ? i : i - segment_inputs(options_)]);
     }
   }
   return wanted;
 }
 
 Vectorised MaskedAttention::vmap(const Arrays& inputs, const std::vector<int>& axes) {
-  return vmap_by_either(inputs, axes, options_.has_segments ? 4 : 3, anew<MaskedAttention>(),
+  return vmap_by_either(inputs, axes, 3 + segment_inputs(options_), anew<MaskedAttention>(),
                         stream());
 }
 
 std::vector<mx::Shape> MaskedAttention::output_shapes(const Arrays& inputs) {
   const mx::array& q = inputs[0];
-  std::vector<mx::Shape> shapes = {q.shape(), {q.shape(0), q.shape(1), q.shape(2)}};
-  if (options_.on_metal && options_.has_segments) {
-    shapes.push_back(attention_map_shape(q.shape(0), q.shape(2)));
-  }
-  return shapes;
+  return {q.shape(), {q.shape(0), q.shape(1), q.shape(2)}};
 }
 
 std::vector<mx::Dtype> MaskedAttention::output_dtypes(const Arrays& inputs) const {
-  std::vector<mx::Dtype> dtypes = {inputs[0].dtype(), mx::float32};
-  if (options_.on_metal && options_.has_segments) {
-    dtypes.push_back(mx::uint32);
-  }
-  return dtypes;
+  return {inputs[0].dtype(), mx::float32};
 }
 
 metal::Plan MaskedAttention::plan(const Arrays& inputs, const Arrays& outputs,

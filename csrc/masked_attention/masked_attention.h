@@ -36,9 +36,8 @@ struct AttentionOptions {
   bool operator==(const AttentionOptions&) const = default;
 };
 
-// Inputs: q, k, v, [segment_ids], [bias_k, bias_v]; ids int64 and contiguous, biases float32 and
-// contiguous. Outputs: out, and for backward lse (B, H, L) float32 and, on Metal with segments, the
-// block map.
+// Inputs: q, k, v, [segment_ids, [block map, on Metal]], [bias_k, bias_v]; ids int64 and
+// contiguous, biases float32 and contiguous. Outputs: out, and for backward lse (B, H, L) float32.
 class MaskedAttention : public OpPrimitiveWith<AttentionOptions, MetalPrimitive> {
  public:
   using OpPrimitiveWith::OpPrimitiveWith;

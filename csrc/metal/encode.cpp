@@ -32,7 +32,8 @@ const void* address_of(const FunctionConstant& constant) {
 
 // The kernel, compiled at its first use. MLX keeps kernels by their names within a library.
 MTL::ComputePipelineState* kernel_of(mx::metal::Device& device, const Launch& launch) {
-  MTL::Library* library = device.get_library(launch.library, [&launch] { return launch.source; });
+  MTL::Library* library =
+      device.get_library(launch.source->library, [&launch] { return launch.source->text; });
   mx::metal::MTLFCList constants;
   for (const FunctionConstant& constant : launch.function_constants) {
     constants.emplace_back(address_of(constant), type_of(constant), constant.index);
@@ -67,6 +68,9 @@ void encode(const Plan& plan, const Bindings& bindings, mx::Stream s) {
   mx::metal::CommandEncoder& encoder = mx::metal::get_command_encoder(s);
   encoder.add_temporaries(bindings.temporaries);  // kept until the GPU has finished
 
+  // No commit between the parts of a split launch: MLX adds its handler after eval_gpu to the
+  // command buffer that it had before, which must not be committed by then. It commits after a
+  // primitive once MLX_MAX_OPS_PER_BUFFER launches have been counted, each part among them.
   for (const Launch& launch : plan.launches) {
     MTL::ComputePipelineState* kernel = kernel_of(device, launch);
     check_threads(launch, kernel);

@@ -10,6 +10,8 @@
 #include <variant>
 #include <vector>
 
+#include "metal/sources.h"
+
 namespace mlx_esm_kernels::metal {
 
 // A value for a [[function_constant(index)]] of the source.
@@ -35,9 +37,8 @@ struct Constants {
 };
 
 struct Launch {
-  std::string library;  // names the source: it ends in a hash of it
-  std::string source;   // the whole text that the Metal compiler gets
-  std::string kernel;   // the function in it
+  const Source* source;  // what the Metal compiler gets; kept for the process
+  std::string kernel;    // the function in it
   std::vector<FunctionConstant> function_constants;
   std::vector<Buffer> buffers;
   std::vector<Constants> constants;
@@ -46,13 +47,24 @@ struct Launch {
   int64_t threadgroup_bytes = 0;  // that the kernel declares for itself
 };
 
-// Names the kernel as its function constants make it: MLX keeps compiled kernels by this alone.
+// Names the kernel as its function constants make it: MLX keeps a library's compiled kernels by
+// this alone. Without constants it is the kernel's own name, as Metal wants it of a function that
+// is not specialised.
 std::string specialized_name(const Launch& launch);
 
 struct Plan {
   std::vector<int64_t> temporaries;  // bytes of each, a multiple of 4
   std::vector<Launch> launches;      // one after another
 };
+
+// A part of a grid: where it begins, and its threadgroups along each axis.
+struct GridPart {
+  std::array<int64_t, 3> first, size;
+};
+
+// Cuts a grid, along z if that is enough, then y, then x, into parts of at most `most`
+// threadgroups.
+std::vector<GridPart> parts_of(const std::array<int64_t, 3>& grid, int64_t most);
 
 // Binds a struct that host and kernel share.
 template <class Params>

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <map>
+#include <mutex>
 #include <sstream>
 #include <stdexcept>
 
@@ -49,17 +51,7 @@ std::string hash_of(const std::string& text) {
   return hex.str();
 }
 
-}  // namespace
-
-std::string expanded_source(const std::string& name) {
-  std::vector<std::string> seen;
-  std::string out;
-  expand(name, seen, out);
-  return out;
-}
-
-Source source_of(const std::string& file,
-                 const std::vector<std::pair<std::string, std::string>>& defines) {
+Source make_source(const std::string& file, const Defines& defines) {
   // Metal's own headers come first: none of them may meet a macro of ours.
   std::string text =
       "#include <metal_simdgroup>\n#include <metal_simdgroup_matrix>\n#include <metal_stdlib>\n";
@@ -71,6 +63,27 @@ Source source_of(const std::string& file,
   const std::string op = file.substr(0, file.find('/'));
   const std::string stem = file.substr(from, file.rfind('.') - from);
   return {"mlx_esm_kernels_" + op + "_" + stem + "_" + hash_of(text), text};
+}
+
+}  // namespace
+
+std::string expanded_source(const std::string& name) {
+  std::vector<std::string> seen;
+  std::string out;
+  expand(name, seen, out);
+  return out;
+}
+
+const Source& source_of(const std::string& file, const Defines& defines) {
+  static std::mutex mutex;
+  // Never destroyed: plans of other threads may still point into it when the process ends.
+  static auto& made = *new std::map<std::pair<std::string, Defines>, Source>;
+  const std::lock_guard lock(mutex);
+  const auto [at, is_new] = made.try_emplace({file, defines});
+  if (is_new) {
+    at->second = make_source(file, defines);
+  }
+  return at->second;
 }
 
 }  // namespace mlx_esm_kernels::metal

@@ -25,7 +25,10 @@ std::string expanded_source(const std::string& name);
 struct Source {
   std::string library, text;
 };
-Source source_of(const std::string& file,
-                 const std::vector<std::pair<std::string, std::string>>& defines);
+
+using Defines = std::vector<std::pair<std::string, std::string>>;
+
+// Made once a process: the reference stays good.
+const Source& source_of(const std::string& file, const Defines& defines);
 
 }  // namespace mlx_esm_kernels::metal

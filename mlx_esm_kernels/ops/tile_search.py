@@ -10,16 +10,20 @@ from .. import _ext
 from . import self_test, tiles
 from .device_cache import log
 
+StreamLike = mx.Stream | mx.Device | None
+Seconds = Callable[[str], float]
+# Fields of a kernel's tiles that are tried together: rows and staged rows; eights of rows of a
+# simdgroup; whether keys are held; whether loads are fenced. All of them at once would be 72.
+_CHOICES = ((0, 1), (2,), (3,), (4,))
+
 
 def search(
-    head_dim: int,
-    dtype: mx.Dtype,
-    seconds: Callable[[str], float],
-    stream: mx.Stream | mx.Device | None = None,
-) -> tiles.Tiles:
-    """Time every candidate that is right here, keep the fastest of each kernel, put it in force.
+    head_dim: int, dtype: mx.Dtype, seconds: Seconds, stream: StreamLike = None
+) -> dict[str, tiles.Tiles]:
+    """Find each kernel's fastest tiles that are right here, keep them, put them in force.
 
-    A kernel for which no candidate is right goes back to the built-in table.
+    From the built-in tiles on, one choice after another is settled by what is fastest. A kernel for
+    which no candidate is right goes back to the built-in table.
 
     Args:
         head_dim: D.
@@ -29,23 +33,45 @@ def search(
         stream: where the candidates are tested.
 
     Returns:
-        (rows that a threadgroup owns, rows that it stages at a time) of each kernel.
+        What is in force of each kernel for which there is something.
     """
     self_test.attention_passes(head_dim, dtype, stream)  # a first use puts kept tiles in force
-    best: tiles.Tiles = {}
+    best: dict[str, tiles.Tiles] = {}
     for kernel in tiles.KERNELS:
-        times = {}
-        for pair in _ext.attention_tile_candidates(kernel, head_dim, dtype):
-            _ext.set_attention_tiles(kernel, head_dim, dtype, pair)
+        found = _fastest(kernel, head_dim, dtype, seconds, stream)
+        if found:
+            best[kernel] = found
+        _ext.set_attention_tiles(kernel, head_dim, dtype, found)
+    tiles.keep(head_dim, dtype, best)
+    return best
+
+
+def _fastest(
+    kernel: str, head_dim: int, dtype: mx.Dtype, seconds: Seconds, stream: StreamLike
+) -> tiles.Tiles | None:
+    """None where no candidate that was tried is right."""
+    _ext.set_attention_tiles(kernel, head_dim, dtype, None)
+    current = _ext.attention_tiles(kernel, head_dim, dtype)
+    candidates = _ext.attention_tile_candidates(kernel, head_dim, dtype)
+    times: dict[tiles.Tiles, float] = {}
+    tried: set[tiles.Tiles] = set()
+    for fields in _CHOICES:
+        for candidate in candidates:
+            if candidate in tried or _without(candidate, fields) != _without(current, fields):
+                continue
+            tried.add(candidate)
+            _ext.set_attention_tiles(kernel, head_dim, dtype, candidate)
             problem = self_test.attention_problem(head_dim, dtype, stream)
             if problem:
                 log.warning(
-                    "%s, D=%d: tiles %s are left out, as %s", kernel, head_dim, pair, problem
+                    "%s, D=%d: tiles %s are left out, as %s", kernel, head_dim, candidate, problem
                 )
             else:
-                times[pair] = seconds(kernel)
+                times[candidate] = seconds(kernel)
         if times:
-            best[kernel] = min(times, key=times.__getitem__)
-        _ext.set_attention_tiles(kernel, head_dim, dtype, best.get(kernel))
-    tiles.keep(head_dim, dtype, best)
-    return best
+            current = min(times, key=times.__getitem__)
+    return current if times else None
+
+
+def _without(candidate: tiles.Tiles, fields: tuple[int, ...]) -> tuple[int | bool, ...]:
+    return tuple(value for i, value in enumerate(candidate) if i not in fields)

@@ -1,4 +1,4 @@
-"""Tile sizes that were measured on this machine, in place of the built-in table."""
+"""Tiles that were the fastest on this machine, in place of the built-in table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from .. import _ext
 from . import device_cache
 
 KERNELS = ("fwd", "bwd_dq", "bwd_dkv")
-Tiles = dict[str, tuple[int, int]]
+# Rows a threadgroup owns, rows it stages at a time, eights of rows of a simdgroup, whether bwd_dkv
+# holds its keys in registers, whether loads of fragments are fenced.
+Tiles = tuple[int, int, int, bool, bool]
 
 
 def load(head_dim: int, dtype: mx.Dtype) -> None:
@@ -27,17 +29,17 @@ def load(head_dim: int, dtype: mx.Dtype) -> None:
             device_cache.log.debug("%s, D=%d: tiles %s, tuned here", kernel, head_dim, tiles)
 
 
-def keep(head_dim: int, dtype: mx.Dtype, tiles: Tiles) -> None:
+def keep(head_dim: int, dtype: mx.Dtype, tiles: dict[str, Tiles]) -> None:
     """Keep the tiles of each kernel for later processes, and put them in force in this one.
 
     Args:
         head_dim: D.
         dtype: of q, k and v.
-        tiles: (resident rows, traversed rows) of each of KERNELS.
+        tiles: of each of KERNELS that has some.
     """
     device_cache.write("tiles", _key(head_dim, dtype), {"tiles": tiles})
-    for kernel, pair in tiles.items():
-        _ext.set_attention_tiles(kernel, head_dim, dtype, pair)
+    for kernel, of_kernel in tiles.items():
+        _ext.set_attention_tiles(kernel, head_dim, dtype, of_kernel)
 
 
 def _key(head_dim: int, dtype: mx.Dtype) -> dict[str, Any]:

@@ -22,7 +22,7 @@ write 30 at 5
 bytes abc at 3
 run 5 6 7 x 64 1 1
 library lib_b: text b
-kernel g of lib_b, lib_b_g:
+kernel g of lib_b, g:
 use g
 read 30 at 1
 write 21 at 0

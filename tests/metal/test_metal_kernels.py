@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import re
 import subprocess
@@ -13,10 +15,12 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from far_rows import FarRows
+from infinite_segment import changed_neighbours
 from metal_emulator import Emulator, emulating
 from problems import AttentionProblem, EmbeddingProblem, Problem, check_results, results
 
 from mlx_esm_kernels import _ext
+from mlx_esm_kernels.models import reference
 
 TESTS = Path(__file__).parents[1]
 
@@ -70,17 +74,119 @@ def test_products_and_bytes_are_the_least_for_the_tiling(emulator: Emulator) -> 
         assert read <= 1.15 * least
 
 
-@pytest.mark.parametrize("generation", [13, 15])
-def test_every_tile_of_the_search_gives_the_right_numbers(generation: int) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", ["fwd", "bwd_dq", "bwd_dkv"])
+def test_every_tile_of_the_search_gives_the_right_numbers(kernel: str) -> None:
     """Each candidate of one kernel at a time, the others from the table."""
     device = Emulator(orders=(0,))
     problem = AttentionProblem((1, 1, 70, 24), segments="runs", biases=True)
-    with emulating(device.execute, generation):
-        for kernel in ("fwd", "bwd_dq", "bwd_dkv"):
-            for tiles in _ext.attention_tile_candidates(kernel, 24, mx.float32):
-                _ext.set_attention_tiles(kernel, 24, mx.float32, tiles)
-                check_results(problem, results(problem, _ext))
-            _ext.set_attention_tiles(kernel, 24, mx.float32, None)
+    with emulating(device.execute):
+        candidates = _ext.attention_tile_candidates(kernel, 24, mx.float32)
+        for tiles in candidates:
+            _ext.set_attention_tiles(kernel, 24, mx.float32, tiles)
+            check_results(problem, results(problem, _ext))
+        _ext.set_attention_tiles(kernel, 24, mx.float32, None)
+    assert len(candidates) >= 30
+
+
+@pytest.mark.parametrize("generation", [13, 15, 17])
+@pytest.mark.parametrize("dim", [16, 64, 96, 128])
+def test_the_built_in_tiles_are_candidates(dim: int, generation: int) -> None:
+    with emulating(lambda plan: None, generation):
+        for kernel, dtype in itertools.product(
+            ("fwd", "bwd_dq", "bwd_dkv"), (mx.float32, mx.float16)
+        ):
+            tiles = _ext.attention_tiles(kernel, dim, dtype)
+            assert tiles in _ext.attention_tile_candidates(kernel, dim, dtype)
+
+
+@pytest.mark.parametrize("products", [1, 300, 2000])
+def test_a_launch_in_parts_gives_the_same_bits(products: int, emulator: Emulator) -> None:
+    problem = AttentionProblem((3, 2, 70, 16), segments="runs", biases=True)
+    whole = results(problem, _ext)
+    launches: list[str] = []
+
+    def execute(plan: list[dict[str, Any]]) -> None:
+        launches.extend(launch["kernel"] for launch in plan)
+        emulator.execute(plan)
+
+    try:
+        _ext.set_launch_products(products)
+        with emulating(execute):
+            parts = results(problem, _ext)
+    finally:
+        _ext.set_launch_products(None)
+    for name in whole:
+        assert np.array_equal(whole[name], parts[name]), name
+    for kernel in ("fwd", "bwd_dq", "bwd_dkv"):
+        assert launches.count(f"masked_attention_{kernel}") > 1
+
+
+def test_a_launch_has_at_most_its_budget_of_products(emulator: Emulator) -> None:
+    """By what the emulator counts, not by what the plan expects."""
+    q = mx.random.normal((2, 3, 64, 16))
+    groups: list[int] = []
+
+    def execute(plan: list[dict[str, Any]]) -> None:
+        groups.extend(math.prod(launch["grid"]) for launch in plan)
+        emulator.execute(plan)
+
+    try:
+        _ext.set_launch_products(600)
+        with emulating(execute):
+            mx.eval(_ext.masked_attention(q, q, q))
+    finally:
+        _ext.set_launch_products(None)
+    of_one = emulator.counts["masked_attention_fwd"].products / sum(groups)
+    assert 300 < max(groups) * of_one <= 600
+    assert sum(groups) * of_one == 2 * 3 * 8 * 8 * 2 * 2
+
+
+def test_a_budget_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^\[metal\] a launch must have .* got 0\.$"):
+        _ext.set_launch_products(0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dim", [16, 64, 104])
+@pytest.mark.parametrize("segments", ["runs", "interleaved"])
+def test_an_infinity_stays_in_its_protein(segments: str, dim: int, dtype: str) -> None:
+    with emulating(Emulator(orders=(0,)).execute):
+        problem = AttentionProblem((1, 2, 70, dim), dtype=dtype, segments=segments)
+        assert changed_neighbours(problem) == []
+
+
+def test_the_block_map_is_made_once_for_all_layers_and_directions(emulator: Emulator) -> None:
+    q = mx.random.normal((1, 1, 40, 16))
+    ids = mx.array(np.repeat([1, 2], 20)[None])
+
+    def layers(x: mx.array) -> mx.array:
+        for _ in range(3):
+            x = _ext.masked_attention(x, x, x, segment_ids=ids)
+        return x
+
+    launches: list[str] = []
+
+    def execute(plan: list[dict[str, Any]]) -> None:
+        launches.extend(launch["kernel"] for launch in plan)
+        emulator.execute(plan)
+
+    with emulating(execute):
+        mx.eval(mx.grad(lambda x: layers(x).sum())(q))
+    assert launches.count("masked_attention_fwd") == 3
+    assert launches.count("masked_attention_bwd_dkv") == 3
+    assert launches.count("masked_attention_map") == 1
+
+
+def test_other_segments_have_a_map_of_their_own(emulator: Emulator) -> None:
+    """Of an array that lies where another one lay, too."""
+    q = mx.random.normal((1, 1, 64, 16))
+    for halves in ([1, 2], [1, 1], [3, 0], [2, 1]):
+        ids = mx.array(np.repeat(halves, 32)[None])
+        found = _ext.masked_attention(q, q, q, segment_ids=ids)
+        true = reference.masked_attention(q, q, q, segment_ids=ids)
+        assert mx.allclose(found, true, atol=1e-5)
+        del ids
 
 
 FAR = {
@@ -101,13 +207,14 @@ def test_offsets_have_64_bits(name: str, emulator: Emulator) -> None:
 
 
 def test_a_kernel_is_named_by_all_that_it_is_compiled_from() -> None:
-    """MLX keeps compiled kernels by their names: two that share one would be one."""
-    named: dict[str, set[tuple[object, ...]]] = {}
+    """MLX keeps libraries by their names, and a library's kernels: two with one name were one."""
+    named: dict[tuple[str, str], set[tuple[object, ...]]] = {}
 
     def note(plan: list[dict[str, Any]]) -> None:
         for launch in plan:
             made_from = (launch["source"], launch["kernel"], *launch["function_constants"])
-            named.setdefault(launch["specialized_name"], set()).add(made_from)
+            name = launch["library"], launch["specialized_name"]
+            named.setdefault(name, set()).add(made_from)
 
     with emulating(note):
         for problem in (*STORIES.values(), AttentionProblem((2, 2, 77, 16), segments="runs")):
@@ -115,7 +222,7 @@ def test_a_kernel_is_named_by_all_that_it_is_compiled_from() -> None:
     assert len(named) >= 30
     assert all(len(made_from) == 1 for made_from in named.values())
     assert len(set.union(*named.values())) == len(named)
-    assert all(re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) for name in named)
+    assert all(re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) for _, name in named)
 
 
 def test_metals_headers_meet_no_macro_of_ours(emulator: Emulator) -> None:
@@ -124,6 +231,32 @@ def test_metals_headers_meet_no_macro_of_ours(emulator: Emulator) -> None:
         first, _, ours = source.partition("#define")
         headers = "#include <metal_.*>"
         assert set(re.findall(headers, ours)) <= set(re.findall(headers, first))
+
+
+def test_remembered_segments_are_those_of_the_call_within_transformations(
+    emulator: Emulator,
+) -> None:
+    def twice(x: mx.array, ids: mx.array, attention: Any = _ext.masked_attention) -> mx.array:
+        y = attention(x, x, x, segment_ids=ids)
+        return attention(y, y, y, segment_ids=ids)
+
+    x = mx.random.normal((1, 2, 40, 16))
+    captured = mx.array(np.repeat([1, 2], 20)[None])
+    layer = mx.checkpoint(twice)
+    functions = {
+        "compiled": mx.compile(twice),
+        "captured": mx.compile(lambda x, ids: twice(x, captured) + 0 * ids[:, None, :, None]),
+        "gradient": mx.compile(mx.grad(lambda x, ids: layer(x, ids).sum())),
+        "plain": twice,
+    }
+    for halves in ([1, 2], [1, 1], [0, 3], [1, 2]):
+        ids = mx.array(np.repeat(halves, 20)[None])
+        for name, function in functions.items():
+            of = captured if name == "captured" else ids
+            true = twice(x, of, reference.masked_attention)
+            if name == "gradient":
+                true = mx.grad(lambda x, i=of: twice(x, i, reference.masked_attention).sum())(x)
+            assert mx.allclose(function(x, ids), true, atol=1e-4), (name, halves)
 
 
 @pytest.mark.slow

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import mlx.core as mx
 import pytest
+from attention_faults import ATTENTION_OFFSETS, ATTENTION_SOURCES, BIAS, DKV, DQ, FWD, MAP
 from far_rows import FarRows
+from infinite_segment import changed_neighbours
 from metal_emulator import Emulator, MetalCompileError, MetalFault, emulating
 from problems import AttentionProblem, EmbeddingProblem, Problem, check_results, results
 
@@ -14,67 +17,40 @@ from mlx_esm_kernels import _ext
 
 pytestmark = pytest.mark.slow
 
-FWD, DQ, DKV = "masked_attention_fwd", "masked_attention_bwd_dq", "masked_attention_bwd_dkv"
-MAP, BIAS = "masked_attention_map", "masked_attention_bwd_bias"
 PLACES, ROWS = "positional_embedding_places", "positional_embedding_fwd"
 TOKENS, SUM = "positional_embedding_bwd_tokens", "positional_embedding_bwd_sum"
 POSITIONS = "positional_embedding_bwd_positions"
+
+
+def all_scores_below(score: float) -> AttentionProblem:
+    """Every score of every row, so that nothing lies above what a maximum begins with."""
+    problem = AttentionProblem((1, 1, 45, 16))
+    size = (-score * 2 / 16**0.5) ** 0.5
+    q, k = problem.arrays["q"], problem.arrays["k"]
+    return problem.with_arrays(q=size + q / size, k=-size + k / size)
+
 
 PROBLEMS: tuple[Problem, ...] = (
     AttentionProblem((2, 2, 77, 16), segments="runs", biases=True, poisoned=True),
     AttentionProblem((1, 2, 70, 8), segments="interleaved", layouts=("last_transposed",) * 4),
     AttentionProblem((1, 1, 45, 104), dtype="float16", biases=True),
+    AttentionProblem((1, 1, 45, 104), segments="runs"),
     AttentionProblem((1, 1, 1100, 8), segments="runs"),
     AttentionProblem((1, 1, 130, 16), score_size=300.0),
+    all_scores_below(-1e5),
     EmbeddingProblem((1, 9, 200)),
     EmbeddingProblem((2, 300, 20), segments="runs", mask_idx=32, padding_rate=0.1, poisoned=True),
     EmbeddingProblem((1, 1100, 6), vocabulary=50, segments="interleaved", mask_idx=None),
 )
+SPLIT = AttentionProblem((2, 2, 70, 16), segments="runs", biases=True)  # into parts along all axes
+INFINITE = (
+    AttentionProblem((1, 2, 70, 16), segments="runs"),
+    AttentionProblem((1, 1, 70, 104), segments="interleaved"),
+)
 
 # kernel, what stands there, what stands there instead; every occurrence in the kernel's source.
 SOURCES = (
-    (FWD, "threadgroup_barrier(mem_flags::mem_threadgroup);  // the last tile's values", "//"),
-    (FWD, "threadgroup_barrier(mem_flags::mem_threadgroup);  // the keys are used", ""),
-    (FWD, "      threadgroup_barrier(mem_flags::mem_threadgroup);\n    }\n", "    }\n"),
-    (FWD, "threadgroup_barrier(mem_flags::mem_threadgroup);\n    float2 weights", "float2 weights"),
-    (FWD, "threadgroup_barrier(mem_flags::mem_threadgroup);\n    add_values", "add_values"),
-    (DQ, "threadgroup_barrier(mem_flags::mem_threadgroup);\n    add_tile", "add_tile"),
-    (DKV, "threadgroup_barrier(mem_flags::mem_threadgroup);\n    add_tile", "add_tile"),
-    (DKV, "threadgroup_barrier(mem_flags::mem_threadgroup);  // the last tile", "//"),
-    (FWD, "if (l >= L) {", "if (l > L) {"),
-    (FWD, "if (!partial || ids[row] != 0l) {", "if (true) {"),
-    (DKV, "if (!partial || ids[row] != 0l) {", "if (true) {"),
-    (DQ, "if (id == 0l) {\n    return float2(0.0f);", "if (false) {\n    return float2(0.0f);"),
-    (DQ, "walk.end = min(walk.first + kBlock, L);", "walk.end = walk.first + kBlock - TILE;"),
-    (FWD, "walk.partial = (walk.blocks.full >> bit & 1u) == 0u;", "walk.partial = false;"),
-    (DKV, "weight = select_same(weight, tile.ids, query, x.id);", ";"),
-    (DQ, "weight = select_same(weight, ids, j * 8 + column, x.id);", ";"),
-    (FWD, "weights = select_same(weights, ids, j * 8 + column, x.id);", ";"),
-    (FWD, "if (!partial || ids[j * 8 + column] == x.id) {", "if (false) {"),
-    (FWD, "x.total *= rescale;", ";"),
-    (FWD, "x.sum[f] *= rescale;", ";"),
-    (FWD, "x.total = column == 0 ? 1.0f : 0.0f;", "x.total = 1.0f;"),
-    (FWD, "return row_max(largest);", "return largest;"),
-    (FWD, "x.largest + log2(total)", "x.largest"),
-    (FWD, "from[2 * stride]", "from[stride]"),
-    (FWD, "int64_t(first + row) * row_stride", "int64_t(first + row) * HEAD_DIM"),
-    (FWD, "lane / 4 & 4", "lane / 4 & 2"),
-    (DQ, "simd_shuffle_xor(x, ushort(8))", "simd_shuffle_xor(x, ushort(4))"),
-    (DQ, "simd_shuffle_xor(x, ushort(16))", "simd_shuffle_xor(x, ushort(1))"),
-    (DQ, "x.dq[f] * p.scale", "x.dq[f]"),
-    (DQ, "(dweight - x.delta)", "dweight"),
-    (DQ, "dscore * LN2 * x.q[f]", "dscore * x.q[f]"),
-    (DQ, "if (row == 0) {", "if (true) {"),
-    (DKV, "(scale * LOG2E)", "scale"),
-    (DKV, "x.dk[f] * p.scale", "x.dk[f]"),
-    (DKV, "load_transposed(tile.dout + at", "load_fragment(tile.dout + at"),
-    (DKV, "tile_delta[thread_index] = l < L ? delta[l] : 0.0f;", ""),
-    (DKV, "l < L ? lse[l] : 0.0f", "lse[l]"),
-    (MAP, "c < kBlock; ++c", "c < kBlock - 1; ++c"),
-    (MAP, "full = full && same", "full = full || same"),
-    (MAP, "(int(group.x) * kBlocksOfWord + int(lane)) * kBlock", "int(lane) * kBlock"),
-    (BIAS, "int i = 0; i < p.parts", "int i = 1; i < p.parts"),
-    (BIAS, "(int64_t(group.z) * p.B + b) * p.H", "(int64_t(group.z) + b) * p.H"),
+    *ATTENTION_SOURCES,
     (PLACES, "first + i <= l", "first + i < l"),
     (PLACES, "other_token == p.mask_idx", "other_token != p.mask_idx"),
     (PLACES, "if (token != p.padding_idx) {", "if (true) {"),
@@ -140,20 +116,7 @@ PLANS: tuple[tuple[str, Callable[[dict[str, Any]], None]], ...] = (
 
 # kernel, what stands there, what stands instead, along which axis rows lie far apart.
 NARROW_OFFSETS = (
-    (FWD, "b * p.q.b", "int(b * p.q.b)", "b"),
-    (FWD, "h * p.k.h", "int(h * p.k.h)", "h"),
-    (FWD, "l * p.q.l", "int(l * p.q.l)", "l"),
-    (FWD, "int64_t(first + row) * row_stride", "int(int64_t(first + row) * row_stride)", "l"),
-    (FWD, "int64_t(chunk * 4) * stride", "int(int64_t(chunk * 4) * stride)", "d"),
-    (DQ, "b * p.dout.b", "int(b * p.dout.b)", "b"),
-    (
-        DQ,
-        "device const ELEMENT* o_row,\n                  int64_t",
-        "device const ELEMENT* o_row, int",
-        "d",
-    ),
-    (DKV, "l * p.v.l", "int(l * p.v.l)", "l"),
-    (DKV, "b * p.dout.b", "int(b * p.dout.b)", "b"),
+    *ATTENTION_OFFSETS,
     (ROWS, "int64_t(lookup.token) * p.token_row", "int(lookup.token * p.token_row)", "l"),
     (ROWS, "int64_t(column + i) * stride", "int((column + i) * stride)", "c"),
     (TOKENS, "c * p.dout_c", "int(c * p.dout_c)", "c"),
@@ -196,6 +159,7 @@ def _survives(
     planted = Planted(change)
     execute = FarRows(far_axis, planted.execute).execute if far_axis else planted.execute
     with emulating(execute):
+        _forget_block_map()
         try:
             for problem in problems:
                 if isinstance(problem, kind):
@@ -203,9 +167,31 @@ def _survives(
                     if planted.faults:
                         return False
                     check_results(problem, found)
+            if kind is AttentionProblem and problems is PROBLEMS:
+                return _split_parts_are_right() and not planted.faults and _infinity_stays()
         except AssertionError:
             return False
     return True
+
+
+def _forget_block_map() -> None:
+    """That of the last segment ids is remembered, and may have come from another fault."""
+    q = mx.zeros((1, 1, 1, 8))
+    _ext.masked_attention(q, q, q, segment_ids=mx.ones((1, 1), mx.int64))
+
+
+def _split_parts_are_right() -> bool:
+    """Whether a plan of many small launches solves its problem as well."""
+    _ext.set_launch_products(300)
+    try:
+        check_results(SPLIT, results(SPLIT, _ext))
+    finally:
+        _ext.set_launch_products(None)
+    return True
+
+
+def _infinity_stays() -> bool:
+    return not any(changed_neighbours(problem) for problem in INFINITE)
 
 
 def _replacing(

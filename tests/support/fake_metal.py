@@ -44,6 +44,7 @@ class FakeMetal:
             "attention_sources": lambda head_dim, dtype: [self.source, str(self.tiles)],
             "embedding_sources": lambda dtype: [self.source],
             "attention_tile_candidates": lambda kernel, head_dim, dtype: [(32, 32), (16, 64)],
+            "attention_tiles": lambda kernel, head_dim, dtype: self.tiles.get(kernel, (32, 32)),
             "set_attention_tiles": self._set_tiles,
         }
         for name, fake in fakes.items():

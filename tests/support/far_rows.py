@@ -20,12 +20,12 @@ _SIZES = {"float": 4, "half": 2, "bfloat": 2}
 # By kernel: an input's slot, where its strides are in the kernel's struct of constants
 # (OP/metal/params.h), and what its axes are called there.
 STRIDES: dict[str, dict[int, tuple[int, str]]] = {
-    "masked_attention_fwd": {slot: (24 + 32 * slot, "bhld") for slot in range(3)},
+    "masked_attention_fwd": {slot: (32 + 32 * slot, "bhld") for slot in range(3)},
     "masked_attention_bwd_dq": {
-        slot: (24 + 32 * place, "bhld") for place, slot in enumerate((0, 1, 2, 3, 5))
+        slot: (40 + 32 * place, "bhld") for place, slot in enumerate((0, 1, 2, 3, 5))
     },
     "masked_attention_bwd_dkv": {
-        slot: (24 + 32 * place, "bhld") for slot, place in ((0, 0), (1, 1), (2, 2), (5, 4))
+        slot: (40 + 32 * place, "bhld") for slot, place in ((0, 0), (1, 1), (2, 2), (5, 4))
     },
     "positional_embedding_fwd": {1: (16, "lc"), 2: (32, "lc")},
     "positional_embedding_bwd_tokens": {1: (32, "blc")},

@@ -1,8 +1,13 @@
 // What the three attention kernels share. The host defines, before this text:
 //   ELEMENT        float, half or bfloat
 //   HEAD_DIM       D, a multiple of 8
-//   ROWS           rows that a threadgroup owns: kFragment for each of its simdgroups
+//   ROWS           rows that a threadgroup owns
 //   TILE           rows that it stages at a time: 8, 16 or 32
+//   ROW_FRAGMENTS  a simdgroup's rows in eights: 1 or 2. With 2 what is read from threadgroup
+//                  memory serves twice as many products
+//   HELD           1 where bwd_dkv's keys and values fit a simdgroup's registers beside their
+//                  gradients, 0 where they lie in threadgroup memory
+//   FENCED         1 where no load of a fragment is moved across products
 #pragma once
 
 #include "masked_attention/metal/params.h"
@@ -14,14 +19,22 @@ constant bool HAS_BIAS [[function_constant(1)]];
 constant bool VECTORS [[function_constant(2)]];
 
 constant constexpr int FRAGMENTS = HEAD_DIM / kFragment;
-constant constexpr int THREADS = ROWS / kFragment * kLanesOfSimdgroup;
-static_assert(TILE <= THREADS, "a tile's ids are staged in one pass");
+constant constexpr int SIMDGROUP_ROWS = ROW_FRAGMENTS * kFragment;
+constant constexpr int THREADS = ROWS / SIMDGROUP_ROWS * kLanesOfSimdgroup;
+static_assert(TILE <= THREADS && ROWS <= THREADS, "ids are staged in one pass");
+static_assert(THREADS > kLanesOfSimdgroup, "Apple's compiler has erred at exactly 32 threads");
 // More than a row: it keeps the rows of a column in different banks.
 constant constexpr int STAGED = HEAD_DIM + kStagedPadding / int(sizeof(ELEMENT));
 // Exponentials are fast::exp2, one instruction, as in MLX's own attention: MLX compiles in its safe
 // math mode, where plain exp2 is the slower one that keeps denormals.
 constant constexpr float LOG2E = 1.4426950408889634f;
-constant constexpr float LN2 = 0.6931471805599453f;
+
+// Nothing is computed here: the compiler may not move loads of fragments across it.
+inline void fence() {
+#if FENCED
+  simdgroup_barrier(mem_flags::mem_none);
+#endif
+}
 
 // Which blocks of columns a threadgroup's rows meet, a word of them.
 struct Blocks {
@@ -113,10 +126,10 @@ inline long segment_at(device const long* ids, int l, int L) {
   return 1l;
 }
 
-inline void stage_ids(threadgroup long* tile_ids, device const long* ids, int first, int L,
+inline void stage_ids(threadgroup long* to, device const long* ids, int first, int count, int L,
                       uint thread_index) {
-  if (thread_index < uint(TILE)) {
-    tile_ids[thread_index] = segment_at(ids, first + int(thread_index), L);
+  if (thread_index < uint(count)) {
+    to[thread_index] = segment_at(ids, first + int(thread_index), L);
   }
 }
 
@@ -144,15 +157,15 @@ inline void stage(threadgroup Element4* tile, device const ELEMENT* head, int64_
 }
 
 // A lane's two elements of a row in device memory; zeros where the row is padding.
-inline float2 load_pair(device const ELEMENT* row, int64_t stride, int column, long id) {
+inline Element2 load_pair(device const ELEMENT* row, int64_t stride, int column, long id) {
   if (id == 0l) {
-    return float2(0.0f);
+    return Element2(ELEMENT(0.0f));
   }
   if (VECTORS) {
-    return float2(*reinterpret_cast<device const Element2*>(row + column));
+    return *reinterpret_cast<device const Element2*>(row + column);
   }
   device const ELEMENT* from = row + int64_t(column) * stride;
-  return float2(float(from[0]), float(from[stride]));
+  return Element2(from[0], from[stride]);
 }
 
 // Zeros where the row is padding, whatever x is.
@@ -170,4 +183,53 @@ inline void store_pair(device ELEMENT* row, int64_t stride, int column, float2 x
 // Both elements, 0 where the column is of another segment than the row.
 inline float2 select_same(float2 x, threadgroup const long* ids, int column, long id) {
   return float2(ids[column] == id ? x.x : 0.0f, ids[column + 1] == id ? x.y : 0.0f);
+}
+
+// Runs of one segment among a simdgroup's own rows. In a partial tile a product that sums over
+// columns is made for one run at a time, with zeros in place of what columns of other segments
+// hold: their weight is 0, but 0 times infinity is NaN in the product.
+struct Runs {
+  uint starts;  // a bit for each row that begins one, of those to come
+  int first, end;
+  long id;
+};
+
+inline Runs start_runs(threadgroup const long* own_ids) {
+  Runs runs;
+  runs.starts = 1u;
+  for (int r = 1; r < SIMDGROUP_ROWS; ++r) {
+    runs.starts |= own_ids[r] != own_ids[r - 1] ? 1u << uint(r) : 0u;
+  }
+  runs.first = 0;
+  runs.end = 0;
+  runs.id = 0l;
+  return runs;
+}
+
+// The next run that is not padding; the same in all lanes of the simdgroup.
+inline bool next_run(thread Runs& runs, threadgroup const long* own_ids) {
+  while (runs.starts != 0u) {
+    runs.first = int(ctz(runs.starts));
+    runs.starts &= runs.starts - 1u;
+    runs.end = runs.starts == 0u ? SIMDGROUP_ROWS : int(ctz(runs.starts));
+    runs.id = own_ids[runs.first];
+    if (runs.id != 0l) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// c += a b in the run's rows alone: in others a zero of `a` may have met an infinity of `b`.
+inline void accumulate_in_run(thread float2& c, float2 a, float2 b, thread const Runs& runs,
+                              int row) {
+  float2 sum = c;
+  multiply_accumulate(sum, a, b);
+  c = row >= runs.first && row < runs.end ? sum : c;
+}
+
+// A fragment whose rows are columns of the scores; zeros where they are of another segment.
+inline float2 load_of_segment(threadgroup const ELEMENT* at, int stride, int row, int column,
+                              bool same) {
+  return same ? load_fragment(at, stride, row, column) : float2(0.0f);
 }

@@ -7,6 +7,9 @@
 
 namespace mlx_esm_kernels {
 
+// Input: segment ids. Output: the block map.
+metal::Plan attention_map_plan(const mx::array& segment_ids);
+
 metal::Plan attention_forward_plan(const Arrays& inputs, const Arrays& outputs,
                                    const AttentionOptions& options, int generation);
 

@@ -8,6 +8,15 @@ MLX_ESM_KERNELS_CONSTANT int kStagedPadding = 16;  // bytes after a row in threa
 // Of the block map: rows and columns of a block, and blocks of columns of a word, a bit each.
 MLX_ESM_KERNELS_CONSTANT int kBlock = 32;
 MLX_ESM_KERNELS_CONSTANT int kBlocksOfWord = 32;
+MLX_ESM_KERNELS_CONSTANT int kMapRows = 4;  // blocks of rows of a threadgroup, a simdgroup each
+// Of the last sum of the bias gradients: columns of a threadgroup, and threads that share one.
+MLX_ESM_KERNELS_CONSTANT int kBiasColumns = 32;
+MLX_ESM_KERNELS_CONSTANT int kBiasThreads = 8;
+
+// Of a launch that runs a part of its grid: where the part begins.
+struct GridOffset {
+  int32_t x, y, z;
+};
 
 // In elements.
 struct HeadStrides {
@@ -18,7 +27,7 @@ struct AttentionForwardParams {
   int32_t B, H, L;
   int32_t words;  // that a row of the block map has
   float scale;
-  int32_t unused;
+  GridOffset first;
   HeadStrides q, k, v, o;
 };
 
@@ -26,6 +35,8 @@ struct AttentionBackwardParams {
   int32_t B, H, L;
   int32_t words;
   float scale;
+  int32_t groups;  // of one head, in bwd_dq
+  GridOffset first;
   int32_t unused;
   HeadStrides q, k, v, o, dout, dq, dk, dv;
 };

@@ -15,16 +15,23 @@ namespace mx = mlx::core;
 
 namespace {
 
-constexpr int kMaxHeldHeadDim = 96;  // beyond: 128 registers for keys, values and gradients
 constexpr int kThreadgroupBytes = 32768;
+constexpr int kMostRegisters = 128;  // of 32 bits, that a lane has on every chip
+constexpr int kAny = 128;            // head dim
 
-// A row of the built-in table; the first that fits is taken. 32 rows of a threadgroup are a block
-// of the block map, and four simdgroups that share what is staged: with 16, threadgroup memory and
-// not the matrix operations would be the limit (bench/metal_model.py). Tiles: the largest of 32,
-// 16, 8 that keep a threadgroup within half of its memory, so that two share a core; for bwd_dq and
-// bwd_dkv, which stage two arrays, at most 16. Beyond head dim 96 bwd_dkv has its own keys and
-// values there too, and in float32 a core to itself. A generation for which other tiles are known
-// to be faster gets rows above these.
+// A row of the built-in table; the first that fits is taken. Nothing of it was timed: it follows
+// from what the kernels hold and load.
+//   rows           32 are a block of the block map, and four simdgroups that share what is staged;
+//                  with 16, threadgroup memory and not the matrix operations would be the limit.
+//   tile           the largest of 32, 16, 8 that keeps a threadgroup within half of its memory, so
+//                  that two share a core; for bwd_dq and bwd_dkv, which stage two arrays, at
+//                  most 16.
+//   row_fragments  2 halves what is loaded for a product, where registers allow it: small heads,
+//   and
+//                  forward up to head dim 64 from M3 (generation 15) on, which hands out registers
+//                  as they are used. bwd_dkv holds most and has 2 at head dim 16 alone.
+//   held           up to about 100 registers, and to 120 from M3 on; else bwd_dkv has its keys and
+//                  values in threadgroup memory as well, and in float32 a core to itself.
 struct Entry {
   AttentionKernel kernel;
   int from_generation;
@@ -33,11 +40,25 @@ struct Entry {
   AttentionTiles tiles;
 };
 
+constexpr auto fwd = AttentionKernel::fwd, bwd_dq = AttentionKernel::bwd_dq,
+               bwd_dkv = AttentionKernel::bwd_dkv;
+
 constexpr Entry kTable[] = {
-    {AttentionKernel::fwd, 0, 96, 4, {32, 32}},     {AttentionKernel::fwd, 0, 128, 2, {32, 32}},
-    {AttentionKernel::fwd, 0, 128, 4, {32, 16}},    {AttentionKernel::bwd_dq, 0, 96, 4, {32, 16}},
-    {AttentionKernel::bwd_dq, 0, 128, 2, {32, 16}}, {AttentionKernel::bwd_dq, 0, 128, 4, {32, 8}},
-    {AttentionKernel::bwd_dkv, 0, 96, 4, {32, 16}}, {AttentionKernel::bwd_dkv, 0, 128, 4, {16, 8}},
+    {fwd, 0, 32, 4, {32, 32, 2, true, false}},
+    {fwd, 15, 64, 4, {32, 32, 2, true, false}},
+    {fwd, 0, 96, 4, {32, 32, 1, true, false}},
+    {fwd, 0, kAny, 2, {32, 32, 1, true, false}},
+    {fwd, 0, kAny, 4, {32, 16, 1, true, false}},
+    {bwd_dq, 0, 32, 4, {32, 16, 2, true, false}},
+    {bwd_dq, 0, 96, 4, {32, 16, 1, true, false}},
+    {bwd_dq, 0, kAny, 2, {32, 16, 1, true, false}},
+    {bwd_dq, 0, kAny, 4, {32, 8, 1, true, false}},
+    {bwd_dkv, 0, 16, 4, {32, 16, 2, true, false}},
+    {bwd_dkv, 0, 72, 4, {32, 16, 1, true, false}},
+    {bwd_dkv, 0, 96, 2, {32, 16, 1, true, false}},
+    {bwd_dkv, 15, 96, 4, {32, 16, 1, true, false}},
+    {bwd_dkv, 15, kAny, 2, {32, 16, 1, true, false}},
+    {bwd_dkv, 0, kAny, 4, {16, 8, 1, false, false}},
 };
 
 using Key = std::tuple<AttentionKernel, int, int>;  // kernel, D, the dtype's value
@@ -77,40 +98,39 @@ bool attention_served(int D, mx::Dtype dtype) {
   return floating && D > 0 && D % kFragment == 0 && D <= kMaxHeadDim;
 }
 
-bool attention_holds_keys(int D) {
-  return D <= kMaxHeldHeadDim;
-}
-
 int attention_threadgroup_bytes(AttentionKernel kernel, int D, mx::Dtype dtype,
                                 AttentionTiles tiles) {
   const int size = element_size(dtype);
   const int row = D * size + kStagedPadding;
-  const int ids = tiles.tile * 8;
+  const int ids = (tiles.tile + tiles.rows) * 8;
   switch (kernel) {
     case AttentionKernel::fwd:
       return tiles.tile * row + ids;
     case AttentionKernel::bwd_dq:
       return 2 * tiles.tile * row + ids;
     case AttentionKernel::bwd_dkv:
-      return 2 * (tiles.tile + (attention_holds_keys(D) ? 0 : tiles.rows)) * row + ids +
-             2 * tiles.tile * 4;
+      return 2 * (tiles.tile + (tiles.held ? 0 : tiles.rows)) * row + ids + 2 * tiles.tile * 4;
   }
   return 0;
 }
 
-int attention_registers(AttentionKernel kernel, int D, AttentionTiles tiles) {
-  const int fragments = D / 4;  // two elements for each of D / 8
-  const int product = 6;        // the operands and the result of one product
-  const int row = 12;           // sums and ids of the row, positions, addresses
+int attention_registers(AttentionKernel kernel, int D, mx::Dtype dtype, AttentionTiles tiles) {
+  const int sums = D / 4;                             // two float32 for each of D / 8 fragments
+  const int inputs = sums * element_size(dtype) / 4;  // two elements for each
+  const int common = 12;  // operands of a product that are not held, positions, addresses
+  int of_rows = 0;        // for each eight rows, their sums and ids among them
   switch (kernel) {
     case AttentionKernel::fwd:
-      return 2 * fragments + tiles.tile / 4 + product + row;
+      of_rows = inputs + sums + tiles.tile / 4 + 6;
+      break;
     case AttentionKernel::bwd_dq:
-      return 3 * fragments + 4 + product + row;
+      of_rows = 2 * inputs + sums + 4 + 6;
+      break;
     case AttentionKernel::bwd_dkv:
-      return (attention_holds_keys(D) ? 4 : 2) * fragments + 4 + product + row;
+      of_rows = (tiles.held ? 2 * inputs : 0) + 2 * sums + 4 + 6;
+      break;
   }
-  return 0;
+  return tiles.row_fragments * of_rows + common;
 }
 
 AttentionTiles attention_tiles(AttentionKernel kernel, int D, mx::Dtype dtype, int generation) {
@@ -133,10 +153,23 @@ AttentionTiles attention_tiles(AttentionKernel kernel, int D, mx::Dtype dtype, i
 std::vector<AttentionTiles> attention_tile_candidates(AttentionKernel kernel, int D,
                                                       mx::Dtype dtype) {
   std::vector<AttentionTiles> candidates;
+  const auto add_if_it_fits = [&](AttentionTiles tiles) {
+    // One simdgroup alone is no threadgroup of ours (common.metal).
+    if (tiles.rows > kFragment * tiles.row_fragments &&
+        attention_threadgroup_bytes(kernel, D, dtype, tiles) <= kThreadgroupBytes &&
+        attention_registers(kernel, D, dtype, tiles) <= kMostRegisters) {
+      candidates.push_back(tiles);
+    }
+  };
   for (const int rows : {16, 32, 64}) {
     for (const int tile : {8, 16, 32}) {
-      if (attention_threadgroup_bytes(kernel, D, dtype, {rows, tile}) <= kThreadgroupBytes) {
-        candidates.push_back({rows, tile});
+      for (const int row_fragments : {1, 2}) {
+        for (const bool fenced : {false, true}) {
+          add_if_it_fits({rows, tile, row_fragments, true, fenced});
+          if (kernel == AttentionKernel::bwd_dkv) {
+            add_if_it_fits({rows, tile, row_fragments, false, fenced});
+          }
+        }
       }
     }
   }
@@ -146,9 +179,11 @@ std::vector<AttentionTiles> attention_tile_candidates(AttentionKernel kernel, in
 void set_attention_tiles(AttentionKernel kernel, int D, mx::Dtype dtype, AttentionTiles tiles) {
   const std::vector<AttentionTiles> candidates = attention_tile_candidates(kernel, D, dtype);
   if (std::find(candidates.begin(), candidates.end(), tiles) == candidates.end()) {
-    fail("masked_attention", "tiles must be one of the candidates for head dim " +
-                                 std::to_string(D) + "; got (" + std::to_string(tiles.rows) + ", " +
-                                 std::to_string(tiles.tile) + ").");
+    fail("masked_attention",
+         "tiles must be one of the candidates for head dim " + std::to_string(D) + "; got (" +
+             std::to_string(tiles.rows) + ", " + std::to_string(tiles.tile) + ", " +
+             std::to_string(tiles.row_fragments) + ", " + (tiles.held ? "True, " : "False, ") +
+             (tiles.fenced ? "True)." : "False)."));
   }
   const std::lock_guard lock(set_mutex);
   set_tiles().insert_or_assign(key(kernel, D, dtype), tiles);

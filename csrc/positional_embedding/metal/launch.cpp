@@ -18,19 +18,18 @@ using Role = metal::Buffer::Role;
 constexpr int64_t kMinChunk = 1024;
 constexpr int kLookups = 0, kParts = 1;  // temporaries
 
-metal::Source places_source() {
+const metal::Source& places_source() {
   return metal::source_of("positional_embedding/metal/places.metal", {});
 }
 
-metal::Source table_source(const char* direction, mx::Dtype dtype) {
+const metal::Source& table_source(const char* direction, mx::Dtype dtype) {
   return metal::source_of(std::string("positional_embedding/metal/") + direction + ".metal",
                           {{"ELEMENT", metal::element_name(dtype)}});
 }
 
 Launch launch_of(const metal::Source& source, const char* kernel) {
   Launch launch;
-  launch.library = source.library;
-  launch.source = source.text;
+  launch.source = &source;
   launch.kernel = kernel;
   return launch;
 }
@@ -109,7 +108,7 @@ Plan embedding_backward_plan(const Arrays& inputs, const Arrays& outputs,
                                        strides[0],
                                        strides[1],
                                        strides[2]};
-  const metal::Source source = table_source("bwd", dout.dtype());
+  const metal::Source& source = table_source("bwd", dout.dtype());
   const bool vectors = metal::takes_vectors({&dout, &outputs[0], &outputs[1]});
 
   Launch parts = launch_of(source, "positional_embedding_bwd_tokens");
@@ -140,7 +139,7 @@ Plan embedding_backward_plan(const Arrays& inputs, const Arrays& outputs,
   plan.launches = {places_launch(tokens, options), std::move(parts), std::move(sum),
                    std::move(positions)};
   for (Launch& launch : plan.launches) {
-    if (launch.library == source.library) {
+    if (launch.source == &source) {
       launch.function_constants = {{0, vectors}};
     }
   }

@@ -16,11 +16,12 @@ mx::array named(int name) {
   return x;
 }
 
+const ek::Source kTextA{"lib_a", "text a"}, kTextB{"lib_b", "text b"};
+
 ek::Plan two_launches() {
   using Role = ek::Buffer::Role;
   ek::Launch first;
-  first.library = "lib_a";
-  first.source = "text a";
+  first.source = &kTextA;
   first.kernel = "f";
   first.function_constants = {{0, true}, {2, int32_t{-3}}, {1, 0.5f}};
   first.buffers = {{0, Role::input, 1}, {2, Role::output, 0, true}, {5, Role::temporary, 0, true}};
@@ -28,8 +29,7 @@ ek::Plan two_launches() {
   first.grid = {5, 6, 7};
   first.group = {64, 1, 1};
   ek::Launch second;
-  second.library = "lib_b";
-  second.source = "text b";
+  second.source = &kTextB;
   second.kernel = "g";
   second.buffers = {{1, Role::temporary, 0},
                     {0, Role::output, 1, true},
