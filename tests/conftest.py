@@ -4,6 +4,8 @@ fast (the default): a few examples per property, new ones each run.
 ci (the default where CI is set): as many, but the same ones every time.
 thorough: many, for a change of a kernel.
 
+On a Metal GPU, real or emulated, tests of the ops are of our kernels, whatever would serve a call
+faster, unless MLX_ESM_KERNELS_GPU_KERNELS says otherwise.
 MLX_ESM_KERNELS_DEVICE=metal-emulator sends the ops of every test through the Metal kernels, and
 has the run say at its end that they all went there. The emulator and its compiler are imported
 only by what uses them.
@@ -23,6 +25,7 @@ _COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("fast", _COMMON, max_examples=30)
 settings.register_profile("ci", _COMMON, max_examples=30, derandomize=True, print_blob=True)
 settings.register_profile("thorough", _COMMON, max_examples=500)
+os.environ.setdefault("MLX_ESM_KERNELS_GPU_KERNELS", "ours")
 settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "fast")
 )

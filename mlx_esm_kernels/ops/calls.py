@@ -33,9 +33,10 @@ def masked_attention(
             whose rows and gradients are exactly 0 whatever they hold. Default: every row of the
             batch is one segment.
         bias_k, bias_v: ``(H, D)``, one more key and value that every query sees, as in ESM-1.
-        kernels: ``"ours"``; ``"mlx"``, the same maths from MLX's own ops, which makes L x L
-            arrays; ``"auto"``, on a Metal GPU the faster of them, else ours. Default:
-            what MLX_ESM_KERNELS_GPU_KERNELS says, or auto.
+        kernels: ``"ours"``; ``"mlx"``, the same maths from MLX's own ops, which make L x L arrays
+            but for dense calls of some D on a Metal GPU; ``"auto"``, there the faster of both, as
+            timed there or else by a rule, and ours elsewhere. Default: what
+            MLX_ESM_KERNELS_GPU_KERNELS says, or auto.
         stream: where to run.
 
     Returns:
@@ -45,7 +46,7 @@ def masked_attention(
         ValueError: where shapes or dtypes do not fit together, or `kernels` is none of these.
     """
     note_use()
-    dense = segment_ids is None and bias_k is None
+    segments, biases = segment_ids is not None, bias_k is not None
     return _ext.masked_attention(
         q,
         k,
@@ -54,7 +55,7 @@ def masked_attention(
         segment_ids=segment_ids,
         bias_k=bias_k,
         bias_v=bias_v,
-        fused=dispatch.attention_is_ours(q, dense, kernels, stream),
+        fused=dispatch.attention_is_ours(q, segments, biases, kernels, stream),
         stream=stream,
     )
 

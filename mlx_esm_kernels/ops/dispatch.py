@@ -1,64 +1,29 @@
 """Which code serves a call on a Metal GPU: our kernels, or the maths built from MLX's own ops.
 
-Whether a gradient will be wanted is not known at the call, so a rule that prefers MLX must hold for
-a training step as well: MLX's backward writes L x L arrays.
+Whether a gradient will be wanted is not known at the call, so what prefers MLX must hold for a
+training step as well. Where both sides were timed on this machine, the faster one serves; else one
+rule decides.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from dataclasses import dataclass
 
 import mlx.core as mx
 
 from .. import _ext
-from . import self_test
+from . import self_test, timings
 from .device_cache import log
 
 KERNELS_VARIABLE = "MLX_ESM_KERNELS_GPU_KERNELS"
 CHOICES = ("auto", "ours", "mlx")
 
-
-@dataclass(frozen=True)
-class PreferMLX:
-    """Dense calls (no segment ids, no biases) that MLX's own attention serves faster.
-
-    Attributes:
-        first_generation: of the GPU, from which on the rule holds; 17 is M5.
-        head_dims, dtypes: for which it holds.
-        shortest: L from which on it holds.
-        most_bytes: of the (B, H, L, L) scores that MLX's backward writes, up to which it holds.
-        reason: why, for the log.
-    """
-
-    first_generation: int
-    head_dims: tuple[int, ...]
-    dtypes: tuple[mx.Dtype, ...]
-    shortest: int
-    most_bytes: int
-    reason: str
-
-
-ATTENTION_RULES = (
-    PreferMLX(
-        first_generation=17,
-        head_dims=(64, 72, 80, 96, 128),
-        dtypes=(mx.float16, mx.bfloat16),
-        shortest=1024,
-        most_bytes=1 << 30,
-        reason="dense and long on a chip with matrix hardware that simdgroup_matrix does not use, "
-        "and the L x L arrays of MLX's backward are below 1 GB",
-    ),
-    PreferMLX(
-        first_generation=13,
-        head_dims=(104, 112, 120, 128),
-        dtypes=(mx.float32, mx.float16, mx.bfloat16),
-        shortest=512,
-        most_bytes=1 << 28,
-        reason="dense, and D beyond 96, where bench/metal_model.py predicts that our backward, of "
-        "9 products where MLX has 7, is slower; the L x L arrays of MLX's are below 256 MB",
-    ),
-)
+# Those of D up to 128 for which MLX 0.32.4 has attention fused forward and backward, without a
+# mask and in all three dtypes. What it lacks stays ours until timings say otherwise: segments and
+# padding, the extra key, and other D, for all of which a training step of MLX's is L x L.
+MLX_HEAD_DIMS = (64, 72, 80, 96, 128)
+MLX_REASON = "dense, with a D for which MLX is fused forward and backward; nothing was timed here"
 
 
 def checked_choice(value: str, where: str) -> str:
@@ -87,7 +52,8 @@ _default_choice = choice_of_environment()
 
 def attention_is_ours(
     q: mx.array,
-    dense: bool,
+    segments: bool,
+    biases: bool,
     kernels: str | None,
     stream: mx.Stream | mx.Device | None,
 ) -> bool:
@@ -95,7 +61,8 @@ def attention_is_ours(
 
     Args:
         q: (B, H, L, D); anything else is left to the op, which refuses it.
-        dense: neither segment ids nor biases are given.
+        segments: segment ids are given.
+        biases: bias_k and bias_v are given.
         kernels: auto, ours, mlx, or None for what the environment says.
         stream: where the op will run.
 
@@ -110,12 +77,16 @@ def attention_is_ours(
         return _decide("masked_attention", q, False, "it was asked for")
     if not _ext.attention_served(head_dim, dtype):
         return _decide("masked_attention", q, False, "no kernel of ours serves D and dtype")
-    reason = _rule_for_mlx(q) if dense and choice == "auto" else None
-    if reason:
-        return _decide("masked_attention", q, False, reason)
+    why_ours = ""
+    if choice == "auto" and not biases:
+        ours, reason = _preference(q, dense=not segments)
+        if not ours:
+            return _decide("masked_attention", q, False, reason)
+        why_ours = reason and f"{reason}, and "
     passed = self_test.attention_passes(head_dim, dtype, stream)
-    reason = "our kernel passed its self-test" if passed else "our kernel failed its self-test"
-    return _decide("masked_attention", q, passed, reason)
+    if not passed:
+        return _decide("masked_attention", q, False, "our kernel failed its self-test")
+    return _decide("masked_attention", q, True, f"{why_ours}our kernel passed its self-test")
 
 
 def embedding_is_ours(
@@ -137,21 +108,43 @@ def _chosen(kernels: str | None, op: str) -> str:
     return _default_choice if kernels is None else checked_choice(kernels, f"[{op}] kernels")
 
 
-def _rule_for_mlx(q: mx.array) -> str | None:
-    """The reason for which MLX serves this dense call, if there is one."""
-    generation = (_ext.metal_chip() or {}).get("generation", 0)
-    batch, heads, length, head_dim = q.shape
-    score_bytes = batch * heads * length * length * q.dtype.size
-    for rule in ATTENTION_RULES:
-        if (
-            generation >= rule.first_generation
-            and head_dim in rule.head_dims
-            and q.dtype in rule.dtypes
-            and length >= rule.shortest
-            and score_bytes <= rule.most_bytes
-        ):
-            return rule.reason
-    return None
+def measured_preference(
+    head_dim: int, dtype: mx.Dtype, dense: bool, length: int
+) -> tuple[bool, str] | None:
+    """Whether ours is the faster on this machine, and the figures; None where nothing was timed.
+
+    The timing of the nearest length decides, as a ratio, by forward and backward together.
+
+    Args:
+        head_dim: D.
+        dtype: of q, k and v.
+        dense: no segment ids are given.
+        length: L.
+    """
+    found = [timing for timing in timings.load(head_dim, dtype) if timing["dense"] == dense]
+    if not found:
+        return None
+    nearest = min(found, key=lambda timing: abs(math.log(timing["length"] / length)))
+    ours, mlx = nearest["forward_backward"]
+    # A mask makes MLX's path L x L: that it won says nothing of longer calls, or of their memory.
+    if not dense and mlx <= ours and length > nearest["length"]:
+        return None
+    figures = f"ours {ours * 1e3:.3g} ms, MLX {mlx * 1e3:.3g} ms at L = {nearest['length']}"
+    return ours < mlx, f"measured here: {figures}"
+
+
+def rule_prefers_mlx(head_dim: int, dense: bool) -> bool:
+    """Whether MLX serves where nothing was timed: on every chip, in every dtype."""
+    return dense and head_dim in MLX_HEAD_DIMS
+
+
+def _preference(q: mx.array, dense: bool) -> tuple[bool, str]:
+    """Whether ours is preferred, and why; "" where nothing speaks for MLX."""
+    length, head_dim = q.shape[2:]
+    measured = measured_preference(head_dim, q.dtype, dense, length)
+    if measured:
+        return measured
+    return (False, MLX_REASON) if rule_prefers_mlx(head_dim, dense) else (True, "")
 
 
 def _decide(op: str, x: mx.array, ours: bool, reason: str) -> bool:

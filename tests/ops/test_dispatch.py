@@ -12,7 +12,7 @@ import pytest
 from fake_metal import FakeMetal, metal
 
 from mlx_esm_kernels import _ext, ops
-from mlx_esm_kernels.ops import dispatch
+from mlx_esm_kernels.ops import dispatch, timings
 from mlx_esm_kernels.ops.self_test import KernelWarning
 
 __all__ = ["metal"]
@@ -36,49 +36,98 @@ def test_a_head_dim_that_is_not_served_is_for_mlx_untested(metal: FakeMetal) -> 
     assert len(metal.calls) == 1
 
 
-LONG = (1, 1, 1024, 64)
+IDS = mx.array([[1, 1, 1, 2, 2, 2, 0, 0]])
+DTYPES = [mx.float32, mx.float16, mx.bfloat16]
 
 
-@pytest.mark.parametrize(
-    ("generation", "shape", "options", "ours"),
-    [
-        (17, LONG, {}, False),
-        (16, LONG, {}, True),
-        (17, (1, 1, 1023, 64), {}, True),
-        (17, (1, 1, 1024, 16), {}, True),
-        (17, LONG, {"dtype": mx.float32}, True),
-        (17, LONG, {"segment_ids": mx.ones((1, 1024), mx.int32)}, True),
-        (17, LONG, {"kernels": "ours"}, True),
-        (17, (1, 1, 32768, 64), {}, True),
-    ],
-)
-def test_dense_long_half_precision_is_for_mlx_from_m5_on(
-    metal: FakeMetal, generation: int, shape: tuple[int, ...], options: dict[str, Any], ours: bool
+@pytest.mark.parametrize("generation", [13, 17])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("head_dim", [64, 72, 80, 96, 128])
+def test_dense_calls_of_mlx_s_own_head_dims_are_for_mlx(
+    metal: FakeMetal, head_dim: int, dtype: mx.Dtype, generation: int
 ) -> None:
     metal.chip["generation"] = generation
-    assert served_by_ours(metal, shape, **{"dtype": mx.float16} | options) is ours
+    assert not served_by_ours(metal, (1, 1, 8, head_dim), dtype=dtype)
+    assert len(metal.calls) == 1  # no self-test of what does not serve
 
 
-WIDE = (1, 1, 512, 128)
+@pytest.mark.parametrize("head_dim", [8, 16, 24, 32, 56, 88, 104, 112, 120])
+def test_dense_calls_of_other_head_dims_are_ours(metal: FakeMetal, head_dim: int) -> None:
+    assert served_by_ours(metal, (1, 1, 8, head_dim))
+
+
+BIASES = {"bias_k": mx.ones((1, 64)), "bias_v": mx.ones((1, 64))}
 
 
 @pytest.mark.parametrize(
-    ("shape", "options", "ours"),
+    "options",
     [
-        (WIDE, {}, False),
-        (WIDE, {"dtype": mx.bfloat16}, False),
-        ((1, 1, 512, 104), {}, False),
-        ((1, 1, 512, 96), {}, True),
-        ((1, 1, 511, 128), {}, True),
-        ((1, 17, 2048, 128), {}, True),
-        (WIDE, {"segment_ids": mx.ones((1, 512), mx.int32)}, True),
-        (WIDE, {"kernels": "ours"}, True),
+        {"segment_ids": IDS},
+        BIASES,
+        {"segment_ids": IDS} | BIASES,
+        {"kernels": "ours"},
     ],
+    ids=["segments", "extra key", "both", "asked for"],
 )
-def test_dense_wide_heads_are_for_mlx_where_its_arrays_are_small(
-    metal: FakeMetal, shape: tuple[int, ...], options: dict[str, Any], ours: bool
+def test_what_mlx_lacks_stays_ours(metal: FakeMetal, options: dict[str, Any]) -> None:
+    assert served_by_ours(metal, (1, 1, 8, 64), **options)
+
+
+def timing(length: int, ours: float, mlx: float, dense: bool = True) -> timings.Timing:
+    """In which forward alone says the opposite."""
+    return {
+        "dense": dense,
+        "length": length,
+        "forward": [mlx, ours],
+        "forward_backward": [ours, mlx],
+    }
+
+
+def test_a_measured_winner_takes_the_place_of_the_rule(metal: FakeMetal) -> None:
+    timings.keep(64, mx.float32, [timing(8, 1e-3, 2e-3)])
+    timings.keep(16, mx.float32, [timing(8, 2e-3, 1e-3)])
+    metal.new_process()
+    assert served_by_ours(metal, (1, 1, 8, 64))
+    assert not served_by_ours(metal, (1, 1, 8, 16))
+
+
+def test_timings_speak_for_their_own_head_dim_and_dtype_and_mask(metal: FakeMetal) -> None:
+    timings.keep(64, mx.float32, [timing(8, 1e-3, 2e-3)])
+    timings.keep(16, mx.float32, [timing(8, 2e-3, 1e-3, dense=False)])
+    assert not served_by_ours(metal, (1, 1, 8, 64), dtype=mx.float16)
+    assert not served_by_ours(metal, (1, 1, 8, 80))
+    assert served_by_ours(metal, (1, 1, 8, 16))
+    assert not served_by_ours(metal, (1, 1, 8, 16), segment_ids=IDS)
+
+
+def test_the_extra_key_is_ours_whatever_was_measured(metal: FakeMetal) -> None:
+    timings.keep(64, mx.float32, [timing(8, 2.0, 1.0), timing(8, 2.0, 1.0, dense=False)])
+    assert served_by_ours(metal, (1, 1, 8, 64), **BIASES)
+    assert served_by_ours(metal, (1, 1, 8, 64), segment_ids=IDS, **BIASES)
+
+
+@pytest.mark.parametrize(
+    ("length", "ours"), [(1, False), (8, False), (15, False), (17, True), (32, True), (99, True)]
+)
+def test_the_nearest_length_as_a_ratio_decides(metal: FakeMetal, length: int, ours: bool) -> None:
+    timings.keep(64, mx.float32, [timing(8, 2.0, 1.0), timing(32, 1.0, 2.0)])
+    assert served_by_ours(metal, (1, 1, length, 64)) is ours
+
+
+@pytest.mark.parametrize(("length", "ours"), [(4, False), (8, False), (9, True)])
+def test_that_mlx_won_with_a_mask_says_nothing_of_longer_calls(
+    metal: FakeMetal, length: int, ours: bool
 ) -> None:
-    assert served_by_ours(metal, shape, **options) is ours
+    timings.keep(64, mx.float32, [timing(8, 2.0, 1.0, dense=False)])
+    ids = mx.ones((1, length), mx.int32)
+    assert served_by_ours(metal, (1, 1, length, 64), segment_ids=ids) is ours
+
+
+def test_a_measured_winner_must_pass_its_self_test_too(metal: FakeMetal) -> None:
+    timings.keep(64, mx.float32, [timing(8, 1e-3, 2e-3)])
+    metal.change = lambda x: x + 1
+    with pytest.warns(KernelWarning):
+        assert not served_by_ours(metal, (1, 1, 8, 64))
 
 
 def test_the_argument_wins_over_the_environment(
@@ -114,14 +163,27 @@ def test_each_decision_is_one_line_of_the_debug_log(
     ]
 
 
-def test_the_log_gives_the_reason_of_a_rule(
+def message(caplog: pytest.LogCaptureFixture, metal: FakeMetal, head_dim: int) -> str:
+    caplog.clear()
+    with caplog.at_level(logging.DEBUG, logger="mlx_esm_kernels"):
+        served_by_ours(metal, (1, 1, 8, head_dim))
+    said: str = caplog.records[-1].message
+    return said.removeprefix(f"masked_attention (1, 1, 8, {head_dim}) mlx.core.float32: ")
+
+
+def test_the_log_gives_the_reason_of_the_rule_and_the_figures_of_a_timing(
     metal: FakeMetal, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.DEBUG, logger="mlx_esm_kernels"):
-        served_by_ours(metal, WIDE)
-    (record,) = caplog.records
-    assert record.message.startswith("masked_attention (1, 1, 512, 128) mlx.core.float32: MLX, as ")
-    assert record.message.endswith(dispatch.ATTENTION_RULES[1].reason)
+    assert message(caplog, metal, 64) == f"MLX, as {dispatch.MLX_REASON}"
+    assert message(caplog, metal, 16) == "ours, as our kernel passed its self-test"
+    timings.keep(64, mx.float32, [timing(512, 2.2e-3, 1.8e-3)])
+    timings.keep(16, mx.float32, [timing(512, 1.8e-3, 2.2e-3)])
+    figures = "measured here: ours 2.2 ms, MLX 1.8 ms at L = 512"
+    assert message(caplog, metal, 64) == f"MLX, as {figures}"
+    assert message(caplog, metal, 16) == (
+        "ours, as measured here: ours 1.8 ms, MLX 2.2 ms at L = 512, and our kernel passed its "
+        "self-test"
+    )
 
 
 def test_on_the_cpu_only_the_argument_counts(

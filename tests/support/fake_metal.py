@@ -9,7 +9,7 @@ import mlx.core as mx
 import pytest
 
 from mlx_esm_kernels import _ext
-from mlx_esm_kernels.ops import dispatch, self_test
+from mlx_esm_kernels.ops import dispatch, self_test, timings
 
 Change = Callable[[mx.array], mx.array]
 
@@ -52,6 +52,7 @@ class FakeMetal:
         monkeypatch.setattr(dispatch, "_default_choice", "auto")
         monkeypatch.setattr(self_test, "_mode", "auto")
         monkeypatch.setattr(self_test, "_verdicts", {})
+        monkeypatch.setattr(timings, "_known", {})
         self._monkeypatch = monkeypatch
 
     def _set_tiles(
@@ -65,6 +66,7 @@ class FakeMetal:
         """Forget what a process remembers; the cache folder stays."""
         self.calls.clear()
         self._monkeypatch.setattr(self_test, "_verdicts", {})
+        self._monkeypatch.setattr(timings, "_known", {})
 
 
 @pytest.fixture
