@@ -14,7 +14,18 @@ MATRIX_LANES = 102  # of them that simdgroup_matrix keeps busy
 EXP2_PER_CYCLE = 32  # of a core
 THREADGROUP_BYTES_PER_CYCLE = 64  # of a core
 L2_BYTES_PER_CYCLE = 37.5  # of a core: 384 GB/s on the eight of an M1
+SECONDS_PER_LAUNCH = 3e-6
 SLC_TIMES_MEMORY = 2.0  # bandwidth of the last cache, over that of memory: 134 / 68 GB/s on an M1
+
+# Shares of the roofs that real kernels reach. Ours: metal-flash-attention's forward and backward
+# are at 62 to 71 % of an M1's and M3's peak; an attention kernel for training on simdgroup_matrix
+# (mlx-train-perf, M1 Max) is at about 30 %; that of MLX's pull request 3241 (M3 Max, float16,
+# dense) has 0.36 to 0.70 of MLX's unfused speed. By the counts of ours, with the loads added, these
+# two reach 0.5 to 0.65 and, at D = 64, 0.4 to 0.8 of their roofs: the low share is pessimistic.
+SHARE, LOW_SHARE = 0.6, 0.3
+# MLX's forward: 0.82 (M3 Max, float16, D = 64) to 0.98 (M3 Ultra, L from 4096 on) of the rate of
+# matrix products. That its backward and its unfused passes do as well is assumed.
+MLX_SHARE = 0.85
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""What attention costs on a chip by a roofline: our kernels from their counters, MLX by its passes.
+"""What our attention costs on a chip by a roofline, from the counters of its kernels.
 
-A kernel takes as long as the roof that it hits first: matrix operations, exponentials, threadgroup
-memory, the L2 cache, memory. All of these are lower bounds of a time; no overlap is lost, nothing
-else is counted but a fixed price a launch. Both sides are treated alike.
+A kernel takes as long as the roof that it hits first: matrix operations with the loads of their
+fragments from threadgroup memory, exponentials, the L2 cache, memory. All of these are lower bounds
+of a time; nothing else is counted but a fixed price a launch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mlx_esm_kernels import _ext
 from .chips import (
     EXP2_PER_CYCLE,
     L2_BYTES_PER_CYCLE,
-    SLC_TIMES_MEMORY,
+    SECONDS_PER_LAUNCH,
     THREADGROUP_BYTES_PER_CYCLE,
     Chip,
 )
@@ -27,7 +27,6 @@ from .emulator import emulated
 BLOCK = _ext.attention_block
 FLOPS_OF_A_PRODUCT = 2 * 8 * 8 * 8
 KERNELS = ("fwd", "bwd_dq", "bwd_dkv")
-SECONDS_PER_LAUNCH = 3e-6
 # Products of 8 x 8 x 8 for a pair of eight rows, in units of D / 8.
 PRODUCTS = {"fwd": 2, "bwd_dq": 3, "bwd_dkv": 4}
 FIELDS = ("device_read", "device_written", "threadgroup", "products", "exponentials")
@@ -78,10 +77,11 @@ def blocks_met(ids: np.ndarray | None, length: int, rows: int) -> list[Met]:
     return met
 
 
-def tiles_of(kernel: str, dim: int, dtype: mx.Dtype, generation: int) -> tuple[int, int]:
-    """Rows a threadgroup owns, and rows it stages at a time, on a chip of this generation."""
+def tiles_of(kernel: str, dim: int, dtype: mx.Dtype, generation: int) -> tuple[int, ...]:
+    """Rows a threadgroup owns, rows it stages at a time, and what else the extension says of a
+    kernel's tiles, on a chip of this generation."""
     with emulated(generation):
-        return _ext.attention_tiles(kernel, dim, dtype)
+        return tuple(_ext.attention_tiles(kernel, dim, dtype))
 
 
 def run_counts(
@@ -99,7 +99,7 @@ def run_counts(
         mx.eval(mx.vjp(attention, arrays[:3], arrays[3:])[1])
         for kernel in KERNELS:
             counts = device.counts[f"masked_attention_{kernel}"]
-            rows, tile = _ext.attention_tiles(kernel, dim, dtype)
+            rows, tile = _ext.attention_tiles(kernel, dim, dtype)[:2]
             (met,) = blocks_met(ids, length, rows)
             pairs = (met.full + met.partial) * rows * BLOCK
             rescaled = (met.full + met.partial) * rows * BLOCK // tile if kernel == "fwd" else 0
@@ -131,7 +131,7 @@ def prices(dim: int, dtype: mx.Dtype, generation: int, segments: bool) -> dict[s
     runs = [run_counts(dim, dtype, generation, ids, length) for ids, length in cases]
     found = {}
     for kernel in KERNELS:
-        rows, _ = tiles_of(kernel, dim, dtype, generation)
+        rows = tiles_of(kernel, dim, dtype, generation)[0]
         met = [blocks_met(ids, length, rows)[0] for ids, length in cases]
         system = np.array([[m.groups, m.full, m.partial] for m in met], dtype=float)
         counted = np.array([run[kernel] for run in runs])
@@ -146,7 +146,7 @@ def counts_of(
     price = prices(shape.D, dtype, generation, ids is not None)
     found = {}
     for kernel in KERNELS:
-        rows, _ = tiles_of(kernel, shape.D, dtype, generation)
+        rows = tiles_of(kernel, shape.D, dtype, generation)[0]
         met = blocks_met(ids, shape.L, rows)
         total = np.array([[m.groups, m.full, m.partial] for m in met], dtype=float).sum(axis=0)
         heads = shape.H if ids is not None else shape.H * shape.B
@@ -154,72 +154,66 @@ def counts_of(
     return found
 
 
-def our_seconds(
-    chip: Chip, shape: Shape, dtype: mx.Dtype, ids: np.ndarray | None
-) -> dict[str, tuple[float, str]]:
-    """Predicted seconds of each kernel, and the roof that it hits."""
+@dataclass(frozen=True)
+class Cost:
+    """Of a kernel of ours: seconds at each of its roofs, launches left out."""
+
+    roofs: dict[str, float]
+
+    @property
+    def overlapped(self) -> float:
+        """As if all were done at once: the first roof that it hits."""
+        return max(self.roofs.values())
+
+    @property
+    def added(self) -> float:
+        """As if no product were made while another's fragments are loaded.
+
+        A product waits for the fragments that its own simdgroup has just asked for, so what is
+        loaded meanwhile is up to the few other simdgroups of a core. The plain sum of these two
+        needs no further number, and a real time lies between `overlapped` and it.
+        """
+        return max(self.roofs["matrix"] + self.roofs["threadgroup"], self.overlapped)
+
+    @property
+    def first(self) -> str:
+        return max(self.roofs, key=self.roofs.__getitem__)
+
+
+def our_costs(chip: Chip, shape: Shape, dtype: mx.Dtype, ids: np.ndarray | None) -> dict[str, Cost]:
+    """Of each kernel, for ids (B, L) or None."""
     found = {}
     size = shape.B * shape.H * shape.L * shape.D * dtype.size
     arrays = {"fwd": 4, "bwd_dq": 6, "bwd_dkv": 6}  # read or written once each, if caches do
     for kernel, counts in counts_of(shape, dtype, chip.generation, ids).items():
         read, written, threadgroup, products, exponentials = counts
         # Rows of another head's keys do not help: what passes by comes from memory once a head.
-        roofs = {
-            "matrix": products * FLOPS_OF_A_PRODUCT / chip.matrix_flops,
-            "exp2": exponentials / chip.per_second(EXP2_PER_CYCLE),
-            "threadgroup": threadgroup / chip.per_second(THREADGROUP_BYTES_PER_CYCLE),
-            "L2": (read + written) / chip.per_second(L2_BYTES_PER_CYCLE),
-            "memory": min(arrays[kernel] * size, read + written) / (chip.gb_per_s * 1e9),
-        }
-        roof = max(roofs, key=roofs.__getitem__)
-        found[kernel] = roofs[roof] + SECONDS_PER_LAUNCH, roof
-    if ids is not None:
-        found["map"] = SECONDS_PER_LAUNCH, "launch"
+        found[kernel] = Cost(
+            {
+                "matrix": products * FLOPS_OF_A_PRODUCT / chip.matrix_flops,
+                "exp2": exponentials / chip.per_second(EXP2_PER_CYCLE),
+                "threadgroup": threadgroup / chip.per_second(THREADGROUP_BYTES_PER_CYCLE),
+                "L2": (read + written) / chip.per_second(L2_BYTES_PER_CYCLE),
+                "memory": min(arrays[kernel] * size, read + written) / (chip.gb_per_s * 1e9),
+            }
+        )
     return found
 
 
-@dataclass(frozen=True)
-class Pass:
-    """A launch of MLX's unfused path: L x L arrays read and written, the mask read, products."""
+def our_seconds(
+    costs: dict[str, Cost], masked: bool, share: float = 1.0, overlapping: bool = False
+) -> tuple[float, float]:
+    """Forward, and forward and backward, where a share of the roofs is reached; with launches.
 
-    name: str
-    arrays: int
-    mask: bool = False
-    products: int = 0
-
-
-# mx.fast.scaled_dot_product_attention where a gradient is traced (mlx/fast.cpp, its fallback; the
-# gradients are those of mlx/primitives.cpp), elementwise ops joined as mx.compile joins them.
-MLX_FORWARD = (
-    Pass("scores = q k^T", 1, products=1),
-    Pass("where(mask, scores, lowest)", 2, mask=True),
-    Pass("softmax", 2),
-    Pass("o = p v", 1, products=1),
-)
-MLX_BACKWARD = (
-    Pass("dp = do v^T", 1, products=1),
-    Pass("dv = p^T do", 1, products=1),
-    Pass("p * dp", 3),
-    Pass("sum of rows", 1),
-    Pass("ds = mask * (p dp - p sum)", 3, mask=True),
-    Pass("dq = ds k", 1, products=1),
-    Pass("dk = ds^T q", 1, products=1),
-)
-
-
-def mlx_seconds(
-    chip: Chip, shape: Shape, dtype: mx.Dtype, masked: bool, passes: tuple[Pass, ...]
-) -> float:
-    """Predicted seconds of MLX's path: every pass over all of L x L, padding included."""
-    pairs = shape.B * shape.H * shape.L**2
-    bandwidth = chip.gb_per_s * 1e9
-    if 2 * pairs * dtype.size <= chip.slc_mb * 1e6:  # what one pass writes the next finds there
-        bandwidth *= SLC_TIMES_MEMORY
-    seconds = 0.0
-    for step in passes:
-        if step.name.startswith("where") and not masked:
-            continue
-        moved = pairs * (step.arrays * dtype.size + (1 if step.mask and masked else 0))
-        multiplied = 2 * shape.D * pairs * step.products / chip.matrix_flops
-        seconds += max(moved / bandwidth, multiplied) + SECONDS_PER_LAUNCH
-    return seconds
+    Args:
+        costs: of each kernel.
+        masked: a block map is made first.
+        share: of the roofs, up to 1.
+        overlapping: take `Cost.overlapped` for `Cost.added`.
+    """
+    seconds = {
+        kernel: (cost.overlapped if overlapping else cost.added) / share + SECONDS_PER_LAUNCH
+        for kernel, cost in costs.items()
+    }
+    forward = seconds["fwd"] + (SECONDS_PER_LAUNCH if masked else 0.0)
+    return forward, forward + seconds["bwd_dq"] + seconds["bwd_dkv"]
