@@ -82,7 +82,7 @@ def read_report(path: Path) -> Report:
     timings = []
     for number, row in enumerate(rows):
         try:
-            timings.append(_timing(row))
+            timings.append(timing_of(row))
         except (KeyError, TypeError, ValueError) as error:
             raise _no_report(path, f"timing {number} is not one ({error!r})") from error
     versions = content.get("versions")
@@ -100,7 +100,8 @@ def _no_report(path: Path, why: str) -> click.ClickException:
     )
 
 
-def _timing(row: dict[str, Any]) -> Timing:
+def timing_of(row: dict[str, Any]) -> Timing:
+    """A row of the file; raises KeyError, TypeError or ValueError where it is not one."""
     shape = Shape(*(int(n) for n in row["shape"]))
     if min(shape.B, shape.H, shape.L, shape.D) < 1:
         raise ValueError(f"sizes must be positive; got {shape}")
@@ -183,19 +184,24 @@ def show_dispatch(timings: Iterable[Timing]) -> None:
         click.echo(f"  {timing} {taken} is taken, {faster} was {times[0] / times[1]:.2f} x as fast")
 
 
-def full_roofs(chip: Chip, timing: Timing) -> tuple[float, float]:
-    """Predicted seconds of ours and of MLX's for this call, all of the roofs reached."""
+def predicted(
+    chip: Chip, timing: Timing, our_share: float = 1.0, mlx_share: float = 1.0
+) -> tuple[float, float]:
+    """Predicted seconds of ours and of MLX's for this call, these shares of the roofs reached."""
     dtype: mx.Dtype = DTYPES[timing.dtype]
     at = DIRECTIONS.index(timing.direction)
     masked = timing.ids is not None
     costs = roofline.our_costs(chip, timing.shape, dtype, timing.ids)
-    ours = roofline.our_seconds(costs, masked)[at]
-    return ours, mlx_side.mlx_seconds(chip, timing.shape, dtype, masked)[at]
+    ours = roofline.our_seconds(costs, masked, our_share)[at]
+    return ours, mlx_side.mlx_seconds(chip, timing.shape, dtype, masked, mlx_share)[at]
 
 
-def share_reached(predicted: Iterable[float], measured: Iterable[float]) -> tuple[float, float]:
-    """The one share that fits best, by least squares of logarithms, and its spread as a factor."""
-    logs = [math.log(p / m) for p, m in zip(predicted, measured, strict=True)]
+def share_reached(pairs: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    """The one share that fits best, by least squares of logarithms, and its spread as a factor.
+
+    pairs: seconds at all of the roofs, and those that were measured.
+    """
+    logs = [math.log(roofs / seconds) for roofs, seconds in pairs]
     return math.exp(statistics.fmean(logs)), math.exp(statistics.pstdev(logs))
 
 
@@ -210,18 +216,19 @@ def show_shares(chip: Chip, timings: Iterable[Timing]) -> None:
         if not _ext.attention_served(timing.shape.D, DTYPES[timing.dtype]):
             click.echo(f"{timing} no kernel of ours serves this D, so nothing is predicted")
             continue
-        ours, mlx = full_roofs(chip, timing)
+        ours, mlx = predicted(chip, timing, SHARE, MLX_SHARE)
+        low, _ = predicted(chip, timing, LOW_SHARE)
         click.echo(
-            f"{timing} ours {ours / SHARE / timing.ours:5.2f}  "
-            f"ours low {ours / LOW_SHARE / timing.ours:5.2f}  "
-            f"MLX {mlx / MLX_SHARE / timing.mlx:5.2f} predicted over measured"
+            f"{timing} ours {ours / timing.ours:5.2f}  ours low {low / timing.ours:5.2f}  "
+            f"MLX {mlx / timing.mlx:5.2f} predicted over measured"
         )
         kind = (timing.direction, timing.dtype)
+        ours, mlx = predicted(chip, timing)
         groups[("ours", *kind)].append((ours, timing.ours))
         groups[("MLX", *kind)].append((mlx, timing.mlx))
     click.echo("\nShares of the roofs that were reached, fitted to what was measured:")
     for (side, direction, dtype), pairs in sorted(groups.items()):
-        share, spread = share_reached(*zip(*pairs, strict=True))
+        share, spread = share_reached(pairs)
         assumed = f"{SHARE}, low {LOW_SHARE}" if side == "ours" else f"{MLX_SHARE}"
         click.echo(
             f"  {side:4} {direction:16} {dtype:8} {share:.2f}, times or over {spread:.2f} "

@@ -95,7 +95,7 @@ def test_the_share_that_explains_the_times_is_found(compare: Compare) -> None:
     rows = []
     for lengths, factor in (("dense", 2.0), ("padded", 0.5)):
         row = timing(lengths, "forward", 1.0, 1.0)
-        ours, mlx = measured.full_roofs(chip, measured._timing(row))
+        ours, mlx = measured.predicted(chip, measured.timing_of(row))
         rows.append(row | {"ours": factor * ours / 0.4, "mlx": mlx / 0.8})
     output = compare(timings=rows).output
     assert "ours forward          float32  0.40, times or over 2.00 (2 calls" in output
