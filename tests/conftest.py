@@ -14,6 +14,7 @@ only by what uses them.
 import io
 import itertools
 import os
+import platform
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -43,6 +44,8 @@ def _own_cache(tmp_path_factory, monkeypatch):
 @pytest.fixture
 def emulator():
     """The ops on CPU streams run their Metal kernels in this emulator until the test ends."""
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        pytest.skip("the emulator runs on Linux x86-64")
     from metal_emulator import Emulator, emulating
 
     device = Emulator()

@@ -84,6 +84,9 @@ def benchmark_options(
             "--fasta", type=click.Path(exists=True, dir_okay=False), help="Where lengths are."
         )
         @click.option("--repeats", type=click.IntRange(min=1), default=5)
+        @click.option(
+            "--quick", is_flag=True, help="The first shape alone, in one turn: to see that it runs."
+        )
         @click.option("--json", "json_file", type=click.Path(path_type=Path))
         @click.option("--plot", "plot_file", type=click.Path(path_type=Path))
         @click.option(
@@ -93,10 +96,12 @@ def benchmark_options(
             help="Write a .gputrace of one run of ours, for Xcode; needs MTL_CAPTURE_ENABLED=1.",
         )
         @functools.wraps(command)
-        def with_options(**flags: Any) -> None:
+        def with_options(quick: bool, **flags: Any) -> None:
             own = {name: flags.pop(name) for name in set(flags) - _SHARED}
             check_device(flags["device"])
             flags["shapes"] = parse_shapes(flags["shapes"], sizes)
+            if quick:
+                flags |= {"shapes": flags["shapes"][:1], "repeats": 1}
             flags["against"] = parse_against(
                 flags["against"], ways, flags["device"], flags["dtype"]
             )

@@ -44,6 +44,20 @@ def test_a_gpu_that_is_not_there_is_refused(bench: Any, monkeypatch: pytest.Monk
     assert "has no GPU here" in done.output
 
 
+def test_a_quick_run_is_one_turn_of_the_first_shape() -> None:
+    given: list[command.Options] = []
+
+    @click.command()
+    @command.benchmark_options(shapes="1x2,3x4", sizes="BxL", ways=("mlx",), against="mlx")
+    def main(options: command.Options) -> None:
+        given.append(options)
+
+    for arguments in (["--quick"], ["--quick", "--shapes", "5x6,7x8", "--repeats", "9"], []):
+        assert CliRunner().invoke(main, arguments).exit_code == 0
+    assert [options.shapes for options in given] == [[(1, 2)], [(5, 6)], [(1, 2), (3, 4)]]
+    assert [options.repeats for options in given] == [1, 1, 5]
+
+
 def test_a_side_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "installed", lambda package: package != "esm")
     with pytest.raises(click.BadParameter, match="fair-esm needs esm, which is not installed"):
