@@ -21,7 +21,9 @@ CHOICES = ("auto", "ours", "mlx")
 
 # Those of D up to 128 for which MLX 0.32.4 has attention fused forward and backward, without a
 # mask and in all three dtypes. What it lacks stays ours until timings say otherwise: segments and
-# padding, the extra key, and other D, for all of which a training step of MLX's is L x L.
+# padding, the extra key, and other D, for all of which a training step of MLX's is L x L. That is
+# predicted faster than ours for many D, 104 to 120 among them (bench/metal_model.py), but its
+# memory grows with L * L, which a call that has not asked for it should not meet.
 MLX_HEAD_DIMS = (64, 72, 80, 96, 128)
 MLX_REASON = "dense, with a D for which MLX is fused forward and backward; nothing was timed here"
 
@@ -126,8 +128,8 @@ def measured_preference(
         return None
     nearest = min(found, key=lambda timing: abs(math.log(timing["length"] / length)))
     ours, mlx = nearest["forward_backward"]
-    # A mask makes MLX's path L x L: that it won says nothing of longer calls, or of their memory.
-    if not dense and mlx <= ours and length > nearest["length"]:
+    # Where MLX's path is L x L, that it won says nothing of longer calls and their memory.
+    if mlx <= ours and length > nearest["length"] and not rule_prefers_mlx(head_dim, dense):
         return None
     figures = f"ours {ours * 1e3:.3g} ms, MLX {mlx * 1e3:.3g} ms at L = {nearest['length']}"
     return ours < mlx, f"measured here: {figures}"

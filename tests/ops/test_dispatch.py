@@ -115,12 +115,13 @@ def test_the_nearest_length_as_a_ratio_decides(metal: FakeMetal, length: int, ou
 
 
 @pytest.mark.parametrize(("length", "ours"), [(4, False), (8, False), (9, True)])
-def test_that_mlx_won_with_a_mask_says_nothing_of_longer_calls(
-    metal: FakeMetal, length: int, ours: bool
+@pytest.mark.parametrize(("head_dim", "dense"), [(64, False), (16, True)])
+def test_that_mlx_won_with_l_by_l_arrays_says_nothing_of_longer_calls(
+    metal: FakeMetal, head_dim: int, dense: bool, length: int, ours: bool
 ) -> None:
-    timings.keep(64, mx.float32, [timing(8, 2.0, 1.0, dense=False)])
-    ids = mx.ones((1, length), mx.int32)
-    assert served_by_ours(metal, (1, 1, length, 64), segment_ids=ids) is ours
+    timings.keep(head_dim, mx.float32, [timing(8, 2.0, 1.0, dense)])
+    ids = None if dense else mx.ones((1, length), mx.int32)
+    assert served_by_ours(metal, (1, 1, length, head_dim), segment_ids=ids) is ours
 
 
 def test_a_measured_winner_must_pass_its_self_test_too(metal: FakeMetal) -> None:
