@@ -54,8 +54,8 @@ UNFUSED_BACKWARD = (
     Pass("dq = ds k", 1, products=1),
     Pass("dk = ds^T q", 1, products=1),
 )
-# By the buffers that its kernels sdpa_vjp_* name in the metallib of the wheel; with the two products
-# of forward these are seven.
+# By the buffers that its kernels sdpa_vjp_* name in the wheel's metallib; with the two products of
+# forward these are seven.
 FUSED_BACKWARD = (
     Pass("s = q k^T", 1, products=1),
     Pass("dp = do v^T", 1, products=1),
