@@ -137,7 +137,7 @@ def traffic(dim: int, dtype: mx.Dtype, generation: int) -> dict[str, tuple[float
     counts = roofline.run_counts(dim, dtype, generation, None, length)
     held = {"fwd": 1, "bwd_dq": 3, "bwd_dkv": 2}
     for kernel in roofline.KERNELS:
-        rows, _ = roofline.tiles_of(kernel, dim, dtype, generation)
+        rows = roofline.tiles_of(kernel, dim, dtype, generation)[0]
         groups, array = length / rows, length * dim * dtype.size
         numbers = {"fwd": 0, "bwd_dq": 1, "bwd_dkv": 2 * groups}[kernel] * length * 4
         least = (held[kernel] + 2 * groups) * array + numbers
@@ -150,7 +150,9 @@ def registers(dim: int, dtype: mx.Dtype) -> list[int]:
     """For each kernel the registers a lane holds, with the tiles of the chip that needs most."""
     return [
         max(
-            _ext.attention_registers(kernel, dim, roofline.tiles_of(kernel, dim, dtype, generation))
+            _ext.attention_registers(
+                kernel, dim, dtype, roofline.tiles_of(kernel, dim, dtype, generation)
+            )
             for generation in GENERATIONS
         )
         for kernel in roofline.KERNELS

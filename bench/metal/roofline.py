@@ -14,6 +14,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_esm_kernels import _ext
+from mlx_esm_kernels.ops.tiles import Tiles
 
 from .chips import (
     EXP2_PER_CYCLE,
@@ -77,11 +78,10 @@ def blocks_met(ids: np.ndarray | None, length: int, rows: int) -> list[Met]:
     return met
 
 
-def tiles_of(kernel: str, dim: int, dtype: mx.Dtype, generation: int) -> tuple[int, ...]:
-    """Rows a threadgroup owns, rows it stages at a time, and what else the extension says of a
-    kernel's tiles, on a chip of this generation."""
+def tiles_of(kernel: str, dim: int, dtype: mx.Dtype, generation: int) -> Tiles:
+    """A kernel's built-in or tuned tiles on a chip of this generation."""
     with emulated(generation):
-        return tuple(_ext.attention_tiles(kernel, dim, dtype))
+        return _ext.attention_tiles(kernel, dim, dtype)
 
 
 def run_counts(

@@ -62,7 +62,7 @@ def read(path: Path) -> Binary:
     )
 
 
-@pytest.fixture(scope="module", params=["14.0", "15.0"])
+@pytest.fixture(scope="module", params=["14.0", "15.0", "26.0"])
 def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Build:
     return cross_build.build(request.param, tmp_path_factory.mktemp("macos"))
 

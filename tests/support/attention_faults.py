@@ -47,16 +47,17 @@ ATTENTION_SOURCES: tuple[tuple[str, str, str], ...] = (
     # Runs of a segment among the own rows.
     (FWD, "own_ids[r] != own_ids[r - 1] ?", "false ?"),
     (DKV, "own_ids[r] != own_ids[r - 1] ?", "r == 4 ?"),
+    (DKV, "runs.end <= first ||", "runs.end <= first + 1 ||"),
     (DQ, "runs.starts == 0u ? SIMDGROUP_ROWS", "runs.starts == 0u ? SIMDGROUP_ROWS - 1"),
     (DQ, "runs.starts &= runs.starts - 1u;", "runs.starts = 0u;"),
-    (FWD, "row >= runs.first && row < runs.end ? sum : c", "sum"),
-    (DQ, "row >= runs.first && row < runs.end ? sum : c", "row >= runs.first ? sum : c"),
+    (FWD, "first + row >= runs.first && first + row < runs.end ? sum : c", "sum"),
+    (DQ, "first + row < runs.end ? sum : c", "true ? sum : c"),
     (
         DKV,
         "return same ? load_fragment(at, stride, row, column) : float2(0.0f);",
         "return load_fragment(at, stride, row, column);",
     ),
-    (FWD, "runs, m * 8 + row)", "runs, row)"),
+    (FWD, "runs, m * 8, row)", "runs, 0, row)"),
     (DQ, "const bool same = ids[row]", "const bool same = ids[column]"),
     (DKV, "const bool same = tile.ids[first + row]", "const bool same = tile.ids[row]"),
     # Sums, scales and the running maximum.

@@ -133,8 +133,8 @@ inline void add_queries_by_segment(thread Keys* x, thread const float2* weight,
       const float2 q = load_of_segment(tile.q + at, STAGED, row, column, same);
 #pragma unroll
       for (int m = 0; m < ROW_FRAGMENTS; ++m) {
-        accumulate_in_run(x[m].dv[f], weight[m], dout, runs, m * 8 + row);
-        accumulate_in_run(x[m].dk[f], dscore[m], q, runs, m * 8 + row);
+        accumulate_in_run(x[m].dv[f], weight[m], dout, runs, m * 8, row);
+        accumulate_in_run(x[m].dk[f], dscore[m], q, runs, m * 8, row);
       }
     }
   }

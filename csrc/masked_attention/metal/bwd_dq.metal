@@ -130,7 +130,7 @@ inline void add_keys_by_segment(thread Queries* x, thread const float2* dscore,
       const float2 k = load_of_segment(keys + f * 8, STAGED, row, column, same);
 #pragma unroll
       for (int m = 0; m < ROW_FRAGMENTS; ++m) {
-        accumulate_in_run(x[m].dq[f], dscore[m], k, runs, m * 8 + row);
+        accumulate_in_run(x[m].dq[f], dscore[m], k, runs, m * 8, row);
       }
     }
   }

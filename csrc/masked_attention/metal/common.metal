@@ -220,12 +220,16 @@ inline bool next_run(thread Runs& runs, threadgroup const long* own_ids) {
   return false;
 }
 
-// c += a b in the run's rows alone: in others a zero of `a` may have met an infinity of `b`.
+// c += a b in the run's rows alone, of the eight from `first` on: in others a zero of `a` may have
+// met an infinity of `b`.
 inline void accumulate_in_run(thread float2& c, float2 a, float2 b, thread const Runs& runs,
-                              int row) {
+                              int first, int row) {
+  if (runs.end <= first || runs.first >= first + kFragment) {
+    return;  // the whole simdgroup
+  }
   float2 sum = c;
   multiply_accumulate(sum, a, b);
-  c = row >= runs.first && row < runs.end ? sum : c;
+  c = first + row >= runs.first && first + row < runs.end ? sum : c;
 }
 
 // A fragment whose rows are columns of the scores; zeros where they are of another segment.

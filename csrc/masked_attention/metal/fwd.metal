@@ -129,7 +129,7 @@ inline void add_values_by_segment(thread Queries* x, threadgroup const ELEMENT* 
             load_of_segment(values + j * 8 * STAGED + f * 8, STAGED, row, column, same);
 #pragma unroll
         for (int m = 0; m < ROW_FRAGMENTS; ++m) {
-          accumulate_in_run(x[m].sum[f], x[m].weights[j], v, runs, m * 8 + row);
+          accumulate_in_run(x[m].sum[f], x[m].weights[j], v, runs, m * 8, row);
         }
       }
     }

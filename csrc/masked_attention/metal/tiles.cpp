@@ -21,8 +21,9 @@ constexpr int kAny = 128;            // head dim
 
 // A row of the built-in table; the first that fits is taken. Nothing of it was timed: it follows
 // from what the kernels hold and load.
-//   rows           32 are a block of the block map, and four simdgroups that share what is staged;
-//                  with 16, threadgroup memory and not the matrix operations would be the limit.
+//   rows           32 are a block of the block map; 16 would be staged for too few products. 64
+//                  where two fragments of rows would leave two simdgroups to share what is staged,
+//                  and a core's threadgroup memory too few of them.
 //   tile           the largest of 32, 16, 8 that keeps a threadgroup within half of its memory, so
 //                  that two share a core; for bwd_dq and bwd_dkv, which stage two arrays, at
 //                  most 16.
@@ -45,15 +46,17 @@ constexpr auto fwd = AttentionKernel::fwd, bwd_dq = AttentionKernel::bwd_dq,
 
 constexpr Entry kTable[] = {
     {fwd, 0, 32, 4, {32, 32, 2, true, false}},
-    {fwd, 15, 64, 4, {32, 32, 2, true, false}},
+    {fwd, 0, 80, 2, {64, 32, 2, true, false}},
+    {fwd, 15, 64, 4, {64, 32, 2, true, false}},
     {fwd, 0, 96, 4, {32, 32, 1, true, false}},
     {fwd, 0, kAny, 2, {32, 32, 1, true, false}},
     {fwd, 0, kAny, 4, {32, 16, 1, true, false}},
-    {bwd_dq, 0, 32, 4, {32, 16, 2, true, false}},
+    {bwd_dq, 0, 40, 4, {32, 16, 2, true, false}},
+    {bwd_dq, 0, 64, 2, {64, 16, 2, true, false}},
     {bwd_dq, 0, 96, 4, {32, 16, 1, true, false}},
     {bwd_dq, 0, kAny, 2, {32, 16, 1, true, false}},
     {bwd_dq, 0, kAny, 4, {32, 8, 1, true, false}},
-    {bwd_dkv, 0, 16, 4, {32, 16, 2, true, false}},
+    {bwd_dkv, 0, 32, 4, {32, 16, 2, true, false}},
     {bwd_dkv, 0, 72, 4, {32, 16, 1, true, false}},
     {bwd_dkv, 0, 96, 2, {32, 16, 1, true, false}},
     {bwd_dkv, 15, 96, 4, {32, 16, 1, true, false}},

@@ -23,6 +23,8 @@ def translated(word: str) -> list[str]:
         return ["-dynamiclib"]
     if word.startswith("-Wl,@"):  # the names that the interpreter has, each after -U
         return [str(interpreter(Path(word.removeprefix("-Wl,@"))))]
+    if word in ("-O2", "-O3"):  # what comes out is read and never run
+        return ["-O1"]
     if word.startswith("-F/Applications/"):  # of the machine that MLX was built on
         return []
     return [word]
