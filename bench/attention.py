@@ -13,7 +13,9 @@ from harness.command import Options, Row, begin, benchmark_options, capturing, f
 from harness.measuring import Run, alternate, gemm_rate, gemm_runs, padded_ids
 
 from mlx_esm_kernels import _ext, ops
-from mlx_esm_kernels.ops import tile_search
+from mlx_esm_kernels.ops import tile_search, timings
+from mlx_esm_kernels.ops.tiles import Tiles
+from mlx_esm_kernels.ops.timings import Timing
 
 FORWARD, BOTH = DIRECTIONS = ("forward", "forward+backward")
 # Of L x L x D: two forward; in backward four, and one that computes the scores again.
@@ -126,7 +128,7 @@ def measure(
     return rows
 
 
-def tune(shape: tuple[int, ...], dtype: mx.Dtype, repeats: int) -> dict[str, tuple[int, int]]:
+def tune(shape: tuple[int, ...], dtype: mx.Dtype, repeats: int) -> dict[str, Tiles]:
     """The fastest candidate of each kernel on this shape, kept for later."""
 
     def seconds(kernel: str) -> float:
@@ -136,6 +138,17 @@ def tune(shape: tuple[int, ...], dtype: mx.Dtype, repeats: int) -> dict[str, tup
     return tile_search.search(shape[3], dtype, seconds)
 
 
+def timing(rows: list[Row]) -> Timing:
+    """Ours beside MLX's of one shape, as dispatch wants them."""
+    seconds = {(row["way"], row["direction"]): row["seconds"] for row in rows}
+    return {
+        "dense": rows[0]["lengths"] == "dense",
+        "length": rows[0]["shape"][2],
+        "forward": [seconds[way, FORWARD] for way in ("ours", "mlx")],
+        "forward_backward": [seconds[way, BOTH] for way in ("ours", "mlx")],
+    }
+
+
 @click.command()
 @benchmark_options(
     shapes="4x20x256x64,8x20x256x16",
@@ -143,18 +156,29 @@ def tune(shape: tuple[int, ...], dtype: mx.Dtype, repeats: int) -> dict[str, tup
     ways=("mlx", "mx.fast", "torch"),
     against="mlx",
 )
-@click.option("--tune", "tuning", is_flag=True, help="First find and keep the fastest tiles.")
+@click.option(
+    "--tune",
+    "tuning",
+    is_flag=True,
+    help="First find and keep the fastest tiles; then keep our times and MLX's, which decide from "
+    "then on what serves calls of these head dims.",
+)
 def main(options: Options, tuning: bool) -> None:
     """Time masked attention here; every figure is of this machine."""
     if tuning and (options.device != "gpu" or not _ext.runs_on_metal(mx.gpu)):
         raise click.ClickException("--tune needs a Metal GPU and --device gpu.")
+    if tuning and "mlx" not in options.against:
+        raise click.ClickException("--tune compares with MLX's ops; add mlx to --against.")
     proteins, about = begin(options)
     rows, dtype = [], options.mlx_dtype
     for shape in options.shapes:
         if tuning:
             click.echo(f"{shape}: tiles kept {tune(shape, dtype, options.repeats)}")
         for ids in (None, padded_ids(proteins.lengths + 2, shape[0], shape[2])):
-            rows += measure(shape, dtype, ids, options.against, options.repeats, options.device)
+            found = measure(shape, dtype, ids, options.against, options.repeats, options.device)
+            rows += found
+            if tuning:
+                timings.keep(shape[3], dtype, [timing(found)])
     finish(options, about, rows)
     if options.capture_file:
         run = runs_of("ours", options.shapes[0], dtype, None)[BOTH]

@@ -15,7 +15,13 @@ from ..system.errors import UserError
 # A full or broken disk, which a write to an open file reports without the file's name.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 # What MLX says where memory cannot be had, on a CPU and on Metal.
-_NO_MEMORY = re.compile(r"Unable to allocate|maximum allowed buffer size|bad_alloc", re.IGNORECASE)
+_NO_MEMORY = re.compile(
+    r"Unable to allocate|maximum allowed buffer size|bad_alloc|Insufficient Memory", re.IGNORECASE
+)
+# What Metal says, through MLX, where macOS has ended work for which the screen had to wait.
+_KEPT_WAITING = re.compile(
+    r"Command buffer execution failed.*(Impacting Interactivity|GPU Timeout)", re.IGNORECASE
+)
 
 
 @contextmanager
@@ -37,12 +43,27 @@ def errors_as_sentences() -> Iterator[None]:
             where = f"{error.filename}: " if error.filename is not None else ""
             raise click.ClickException(f"{where}{error.strerror or error}.") from None
         except (MemoryError, RuntimeError) as error:
-            if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+            advice = _advice(error)
+            if advice is None:
                 raise
-            raise click.ClickException(
-                "There is not enough memory for this. Shorter proteins, a smaller model or "
-                f"--dtype bfloat16, fewer tokens a batch or fewer samples take less. ({error})"
-            ) from None
+            raise click.ClickException(f"{advice} ({error})") from None
+
+
+def _advice(error: Exception) -> str | None:
+    """What helps where the machine is too small or too busy; None where that is not the cause."""
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+        return (
+            "There is not enough memory for this. Shorter proteins, a smaller model or "
+            "--dtype bfloat16, fewer tokens a batch or fewer samples take less."
+        )
+    if _KEPT_WAITING.search(str(error)):
+        return (
+            "macOS ended the GPU's work, as the screen had to wait for it. Less work at a time "
+            "helps: MLX_MAX_OPS_PER_BUFFER=4 in the environment, fewer tokens a batch, a smaller "
+            "model; and so does a display that sleeps, or AGX_RELAX_CDM_CTXSTORE_TIMEOUT=1. What "
+            "was written until then is whole."
+        )
+    return None
 
 
 @contextmanager

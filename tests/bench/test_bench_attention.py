@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from fake_metal import FakeMetal, metal
+from harness import command
 from harness.measuring import Timing
+
+from mlx_esm_kernels import ops
 
 __all__ = ["metal"]
 
@@ -87,3 +90,43 @@ def test_tuning_keeps_the_fastest_tiles(metal: FakeMetal, monkeypatch: pytest.Mo
     metal.tiles.clear()
     bench.tile_search.tiles.load(16, mx.float32)
     assert metal.tiles["fwd"] == (16, 64)
+
+
+def as_if_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench._ext, "runs_on_metal", lambda stream: True)
+    monkeypatch.setattr(command, "check_device", lambda device: None)
+    monkeypatch.setattr(command, "describe_machine", lambda device: {})
+    monkeypatch.setattr(command, "machine_in_words", lambda about: "a GPU")
+
+
+def test_what_tuning_timed_decides_from_then_on(
+    metal: FakeMetal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where MLX is the faster when dense and ours when padded, each serves there."""
+    times = {"ours": {True: 2.0, False: 1.0}, "mlx": {True: 1.5, False: 3.0}}
+
+    def measure(shape: Any, dtype: Any, ids: Any, *_: Any) -> list[dict[str, Any]]:
+        lengths = "dense" if ids is None else "real"
+        return [
+            {"way": way, "direction": direction, "shape": shape, "lengths": lengths, "fill": 1.0,
+             "seconds": times[way][ids is None], "unit": "GFLOP/s", "rate": 1.0, "share": 1.0,
+             "yardstick": "none", "peak_bytes": 0}
+            for way in times for direction in bench.DIRECTIONS
+        ]  # fmt: skip
+
+    monkeypatch.setattr(bench, "measure", measure)
+    monkeypatch.setattr(bench, "tune", lambda *_: {})
+    as_if_on_a_gpu(monkeypatch)
+    result = run("--tune", "--device", "gpu", "--shapes", "1x1x64x16")
+    assert result.exit_code == 0, result.output
+    x, ids = mx.zeros((1, 1, 64, 16)), mx.ones((1, 64), mx.int32)
+    ops.masked_attention(x, x, x)
+    assert metal.calls[-1] == ("masked_attention", False)
+    ops.masked_attention(x, x, x, segment_ids=ids)
+    assert metal.calls[-1] == ("masked_attention", True)
+
+
+def test_tuning_needs_something_to_compare_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_if_on_a_gpu(monkeypatch)
+    result = run("--tune", "--device", "gpu", "--against", "mx.fast")
+    assert "--tune compares with MLX's ops; add mlx to --against." in result.output

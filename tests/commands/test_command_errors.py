@@ -262,6 +262,8 @@ def test_proteins_that_no_one_gets_are_an_error(place, streams, sentence):
         RuntimeError("[malloc_or_wait] Unable to allocate 4096 bytes."),
         RuntimeError("[metal::malloc] Attempting to allocate 9 bytes which is greater than the "
                      "maximum allowed buffer size of 8 bytes."),
+        RuntimeError("[METAL] Command buffer execution failed: Insufficient Memory "
+                     "(00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)."),
     ],
 )  # fmt: skip
 def test_memory_that_cannot_be_had_is_one_sentence(place, monkeypatch, error):
@@ -269,3 +271,23 @@ def test_memory_that_cannot_be_had_is_one_sentence(place, monkeypatch, error):
     result = run("embed")
     assert result.exit_code == 1
     assert result.output.splitlines()[-1].startswith("Error: There is not enough memory for this.")
+
+
+WORDS = "[METAL] Command buffer execution failed: {} (0000000e:kIOGPUCommandBufferCallbackError)."
+
+
+@pytest.mark.parametrize("words", ["Impacting Interactivity", "Caused GPU Timeout Error"])
+def test_work_that_macos_ends_for_the_screen_says_what_helps(place, monkeypatch, words):
+    plant(monkeypatch, "embed", RuntimeError(WORDS.format(words)))
+    result = run("embed")
+    assert result.exit_code == 1
+    last = result.output.splitlines()[-1]
+    assert last.startswith("Error: macOS ended the GPU's work, as the screen had to wait for it.")
+    assert "MLX_MAX_OPS_PER_BUFFER=4" in last
+    assert words in last
+
+
+def test_a_fault_of_a_kernel_is_not_shown_as_the_machine_s(place, monkeypatch):
+    plant(monkeypatch, "embed", RuntimeError(WORDS.format("Caused GPU Address Fault Error")))
+    result = run("embed")
+    assert isinstance(result.exception, RuntimeError)
