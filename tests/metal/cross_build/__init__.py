@@ -47,6 +47,38 @@ def build(macos: str, folder: Path) -> Build:
     return Build(macos, folder / "build", folder / "build" / f"_ext.{suffix}.so", mlx)
 
 
+def relink(built: Build, macos: str, folder: Path) -> Build:
+    """The same objects, linked for another version of macOS against MLX's wheels for that one.
+
+    Raises RuntimeError where these have other headers, of which other objects would come.
+    """
+    mlx = macos_wheels(macos, folder / "wheels")
+    if headers(mlx) != headers(built.mlx):
+        raise RuntimeError(
+            f"MLX's wheels for macOS {macos} have other headers than those for {built.macos}: "
+            "build for both."
+        )
+    tools = write_tools(macos, mlx, folder / "tools")
+    commands = ["ninja", "-C", built.folder, "-t", "commands", built.extension.name]
+    link = run(commands).splitlines()[-1]
+    extension = folder / built.extension.name
+    for old, new in (
+        (str(built.folder.parent / "tools"), str(tools)),
+        (str(built.mlx), str(mlx)),
+        (f"-o {built.extension.name}", f"-o {extension}"),
+    ):
+        if old not in link:
+            raise RuntimeError(f"The command that links does not name {old}:\n{link}")
+        link = link.replace(old, new)
+    run(["sh", "-c", f"cd '{built.folder}' && {link}"])
+    return Build(macos, built.folder, extension, mlx)
+
+
+def headers(mlx: Path) -> dict[str, bytes]:
+    include = mlx / "include"
+    return {str(x.relative_to(include)): x.read_bytes() for x in include.rglob("*") if x.is_file()}
+
+
 def macos_wheels(macos: str, folder: Path) -> Path:
     """MLX's wheels for macOS, of the version that is installed here, unpacked."""
     release = version("mlx")
