@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import embedding_faults
 import mlx.core as mx
 import pytest
 from attention_faults import ATTENTION_OFFSETS, ATTENTION_SOURCES, BIAS, DKV, DQ, FWD, MAP
+from embedding_faults import PLACES, POSITIONS, ROWS, TOKENS
 from far_rows import FarRows
 from infinite_segment import changed_neighbours
 from metal_emulator import Emulator, MetalCompileError, MetalFault, emulating
@@ -16,10 +18,6 @@ from problems import AttentionProblem, EmbeddingProblem, Problem, check_results,
 from mlx_esm_kernels import _ext
 
 pytestmark = pytest.mark.slow
-
-PLACES, ROWS = "positional_embedding_places", "positional_embedding_fwd"
-TOKENS, SUM = "positional_embedding_bwd_tokens", "positional_embedding_bwd_sum"
-POSITIONS = "positional_embedding_bwd_positions"
 
 
 def all_scores_below(score: float) -> AttentionProblem:
@@ -38,9 +36,7 @@ PROBLEMS: tuple[Problem, ...] = (
     AttentionProblem((1, 1, 1100, 8), segments="runs"),
     AttentionProblem((1, 1, 130, 16), score_size=300.0),
     all_scores_below(-1e5),
-    EmbeddingProblem((1, 9, 200)),
-    EmbeddingProblem((2, 300, 20), segments="runs", mask_idx=32, padding_rate=0.1, poisoned=True),
-    EmbeddingProblem((1, 1100, 6), vocabulary=50, segments="interleaved", mask_idx=None),
+    *embedding_faults.PROBLEMS,
 )
 SPLIT = AttentionProblem((2, 2, 70, 16), segments="runs", biases=True)  # into parts along all axes
 INFINITE = (
@@ -51,22 +47,7 @@ INFINITE = (
 # kernel, what stands there, what stands there instead; every occurrence in the kernel's source.
 SOURCES = (
     *ATTENTION_SOURCES,
-    (PLACES, "first + i <= l", "first + i < l"),
-    (PLACES, "other_token == p.mask_idx", "other_token != p.mask_idx"),
-    (PLACES, "if (token != p.padding_idx) {", "if (true) {"),
-    (PLACES, "threadgroup_barrier(mem_flags::mem_threadgroup);  // the last tile is", "//"),
-    (PLACES, "int count = min(kPlaceTokens, p.L - first)", "int count = kPlaceTokens - 1"),
-    (ROWS, "column += 4 * kLanesOfSimdgroup", "column += 256"),
-    (ROWS, "column + i < p.C", "column + i <= p.C"),
-    (
-        TOKENS,
-        "const int count = int(min(int64_t(kTokenRows), end - first));",
-        "const int count = 64;",
-    ),
-    (TOKENS, "group.y) * kTokens", "group.y) * 8"),
-    (SUM, "i < p.chunks; ++i", "i < 1; ++i"),
-    (POSITIONS, "found &= found - 1u;", "found = 0u;"),
-    (POSITIONS, "row / p.L * p.dout_b", "row / p.L * p.dout_l"),
+    *embedding_faults.SOURCES,
 )
 
 
@@ -117,10 +98,7 @@ PLANS: tuple[tuple[str, Callable[[dict[str, Any]], None]], ...] = (
 # kernel, what stands there, what stands instead, along which axis rows lie far apart.
 NARROW_OFFSETS = (
     *ATTENTION_OFFSETS,
-    (ROWS, "int64_t(lookup.token) * p.token_row", "int(lookup.token * p.token_row)", "l"),
-    (ROWS, "int64_t(column + i) * stride", "int((column + i) * stride)", "c"),
-    (TOKENS, "c * p.dout_c", "int(c * p.dout_c)", "c"),
-    (POSITIONS, "row / p.L * p.dout_b", "int(row / p.L * p.dout_b)", "b"),
+    *embedding_faults.NARROW_OFFSETS,
 )
 FAR_PROBLEMS: tuple[Problem, ...] = (
     AttentionProblem((2, 2, 3, 8)),

@@ -5,8 +5,22 @@
 // Unit stride in C, and rows that begin at a multiple of four elements.
 constant bool VECTORS [[function_constant(0)]];
 
-inline int64_t dout_row(constant EmbeddingBackwardParams& p, int64_t row) {
-  return row / p.L * p.dout_b + row % p.L * p.dout_l;
+// A row of the batch in its two parts. A thread walks from the row that it stages to that of the
+// next tile in 32 bits: a division of 64 is many instructions on a GPU.
+struct BatchRow {
+  int b;
+  uint l;
+};
+
+inline void walk(thread BatchRow& row, int rows, int L) {
+  row.l += uint(rows);
+  row.b += int(row.l / uint(L));
+  row.l %= uint(L);
+}
+
+// Where a row of dout begins.
+inline int64_t dout_at(constant EmbeddingBackwardParams& p, BatchRow row) {
+  return row.b * p.dout_b + row.l * p.dout_l;
 }
 
 // ---- Token table: a product with the one-hot matrix of the tokens -------------------------------
@@ -24,12 +38,16 @@ static_assert(kTokenRows / kLanesOfSimdgroup * kFragment == kTokenColumns,
     uint lane [[thread_index_in_simdgroup]]) {
   threadgroup int staged_tokens[kTokenRows];  // -1 where the row adds nothing
   threadgroup float staged_factors[kTokenRows];
+  threadgroup int64_t staged_at[kTokenRows];  // where the rows of dout begin
   const int row = fragment_row(lane);
   const int column = fragment_column(lane);
   const int c = int(group.x) * kTokenColumns + int(simdgroup_index) * 8 + column;
   const int first_token = int(group.y) * kTokens;
   const int64_t begin = int64_t(group.z) * p.chunk;
   const int64_t end = min(begin + int64_t(p.chunk), int64_t(p.B) * p.L);
+  BatchRow own;
+  own.b = int((begin + thread_index) / p.L);
+  own.l = uint((begin + thread_index) % p.L);
 
   float2 sum[VOCAB_FRAGMENTS];
 #pragma unroll
@@ -42,17 +60,21 @@ static_assert(kTokenRows / kLanesOfSimdgroup * kFragment == kTokenColumns,
     float factor = 0.0f;
     if (first + thread_index < end) {
       const EmbeddingLookup lookup = lookups[first + thread_index];
-      token = lookup.position >= 0 && lookup.factor != 0.0f ? lookup.token : -1;
-      factor = lookup.factor;
+      if (lookup.position >= 0 && lookup.factor != 0.0f) {
+        token = lookup.token;
+        factor = lookup.factor;
+      }
     }
     staged_tokens[thread_index] = token;
     staged_factors[thread_index] = factor;
+    staged_at[thread_index] = dout_at(p, own);
+    walk(own, kTokenRows, p.L);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     const int count = int(min(int64_t(kTokenRows), end - first));
     for (int i = 0; i < count; i += 8) {
       float2 x = float2(0.0f);
       if (staged_tokens[i + row] >= 0) {
-        device const ELEMENT* from = dout + dout_row(p, first + i + row) + c * p.dout_c;
+        device const ELEMENT* from = dout + staged_at[i + row] + c * p.dout_c;
         x.x = c < p.C ? float(from[0]) : 0.0f;
         x.y = c + 1 < p.C ? float(from[p.dout_c]) : 0.0f;
       }
@@ -134,22 +156,31 @@ inline void store_four(device ELEMENT* row, int c, int C, float4 x) {
     uint simdgroup_index [[simdgroup_index_in_threadgroup]],
     uint lane [[thread_index_in_simdgroup]]) {
   threadgroup int places[PLACES];
+  threadgroup int64_t places_at[PLACES];  // where the rows of dout begin
   const int position = int(group.x) * kPositions + int(simdgroup_index);
   const int c = int(group.y) * kPositionColumns + int(lane) * 4;
   const int64_t rows = int64_t(p.B) * p.L;
+  BatchRow own;
+  own.b = 0;
+  own.l = 0u;
+  walk(own, int(thread_index), p.L);
   float4 left = float4(0.0f);
   float4 right = float4(0.0f);
   for (int64_t first = 0; first < rows; first += PLACES) {
     threadgroup_barrier(mem_flags::mem_threadgroup);  // the last rows are added
-    const int64_t own = first + thread_index;
-    places[thread_index] = own < rows ? lookups[own].position : kPaddingPosition;
+    int place = kPaddingPosition;
+    if (first + thread_index < rows) {
+      place = lookups[first + thread_index].position;
+    }
+    places[thread_index] = place;
+    places_at[thread_index] = dout_at(p, own);
+    walk(own, PLACES, p.L);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     for (int i = 0; i < PLACES; i += kLanesOfSimdgroup) {
       uint found = simd_or(places[i + int(lane)] == position ? 1u << lane : 0u);
       while (found != 0u) {
-        const int64_t row = first + i + int(ctz(found));
+        device const ELEMENT* from = dout + places_at[i + int(ctz(found))];
         found &= found - 1u;
-        device const ELEMENT* from = dout + dout_row(p, row);
         left += load_four(from, p.dout_c, c, p.C);
         right += load_four(from, p.dout_c, c + HALF, p.C);
       }

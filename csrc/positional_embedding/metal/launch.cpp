@@ -118,7 +118,7 @@ Plan embedding_backward_plan(const Arrays& inputs, const Arrays& outputs,
   parts.constants = {metal::constants(3, params)};
   parts.grid = {ceil_div(C, kTokenColumns), ceil_div(V, kTokens), chunks};
   parts.group = {kTokenRows, 1, 1};
-  parts.threadgroup_bytes = kTokenRows * (4 + 4);
+  parts.threadgroup_bytes = kTokenRows * (4 + 4 + 8);
 
   Launch sum = launch_of(source, "positional_embedding_bwd_sum");
   sum.buffers = {{0, Role::temporary, kParts}, {1, Role::output, 0, true}};
@@ -132,7 +132,7 @@ Plan embedding_backward_plan(const Arrays& inputs, const Arrays& outputs,
   positions.constants = {metal::constants(3, params)};
   positions.grid = {ceil_div(options.positions, kPositions), ceil_div(C, kPositionColumns), 1};
   positions.group = {kPositions * kLanesOfSimdgroup, 1, 1};
-  positions.threadgroup_bytes = kPositions * kLanesOfSimdgroup * 4;
+  positions.threadgroup_bytes = kPositions * kLanesOfSimdgroup * (4 + 8);
 
   Plan plan;
   plan.temporaries = {lookups_bytes(tokens), chunks * V * C * 4};

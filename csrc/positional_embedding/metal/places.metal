@@ -8,6 +8,17 @@ using namespace metal;
 constant bool HAS_SEGMENTS [[function_constant(0)]];
 constant bool TOKEN_DROPOUT [[function_constant(1)]];
 
+// The segment of a token of the batch row that `ids` belong to; 0 for padding.
+inline long segment_of(device const long* ids, long token, int l, long padding_idx) {
+  if (token == padding_idx) {
+    return 0l;
+  }
+  if (HAS_SEGMENTS) {
+    return ids[l];
+  }
+  return 1l;
+}
+
 struct Counts {
   int before;  // of the segment, up to and with the token itself
   int all;
@@ -27,11 +38,11 @@ struct Counts {
   const int l = int(group.x) * kPlaceTokens + int(thread_index);
   const bool exists = l < p.L;
 
-  const long token = exists ? tokens[batch_row + l] : p.padding_idx;
-  long id = 0l;
-  if (token != p.padding_idx) {
-    id = HAS_SEGMENTS ? segment_ids[batch_row + l] : 1l;
+  long token = p.padding_idx;
+  if (exists) {
+    token = tokens[batch_row + l];
   }
+  const long id = segment_of(segment_ids + batch_row, token, l, p.padding_idx);
   Counts counts;
   counts.before = 0;
   counts.all = 0;
@@ -39,12 +50,11 @@ struct Counts {
   for (int first = 0; first < p.L; first += kPlaceTokens) {
     threadgroup_barrier(mem_flags::mem_threadgroup);  // the last tile is counted
     const int other = first + int(thread_index);
-    const long other_token = other < p.L ? tokens[batch_row + other] : p.padding_idx;
-    long other_id = 0l;
-    if (other_token != p.padding_idx) {
-      other_id = HAS_SEGMENTS ? segment_ids[batch_row + other] : 1l;
+    long other_token = p.padding_idx;
+    if (other < p.L) {
+      other_token = tokens[batch_row + other];
     }
-    ids[thread_index] = other_id;
+    ids[thread_index] = segment_of(segment_ids + batch_row, other_token, other, p.padding_idx);
     masks[thread_index] = other_token == p.mask_idx ? 1 : 0;
     threadgroup_barrier(mem_flags::mem_threadgroup);
     const int count = min(kPlaceTokens, p.L - first);
@@ -67,8 +77,11 @@ struct Counts {
     const long position = p.padding_idx + long(counts.before);
     const bool inside = token >= 0l && token < long(p.vocab) && position < long(p.positions);
     const float kept = 1.0f - float(counts.masked) / float(counts.all);
-    lookup.token = inside ? int(token) : 0;
-    lookup.position = inside ? int(position) : kOutsidePosition;
+    lookup.position = kOutsidePosition;
+    if (inside) {
+      lookup.token = int(token);
+      lookup.position = int(position);
+    }
     lookup.factor = 1.0f;
     if (TOKEN_DROPOUT) {
       const bool dropped = token == p.mask_idx || counts.masked == counts.all;
