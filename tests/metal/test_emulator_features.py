@@ -72,7 +72,7 @@ FLOATS = {
     "popcount": ("popcount(i) + popcount(char(-1))", [bin(i).count("1") + 8 for i in INDEX]),
     "clz and ctz of 0": ("clz(0u) + ctz(ushort(0))", np.full(THREADS, 48)),
     "clz of short": ("clz(ushort(1u << (i % 16u)))", 15 - INDEX % 16),
-    "unsuffixed literals are float": ("x[i] * 0.1", X * np.float32(0.1)),
+    "literals of float": ("x[i] * 0.1f + 0x1p-3f", X * np.float32(0.1) + np.float32(0.125)),
     "half arithmetic rounds": (
         "half(x[i]) * 1.1h",
         (X.astype(np.float16) * np.float16(1.1)).astype(np.float32),

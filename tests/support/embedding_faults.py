@@ -37,6 +37,14 @@ SOURCES = (
     (POSITIONS, "found &= found - 1u;", "found = 0u;"),
     (POSITIONS, "if (first + thread_index < rows) {", "if (true) {"),
     (POSITIONS, "walk(own, PLACES, p.L);", "walk(own, kTokenRows, p.L);"),
+    (POSITIONS, "row.l %= uint(L);", "row.l = uint(int64_t(row.l) % L);"),
+    (
+        POSITIONS,
+        "int place = kPaddingPosition;\n    if (first + thread_index < rows) {\n"
+        "      place = lookups[first + thread_index].position;\n    }",
+        "const int64_t at = first + thread_index;\n"
+        "    const int place = at < rows ? lookups[at].position : kPaddingPosition;",
+    ),
     (POSITIONS, "row.b += int(row.l / uint(L));", "row.b += row.l < uint(L) ? 0 : 1;"),
 )
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import platformdirs
 import ziglang
 
+from metal_emulator.compiled_rules import check_compiled
 from metal_emulator.translate import Kernel, MetalCompileError, translate
 
 _HERE = Path(__file__).parent
@@ -102,6 +103,7 @@ def _run(arguments: list[str], text: str) -> str:
 def _readable(messages: str) -> str:
     for theirs, ours in _SPACES.items():
         messages = messages.replace(theirs, ours)
+    messages = re.sub(r"'in_one_space<.*>' is unavailable: ", "", messages)
     return re.sub(r"(kernel|<stdin>)(\.metal)?:(\d+):\d+: ", r"line \3: ", messages)
 
 
@@ -122,26 +124,11 @@ def preprocess(source: str) -> str:
     return _run(["clang", "-cc1", *flags, *defines, include, "-"], source)
 
 
-def _check_recursion(unit: str, suspects: list[str]) -> None:
-    """Whether a suspect calls itself, by the calls that the compiler resolved."""
-    code = _run(
-        ["clang", "-cc1", *_LANGUAGE, "-O0", "-disable-llvm-passes", "-emit-llvm", "-o", "-", "-"],
-        unit,
-    )
-    calls: dict[str, set[str]] = {}
-    for function in re.findall(r"^define .*?^}", code, re.MULTILINE | re.DOTALL):
-        names = re.findall(r"(?:^define|\bcall\b|\binvoke\b)[^@\n]*@([\w.]+)\(", function, re.M)
-        calls[names[0]] = set(names[1:])
-    for name in calls:
-        reached, to_visit = set(), [name]
-        while to_visit:
-            for called in calls.get(to_visit.pop(), ()):
-                if called not in reached:
-                    reached.add(called)
-                    to_visit.append(called)
-        if name in reached:
-            written = next((suspect for suspect in suspects if suspect in name), name)
-            raise MetalCompileError(f"`{written}` calls itself; Metal has no recursion.")
+@functools.lru_cache(maxsize=64)
+def _check_compiled(unit: str, suspects: tuple[str, ...]) -> None:
+    plain = ["-O0", "-disable-llvm-passes", "-debug-info-kind=line-tables-only", "-emit-llvm"]
+    code = _run(["clang", "-cc1", *_LANGUAGE, *plain, "-o", "-", "-"], unit)
+    check_compiled(code, suspects)
 
 
 def compile_metal(source: str, fill: str = "pattern", checked: bool = True) -> Library:
@@ -159,8 +146,7 @@ def compile_metal(source: str, fill: str = "pattern", checked: bool = True) -> L
     library = cache_folder() / f"{_digest(f'{fill} {checked} {source}')}.so"
     if not library.exists():
         unit = f'#include "{_HERE / "msl" / "msl.h"}"\n{translation.text}'
-        if translation.recursive:
-            _check_recursion(unit, translation.recursive)
+        _check_compiled(unit, tuple(translation.recursive))
         code = [*_CODE, *(_CHECKS if checked else [])]
         with tempfile.TemporaryDirectory(dir=library.parent) as folder:
             made, shared = f"{folder}/kernel.o", Path(folder) / "kernel.so"

@@ -71,6 +71,41 @@ using conditional_t = typename conditional<C, A, B>::type;
 
 namespace emu {
 
+// Where what an expression names lies: 0 nowhere, it is a value; 1 device, 2 constant,
+// 3 threadgroup, 4 thread memory. T: decltype((expression)).
+template <class T>
+struct space_of {
+  enum { value = 0 };
+};
+#define EMU_SPACE(space, value_) \
+  template <class T>             \
+  struct space_of<space T&> {    \
+    enum { value = value_ };     \
+  };
+EMU_SPACE(device, 1)
+EMU_SPACE(constant, 2)
+EMU_SPACE(__global const, 2)
+EMU_SPACE(threadgroup, 3)
+EMU_SPACE(thread, 4)
+#undef EMU_SPACE
+
+template <class A, class B>
+constexpr bool share_space() {
+  const int a = space_of<A>::value, b = space_of<B>::value;
+  return a == 0 || b == 0 || a == b;
+}
+template <class A, class B, metal::enable_if_t<share_space<A, B>(), int> = 0>
+constexpr bool in_one_space() {
+  return true;
+}
+template <class A, class B, metal::enable_if_t<!share_space<A, B>(), int> = 0>
+__attribute__((
+    unavailable("the operands of ?: lie in different address spaces; Metal's compiler "
+                "may refuse them: choose by if"))) constexpr bool
+in_one_space() {
+  return true;
+}
+
 // kind: 0 no scalar, 1 bool, 2 integer, 3 floating point, 4 bfloat. rank: what
 // C calls it.
 template <class T>

@@ -1,13 +1,14 @@
-"""The operands of c ? a : b as values.
+"""The operands of c ? a : b as values, and whether they lie in one address space.
 
-C++ for OpenCL takes an object in thread memory and a temporary for two types; Metal does not.
+C++ for OpenCL takes an object in thread memory and a temporary for two types; Metal does not. Two
+objects of different address spaces are for Metal's compiler to refuse, and are refused here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from metal_emulator.translate.tokens import Token, closing, closing_angle
+from metal_emulator.translate.tokens import Token, closing, closing_angle, plain_number
 
 _ENDS = (",", ";", ")", "]", "}", ":")
 
@@ -18,9 +19,22 @@ def choice_wrappers(tokens: Sequence[Token], start: int, end: int) -> dict[int, 
     for i in range(start, end):
         if tokens[i].text == "?":
             colon = _operand_end(tokens, i + 1)
+            last = _operand_end(tokens, colon + 1)
+            # && binds tighter than ?: and than the || that may stand before it.
+            put[i] = put.get(i, "") + (
+                f" && emu::in_one_space<decltype(({_operand(tokens, i + 1, colon)})),"
+                f" decltype(({_operand(tokens, colon + 1, last)}))>() "
+            )
             _wrap(tokens, put, i + 1, colon)
-            _wrap(tokens, put, colon + 1, _operand_end(tokens, colon + 1))
+            _wrap(tokens, put, colon + 1, last)
     return put
+
+
+def _operand(tokens: Sequence[Token], start: int, end: int) -> str:
+    """An operand as text, the choices within it as values."""
+    put = choice_wrappers(tokens, start, end)
+    texts = (put.get(i, "") + " " + plain_number(tokens[i]).text for i in range(start, end))
+    return "".join(texts) + put.get(end, "")
 
 
 def _wrap(tokens: Sequence[Token], put: dict[int, str], start: int, end: int) -> None:

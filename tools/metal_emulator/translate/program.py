@@ -21,6 +21,7 @@ from metal_emulator.translate.tokens import (
     closing,
     closing_angle,
     laid_out,
+    plain_number,
     refuse,
     spelled,
     tokenize,
@@ -211,7 +212,12 @@ class _Program:
         self.out += before + tokens[head : close + 1]
         is_method = struct is not None and not {"static", "friend"}.intersection(words)
         if is_method and not rules.SPACES.intersection(token.text for token in after):
-            after = self.in_thread(after, tokens[close].line)
+            name = "".join(words[words.index("operator") :] if "operator" in words else words[-1:])
+            raise refuse(
+                before[-1],
+                f"`{name}` is a member function: write the address space of its object "
+                "after its parameters, as in `() const thread`; in Metal 4.1 none is any memory.",
+            )
         self.out += after
         if tokens[body].text == "{":
             self.bodies.append((before[-1], tokens[body : stop + 1]))
@@ -219,11 +225,6 @@ class _Program:
         else:
             self.out.append(tokens[stop])
         return stop + 1
-
-    def in_thread(self, after: list[Token], line: int) -> list[Token]:
-        """A method that names no address space is one of objects in thread memory."""
-        initialisers = next((i for i, t in enumerate(after) if t.text in (":", "->")), len(after))
-        return [*after[:initialisers], Token("raw", "__private", line), *after[initialisers:]]
 
     def body(self, at: int, end: int, kernel: Kernel | None) -> None:
         """A function's statements, without the attributes that only speak of speed."""
@@ -245,7 +246,7 @@ class _Program:
                 i = self.threadgroup_variable(kernel, i)
             else:
                 depth += (text == "{") - (text == "}")
-                self.out.append(_number(tokens[i]))
+                self.out.append(plain_number(tokens[i]))
             i += 1
 
     # ---- Kernels ---------------------------------------------------------------------------------
@@ -302,10 +303,3 @@ class _Program:
                 declarator[0].line,
             )
         return stop
-
-
-def _number(token: Token) -> Token:
-    """bfloat literals end in bf, which only Metal knows."""
-    if token.kind == "number" and token.text.endswith("bf") and "." in token.text:
-        return Token("raw", f"bfloat({token.text[:-2]}f)", token.line)
-    return token

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-from metal_emulator.translate.tokens import Token, closing_angle, opening_angle, refuse
+from metal_emulator.translate.tokens import (
+    Token,
+    closing,
+    closing_angle,
+    opening_angle,
+    refuse,
+)
 
 _FORBIDDEN = {
     *("double", "virtual", "new", "delete", "goto", "try", "catch", "throw", "dynamic_cast"),
@@ -22,11 +29,12 @@ _MATRIX_WORDS = {
     *("simdgroup_load", "simdgroup_store", "simdgroup_multiply", "make_filled_simdgroup_matrix"),
     "simdgroup_multiply_accumulate",
 }
+_FLOATING = re.compile(r"0[xX].*[.pP].*|(?!0[xX]).*[.eE].*")
 _SCALARS = ("bool", "char", "uchar", "short", "ushort", "int", "uint", "long", "ulong", "half")
 _TYPES = {
     *(name + size for name in (*_SCALARS, "float", "bfloat") for size in ("", "2", "3", "4")),
     *(f"{u}int{bits}_t" for u in ("", "u") for bits in (8, 16, 32, 64)),
-    *("void", "size_t", "unsigned", "signed", "ptrdiff_t", "vec", "simdgroup_matrix"),
+    *("void", "size_t", "unsigned", "signed", "ptrdiff_t", "auto", "vec", "simdgroup_matrix"),
 }
 
 
@@ -47,10 +55,19 @@ def check_words(tokens: Sequence[Token], libraries: set[str]) -> None:
             raise refuse(token, "Metal has no `long long`; long has 64 bits.")
         if token.text in _MATRIX_WORDS and "metal_simdgroup_matrix" not in libraries:
             raise refuse(token, f"`{token.text}` needs #include <metal_simdgroup_matrix>.")
-        if token.kind == "number" and "." in token.text and token.text[-1] in "lL":
-            raise refuse(token, f"`{token.text}` is a long double, which Metal does not have.")
+        if token.kind == "number" and _FLOATING.fullmatch(token.text):
+            _check_floating(token)
         if token.text == "[" and _opens_lambda(tokens, i, before):
             raise refuse(token, "the emulator takes no lambdas: write a function.")
+
+
+def _check_floating(token: Token) -> None:
+    """A literal says its type: 1.0 is a double in C++, a float in Metal, and half(x) * 1.0 is a
+    float, which nobody sees."""
+    if token.text[-1] in "lL":
+        raise refuse(token, f"`{token.text}` is a long double, which Metal does not have.")
+    if token.text[-1] not in "fFhH":
+        raise refuse(token, f"`{token.text}` needs a suffix: f, h or bf; Metal has no double.")
 
 
 def _opens_lambda(tokens: Sequence[Token], i: int, before: str) -> bool:
@@ -82,11 +99,20 @@ def check_pointers(tokens: Sequence[Token]) -> None:
     for i, token in enumerate(tokens):
         if token.text not in ("*", "&", "&&") or i == 0:
             continue
-        if _declares(tokens, i, types) and not _has_space(tokens, i):
+        at = i - 1 if _is_of_array(tokens, i) else i
+        if _declares(tokens, at, types) and not _has_space(tokens, at):
             what = "pointer" if token.text == "*" else "reference"
             raise refuse(
                 token, f"the {what} needs an address space: device, constant, threadgroup, thread."
             )
+
+
+def _is_of_array(tokens: Sequence[Token], i: int) -> bool:
+    """Whether the sign at i is that of (&name)[size], whose type stands before the bracket."""
+    if tokens[i - 1].text != "(":
+        return False
+    close = closing(tokens, i - 1)
+    return close - i <= 2 and close + 1 < len(tokens) and tokens[close + 1].text == "["
 
 
 def _declares(tokens: Sequence[Token], i: int, types: set[str]) -> bool:

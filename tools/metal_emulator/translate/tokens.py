@@ -109,6 +109,13 @@ def opening_angle(tokens: Sequence[Token], end: int) -> int:
     return -1
 
 
+def plain_number(token: Token) -> Token:
+    """The token, in C++: bfloat literals end in bf, which only Metal knows."""
+    if token.kind == "number" and token.text.endswith("bf") and "." in token.text:
+        return Token("raw", f"bfloat({token.text[:-2]}f)", token.line)
+    return token
+
+
 def spelled(tokens: Iterable[Token]) -> str:
     """Tokens as text on one line."""
     return " ".join(token.text for token in tokens)
