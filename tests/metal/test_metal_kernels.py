@@ -17,6 +17,7 @@ import pytest
 from far_rows import FarRows
 from infinite_segment import changed_neighbours
 from metal_emulator import Emulator, emulating
+from outside_problem import OutsideProblem
 from problems import AttentionProblem, EmbeddingProblem, Problem, check_results, results
 
 from mlx_esm_kernels import _ext
@@ -34,6 +35,7 @@ STORIES = {
     "keys in threadgroup memory": AttentionProblem((1, 1, 45, 128), segments="interleaved"),
     "any strides": AttentionProblem((2, 2, 40, 24), layouts=("last_reversed",) * 4),
     "an embedding": EmbeddingProblem((2, 90, 64), segments="runs", mask_idx=32, poisoned=True),
+    "an embedding of what no table has": OutsideProblem((2, 90, 12), segments="runs", positions=9),
     "an odd embedding": EmbeddingProblem((2, 33, 7), dtype="bfloat16", segments="interleaved"),
 }
 

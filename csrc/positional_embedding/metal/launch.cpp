@@ -47,7 +47,8 @@ Launch places_launch(const mx::array& tokens, const EmbeddingOptions& options) {
                               options.mask_idx.value_or(-1)})};
   launch.grid = {ceil_div(L, kPlaceTokens), 1, B};
   launch.group = {kPlaceTokens, 1, 1};
-  launch.threadgroup_bytes = kPlaceTokens * (8 + 4);
+  launch.threadgroup_bytes =
+      kPlaceTokens * (8 + 4) + kPlaceBlocks * static_cast<int>(sizeof(PlaceBlock));
   return launch;
 }
 

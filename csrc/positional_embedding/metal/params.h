@@ -6,6 +6,7 @@
 
 // What a threadgroup of each kernel works on.
 MLX_ESM_KERNELS_CONSTANT int kPlaceTokens = 256;  // of places, a thread each
+MLX_ESM_KERNELS_CONSTANT int kPlaceBlocks = kPlaceTokens / kLanesOfSimdgroup;
 MLX_ESM_KERNELS_CONSTANT int kForwardRows = 8;    // of fwd, a simdgroup each
 MLX_ESM_KERNELS_CONSTANT int kTokenRows = 128;    // of bwd_tokens, staged by a thread each
 MLX_ESM_KERNELS_CONSTANT int kTokenColumns = 32;  // of bwd_tokens, a fragment of them a simdgroup
@@ -18,6 +19,14 @@ struct EmbeddingPlaceParams {
   int32_t B, L;
   int32_t vocab, positions;
   int64_t padding_idx, mask_idx;
+};
+
+// Of 32 tokens, a lane's each, those that are not padding; in threadgroup memory of places. Their
+// segment ids lie in [lowest, highest], which is empty where there is none.
+struct PlaceBlock {
+  int64_t lowest, highest;
+  int32_t tokens;
+  int32_t masked;
 };
 
 // Strides in elements.

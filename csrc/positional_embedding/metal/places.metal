@@ -1,5 +1,6 @@
 // For every token the row of each table, and its factor: places within segments, token dropout.
-// Segments may be interleaved, so a token's place is the count of its own segment before it.
+// Segments may be interleaved, so a token's place is the count of its own segment before it. What
+// is counted at once is a block of 32 tokens, unless it may hold the token's segment and another.
 #include "metal/shading/types.h"
 #include "positional_embedding/metal/params.h"
 
@@ -25,17 +26,65 @@ struct Counts {
   int masked;
 };
 
+// No more than any of a simdgroup's x: simd_min has no 64 bits, so halves are taken apart. It is
+// the lowest of them where their upper halves are the same.
+inline long bound_below(long x) {
+  const int upper = simd_min(int(x >> 32));
+  const uint lower = simd_min(uint(x));
+  return long(ulong(upper) << 32 | ulong(lower));
+}
+
+// What a simdgroup's 32 tokens are, of which a lane has one; id 0 is padding, and counts for
+// nothing.
+inline PlaceBlock block_of(long id, int masked) {
+  const bool counts = id != 0l;
+  PlaceBlock block;
+  block.lowest = bound_below(counts ? id : 0x7fffffffffffffffl);
+  block.highest = ~bound_below(counts ? ~id : 0x7fffffffffffffffl);
+  block.tokens = simd_sum(counts ? 1 : 0);
+  block.masked = simd_sum(counts ? masked : 0);
+  return block;
+}
+
+// Counts the tokens of segment `id` in the block that begins at `begin`; `own` is the block of the
+// token itself, at l. Which of the three ways is taken is the same for a whole simdgroup.
+inline void add_block(thread Counts& counts, PlaceBlock block, threadgroup const long* ids,
+                      threadgroup const int* masks, int begin, PlaceBlock own, int own_begin,
+                      long id, int l) {
+  if (block.highest < own.lowest || own.highest < block.lowest) {
+    return;
+  }
+  if (block.lowest == block.highest && begin != own_begin) {
+    if (block.lowest == id) {
+      counts.all += block.tokens;
+      counts.masked += block.masked;
+      counts.before += begin < own_begin ? block.tokens : 0;
+    }
+    return;
+  }
+  for (int i = 0; i < kLanesOfSimdgroup; ++i) {
+    if (ids[i] == id) {
+      counts.all += 1;
+      counts.masked += masks[i];
+      counts.before += begin + i <= l ? 1 : 0;
+    }
+  }
+}
+
 // Grid: (tiles of kPlaceTokens, 1, B). Without segments their buffer is bound to the tokens,
 // unread.
 [[kernel, max_total_threads_per_threadgroup(kPlaceTokens)]] void positional_embedding_places(
     device const long* tokens [[buffer(0)]], device const long* segment_ids [[buffer(1)]],
     device EmbeddingLookup* lookups [[buffer(2)]], constant EmbeddingPlaceParams& p [[buffer(3)]],
-    uint3 group [[threadgroup_position_in_grid]],
-    uint thread_index [[thread_index_in_threadgroup]]) {
+    uint3 group [[threadgroup_position_in_grid]], uint thread_index [[thread_index_in_threadgroup]],
+    uint simdgroup_index [[simdgroup_index_in_threadgroup]],
+    uint lane [[thread_index_in_simdgroup]]) {
   threadgroup long ids[kPlaceTokens];
   threadgroup int masks[kPlaceTokens];
+  threadgroup PlaceBlock blocks[kPlaceBlocks];
   const int64_t batch_row = int64_t(group.z) * p.L;
-  const int l = int(group.x) * kPlaceTokens + int(thread_index);
+  const int own_begin = int(group.x) * kPlaceTokens + int(simdgroup_index) * kLanesOfSimdgroup;
+  const int l = own_begin + int(lane);
   const bool exists = l < p.L;
 
   long token = p.padding_idx;
@@ -43,6 +92,7 @@ struct Counts {
     token = tokens[batch_row + l];
   }
   const long id = segment_of(segment_ids + batch_row, token, l, p.padding_idx);
+  const PlaceBlock own = block_of(id, 0);
   Counts counts;
   counts.before = 0;
   counts.all = 0;
@@ -54,16 +104,18 @@ struct Counts {
     if (other < p.L) {
       other_token = tokens[batch_row + other];
     }
-    ids[thread_index] = segment_of(segment_ids + batch_row, other_token, other, p.padding_idx);
-    masks[thread_index] = other_token == p.mask_idx ? 1 : 0;
+    const long other_id = segment_of(segment_ids + batch_row, other_token, other, p.padding_idx);
+    const int masked = other_token == p.mask_idx ? 1 : 0;
+    const PlaceBlock block = block_of(other_id, masked);
+    ids[thread_index] = other_id;
+    masks[thread_index] = masked;
+    if (lane == 0u) {
+      blocks[simdgroup_index] = block;
+    }
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    const int count = min(kPlaceTokens, p.L - first);
-    for (int i = 0; i < count; ++i) {
-      if (ids[i] == id) {
-        counts.all += 1;
-        counts.masked += masks[i];
-        counts.before += first + i <= l ? 1 : 0;
-      }
+    for (int i = 0; i < kPlaceBlocks; ++i) {
+      add_block(counts, blocks[i], ids + i * kLanesOfSimdgroup, masks + i * kLanesOfSimdgroup,
+                first + i * kLanesOfSimdgroup, own, own_begin, id, l);
     }
   }
   if (!exists) {
