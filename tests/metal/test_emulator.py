@@ -96,17 +96,16 @@ def test_a_matrix_product_uses_apples_lanes() -> None:
     thread float2& p = reinterpret_cast<thread float2&>(a.thread_elements());
     thread float2& q = reinterpret_cast<thread float2&>(b.thread_elements());
     thread float2& r = reinterpret_cast<thread float2&>(c.thread_elements());
-    p = float2(x[2u * i], x[2u * i + 1u]);
-    q = float2(x[64u + 2u * i], x[65u + 2u * i]);
+    p = float2(x[2u * lane], x[2u * lane + 1u]);
+    q = float2(x[64u + 2u * lane], x[65u + 2u * lane]);
     r = float2(1.0f, 1.0f);
     simdgroup_multiply_accumulate(c, a, b, c);
     y[2u * i] = r.x;
     y[2u * i + 1u] = r.y;"""
-    y = run(body, x, header=header, group=(32, 1, 1)).reshape(32, 2)
+    y = run(body, x, outputs=128, header=header).reshape(2, 32, 2)
     expected = a @ b + 1
-    np.testing.assert_array_equal(
-        y, np.stack([expected[rows, columns], expected[rows, columns + 1]], 1)
-    )
+    expected = np.stack([expected[rows, columns], expected[rows, columns + 1]], 1)
+    np.testing.assert_array_equal(y, [expected, expected])
 
 
 S = "threadgroup float s[64]; "
@@ -191,6 +190,7 @@ LAUNCHES = {
         "the plan says 16",
     ),
     "half a simdgroup": ({"group": (48, 1, 1)}, "y[i] = 1.0f;", "whole simdgroups"),
+    "one simdgroup": ({"group": (32, 1, 1)}, "y[i] = 1.0f;", "threadgroups of 32 threads"),
     "too many threads": ({"group": (2048, 1, 1)}, "y[i] = 1.0f;", "up to 1024"),
     "an empty grid": ({"grid": (0, 1, 1)}, "y[i] = 1.0f;", "must not be empty"),
     "an unknown kernel": ({"kernel": "g"}, "y[i] = 1.0f;", "no kernel g"),

@@ -266,6 +266,15 @@ def test_what_metal_takes_compiles(name: str) -> None:
     compile_body(ACCEPTED[name], _DECLARED)
 
 
+@pytest.mark.parametrize("threads", ["32", "WIDTH", "WIDTH / 2 * 2", "ROWS * 4"])
+def test_a_kernel_for_one_simdgroup_does_not_compile(threads: str) -> None:
+    before = "constant constexpr int WIDTH = 32; enum { ROWS = 8 };\n"
+    attribute = f"[[kernel, max_total_threads_per_threadgroup({threads})]]"
+    with pytest.raises(MetalCompileError, match="f: kernels for threadgroups of 32 threads"):
+        compile_metal(f"{_START}{before}{attribute} void f() {{}}\n")
+    compile_metal(f"{_START}{before}{attribute.replace(threads, threads + '* 2')} void f() {{}}\n")
+
+
 SIGNATURES = {
     "a parameter without attribute": ("device float* y", "needs an attribute"),
     "an unknown builtin": ("uint i [[thread_position_in_moon]]", "no builtin fits"),

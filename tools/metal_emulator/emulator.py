@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from metal_emulator.compiler import Library, cache_folder, compile_metal
+from metal_emulator.translate import ONE_SIMDGROUP
 
 _RUNTIME = Path(__file__).parent / "runtime"
 _MAX_THREADS = 1024
+_LANES = 32
 _THREADGROUP_BYTES = 32768
 _PAGE = 256  # Metal aligns allocations to a page; the widest access is 16 bytes
 _COPIED_BYTES = 1 << 28  # an input with farther reach, rows with nothing between, is read in place
@@ -235,8 +237,10 @@ def _check_size(launch: dict[str, Any], code: ctypes.CDLL) -> None:
     name = launch["kernel"]
     threads = int(np.prod(launch["group"]))
     most = code[f"emu_max_threads_{name}"]() or _MAX_THREADS
-    if not 0 < threads <= most or threads % 32:
+    if not 0 < threads <= most or threads % _LANES:
         raise MetalFault(f"{name}: threads must be whole simdgroups up to {most}; got {threads}.")
+    if threads == _LANES:
+        raise MetalFault(f"{name}: {ONE_SIMDGROUP}")
     if not all(0 < size < 1 << 31 for size in launch["grid"]):
         raise MetalFault(f"{name}: the grid must not be empty; got {launch['grid']}.")
     declared = code[f"emu_threadgroup_bytes_{name}"]()

@@ -24,6 +24,11 @@ _VECTOR_BUILTINS = {
 }
 _BUILTIN_TYPES = {"uint", "ushort", "uint2", "uint3", "ushort2", "ushort3"}
 _LAST_SLOT = 30
+# Seen with 8 x 8 matrices: silently wrong numbers from Apple's compiler, right ones with 64.
+ONE_SIMDGROUP = (
+    "kernels for threadgroups of 32 threads, one simdgroup, are reported to be miscompiled by "
+    "Apple's compiler; use 64 or more."
+)
 
 
 @dataclass
@@ -147,6 +152,7 @@ def exported(kernel: Kernel) -> str:
     """The entry points, to stand after the kernel."""
     name = kernel.name
     return (
+        f'static_assert(({kernel.max_threads}) != 32, "{name}: {ONE_SIMDGROUP}");\n'
         f'extern "C" void emu_entry_{name}() {{ {name}({", ".join(kernel.arguments)}); }}\n'
         f'extern "C" uint emu_max_threads_{name}() {{ return {kernel.max_threads}; }}\n'
         f'extern "C" uint emu_threadgroup_bytes_{name}() {{ return emu_layout_{name}(-1); }}\n'
