@@ -35,6 +35,7 @@ PROBLEMS: tuple[Problem, ...] = (
     AttentionProblem((1, 1, 45, 104), segments="runs"),
     AttentionProblem((1, 1, 1100, 8), segments="runs"),
     AttentionProblem((1, 1, 130, 16), score_size=300.0),
+    AttentionProblem((1, 1, 45, 16), score_size=1e37),
     all_scores_below(-1e5),
     *embedding_faults.PROBLEMS,
 )

@@ -232,8 +232,13 @@ using metal::rsqrt;
 using metal::sqrt;
 }  // namespace precise
 namespace fast {
-using metal::exp;
-using metal::exp2;
+// What these give for an infinity is not said: none may rely on 0.
+inline float exp(float x) {
+  return __builtin_isinf(x) ? __builtin_nanf("") : metal::exp(x);
+}
+inline float exp2(float x) {
+  return __builtin_isinf(x) ? __builtin_nanf("") : metal::exp2(x);
+}
 using metal::log;
 using metal::log2;
 using metal::rsqrt;
