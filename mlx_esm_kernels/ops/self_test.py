@@ -1,6 +1,6 @@
 """Our kernels are checked on the user's own GPU before their first result is handed out.
 
-A variant (op, head dim, dtype) is compared with MLX's own ops on a small odd-sized case, forward
+A variant (op, head dim, dtype) is compared with float64 truth in the cases of cases.py, forward
 and gradients. The verdict is kept in the cache folder. Where a kernel is wrong or does not run,
 MLX's path serves, and one warning names a report.
 """
@@ -10,25 +10,18 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
 
 from .. import _ext
 from . import device_cache, tiles
+from .cases import attention_cases, embedding_cases
+from .judging import Finding, StreamLike, findings
 
 SELF_TEST_VARIABLE = "MLX_ESM_KERNELS_SELF_TEST"
 MODES = ("auto", "always", "never")
-StreamLike = mx.Stream | mx.Device | None
-# An output may be as far from float32 on the CPU as FACTOR times MLX's in the same dtype, and so
-# many steps of the dtype, at the size of the largest element, farther.
-FACTOR = 2.0
-SPARE_STEPS = {mx.float32: 64.0, mx.float16: 4.0, mx.bfloat16: 2.0}
-BATCH, HEADS, LENGTH = 2, 3, 77
-WIDTH, ODD_WIDTH = 40, 39  # of tables that are read by vectors, and that are not
-VOCABULARY, PADDING, MASK = 33, 1, 32
 
 
 class KernelWarning(UserWarning):
@@ -64,6 +57,11 @@ def attention_passes(head_dim: int, dtype: mx.Dtype, stream: StreamLike) -> bool
 def attention_problem(head_dim: int, dtype: mx.Dtype, stream: StreamLike) -> str:
     """What is wrong here with our attention and the tiles in force; "" if nothing is."""
     return _problem("masked_attention", head_dim, dtype, stream)
+
+
+def embedding_problem(dtype: mx.Dtype, stream: StreamLike) -> str:
+    """What is wrong here with our positional embedding; "" if nothing is."""
+    return _problem("positional_embedding", 0, dtype, stream)
 
 
 def embedding_passes(dtype: mx.Dtype, stream: StreamLike) -> bool:
@@ -147,109 +145,25 @@ def _raised(error: Exception) -> str:
 
 
 def _compare(op: str, head_dim: int, dtype: mx.Dtype, stream: StreamLike) -> str:
-    """What differs between ours and MLX's in the first case that differs; "" if none does."""
-    cases = _attention_cases(head_dim) if op == "masked_attention" else _embedding_cases()
-    for case, names, inputs, cotangent, call in cases:
-        typed, dout = [x.astype(dtype) for x in inputs], cotangent.astype(dtype)
-        exact = [x.astype(mx.float32) for x in typed]
-        true = _results(call, exact, dout.astype(mx.float32), fused=False, stream=mx.cpu)
-        usual = _results(call, typed, dout, fused=False, stream=stream)
-        ours = _results(call, typed, dout, fused=True, stream=stream)
-        for i, name in enumerate(names):
-            problem = _difference(ours[i], usual[i], true[i], dtype)
-            if problem:
-                return f"{name} of the {case} case: {problem}"
+    """What is wrong with the first result that is; "" if none is."""
+    for finding in check(op, head_dim, dtype, stream):
+        if finding.problem:
+            return f"{finding.name} of the {finding.case} case: {finding.problem}"
     return ""
 
 
-def _results(
-    call: Callable[..., mx.array], inputs: list[mx.array], cotangent: mx.array, **options: Any
-) -> list[Any]:
-    """Output and gradients as float32 numpy arrays."""
-    outputs, gradients = mx.vjp(lambda *x: call(*x, **options), inputs, [cotangent])
-    found = [x.astype(mx.float32) for x in (*outputs, *gradients)]
-    mx.eval(found)  # np.array alone may lose the error of a kernel that does not run
-    return [np.array(x) for x in found]
+def check(op: str, head_dim: int, dtype: mx.Dtype, stream: StreamLike) -> Iterator[Finding]:
+    """A finding for each result of our code in each case, as it is made; what it raises is raised.
 
-
-def _difference(ours: Any, usual: Any, true: Any, dtype: mx.Dtype) -> str:
-    if not np.isfinite(ours).all():
-        return "it holds NaN or infinity"
-    if ((true == 0) & (ours != 0)).any():
-        return "what must be exactly 0 is not"
-    size = float(np.abs(true).max())
-    step = SPARE_STEPS[dtype] * float(mx.finfo(dtype).eps) * size
-    allowed = FACTOR * float(np.abs(usual - true).max()) + step
-    error = float(np.abs(ours - true).max())
-    if error <= allowed:
-        return ""
-    return f"largest error {error:.3g}, tolerance {allowed:.3g}, largest value {size:.3g}"
-
-
-Case = tuple[str, tuple[str, ...], list[mx.array], mx.array, Callable[..., mx.array]]
-
-
-def _segments() -> Any:
-    """(BATCH, LENGTH) ids: two proteins and a tail of padding; one protein with holes."""
-    ids = np.zeros((BATCH, LENGTH), np.int32)
-    ids[0, :31], ids[0, 31:70] = 1, 2
-    ids[1] = np.arange(LENGTH) % 13 != 5
-    return ids
-
-
-def _attention_cases(head_dim: int) -> Iterator[Case]:
-    """With and without segments, biases, and rows that are read by vectors."""
-    rng = np.random.default_rng(0)
-    shape = (BATCH, HEADS, LENGTH, head_dim)
-    ids = _segments()
-    dense = [rng.standard_normal(shape, np.float32) for _ in range(4)]
-    padded = [np.where((ids == 0)[:, None, :, None], np.float32("nan"), x) for x in dense]
-    biases = [mx.array(rng.standard_normal((HEADS, head_dim), np.float32)) for _ in range(2)]
-    names = ("o", "dq", "dk", "dv", "dbias_k", "dbias_v")
-
-    def packed(*x: mx.array, **options: Any) -> mx.array:
-        return _ext.masked_attention(
-            *x[:3], segment_ids=mx.array(ids), bias_k=x[3], bias_v=x[4], **options
-        )
-
-    def plain(*x: mx.array, **options: Any) -> mx.array:
-        return _ext.masked_attention(*x, segment_ids=mx.array(ids), **options)
-
-    def transposed(*x: mx.array, **options: Any) -> mx.array:
-        return plain(*(y.swapaxes(2, 3) for y in x), **options)
-
-    q, k, v, do = map(mx.array, padded)
-    yield "packed", names, [q, k, v, *biases], do, packed
-    yield "unbiased", names[:4], [q, k, v], do, plain
-    columns = [mx.array(np.ascontiguousarray(x.swapaxes(2, 3))) for x in padded[:3]]
-    yield "transposed", names[:4], columns, do, transposed
-    q, k, v, do = map(mx.array, dense)
-    yield "dense", names[:4], [q, k, v], do, _ext.masked_attention
-
-
-def _embedding_cases() -> Iterator[Case]:
-    """With and without segments, token dropout, and rows that are read by vectors."""
-    rng = np.random.default_rng(0)
-    ids = _segments()
-    tokens = rng.integers(4, MASK, ids.shape)
-    tokens[rng.random(ids.shape) < 0.2] = MASK
-    tables = [mx.array(rng.standard_normal((n, WIDTH), np.float32)) for n in (VOCABULARY, 90)]
-    dx = rng.standard_normal((*ids.shape, WIDTH), np.float32)
-    names = ("x", "dtoken_table", "dposition_table")
-    options: dict[str, Any] = {"padding_idx": PADDING}
-
-    def packed(table: mx.array, positions: mx.array, **where: Any) -> mx.array:
-        given = options | {"mask_idx": MASK, "segment_ids": mx.array(ids)} | where
-        return _ext.positional_embedding(mx.array(tokens), table, positions, **given)
-
-    def plain(table: mx.array, positions: mx.array, **where: Any) -> mx.array:
-        given = options | where
-        return _ext.positional_embedding(mx.array(tokens), table, positions, **given)
-
-    poisoned = np.where((ids == 0)[..., None], np.float32("nan"), dx)
-    yield "packed", names, tables, mx.array(poisoned), packed
-    narrow = [table[:, :ODD_WIDTH] for table in tables]
-    yield "plain", names, narrow, mx.array(dx[..., :ODD_WIDTH]), plain
+    Args:
+        op: masked_attention or positional_embedding, which has no head dim.
+        head_dim: D.
+        dtype: of the inputs.
+        stream: where to run.
+    """
+    cases = attention_cases(head_dim) if op == "masked_attention" else embedding_cases()
+    for case in cases:
+        yield from findings(case, dtype, stream)
 
 
 def _warn(key: dict[str, Any], problem: str) -> None:

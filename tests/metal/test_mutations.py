@@ -173,7 +173,7 @@ def _infinity_stays() -> bool:
     return not any(changed_neighbours(problem) for problem in INFINITE)
 
 
-def _replacing(
+def replacing(
     kernel: str, there: str, instead: str
 ) -> tuple[Callable[[dict[str, Any]], None], list[str]]:
     """A change of the kernel's source, and a list that says whether it was made."""
@@ -200,14 +200,14 @@ def test_without_a_fault_far_rows_are_found(axis: str) -> None:
 
 @pytest.mark.parametrize(("kernel", "there", "instead"), SOURCES)
 def test_a_fault_in_a_kernel_is_seen(kernel: str, there: str, instead: str) -> None:
-    change, found = _replacing(kernel, there, instead)
+    change, found = replacing(kernel, there, instead)
     assert not _survives(kernel, change)
     assert found, "the kernel has changed: plant the fault anew"
 
 
 @pytest.mark.parametrize(("kernel", "there", "instead", "axis"), NARROW_OFFSETS)
 def test_an_offset_of_32_bits_is_seen(kernel: str, there: str, instead: str, axis: str) -> None:
-    change, found = _replacing(kernel, there, instead)
+    change, found = replacing(kernel, there, instead)
     assert not _survives(kernel, change, FAR_PROBLEMS, axis)
     assert found, "the kernel has changed: plant the fault anew"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import mlx.core as mx
@@ -30,6 +31,10 @@ WRONG: dict[str, Change] = {
 DTYPES = (mx.float32, mx.float16, mx.bfloat16)
 
 
+def embedding() -> bool:
+    return embedding_passes(mx.float32, None)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_right_kernels_pass_without_a_word(metal: FakeMetal, dtype: mx.Dtype) -> None:
     with warnings.catch_warnings():
@@ -47,6 +52,22 @@ def test_wrong_attention_fails_with_one_warning(
     with pytest.warns(KernelWarning, match=r"masked_attention .*D = 16") as caught:
         found = [attention_passes(16, dtype, None) for _ in range(2)]
     assert (found, len(caught)) == ([False, False], 1)
+
+
+@pytest.mark.parametrize("passes", [lambda: attention_passes(16, mx.float32, None), embedding])
+def test_a_step_of_tf32_is_too_much_for_float32(
+    metal: FakeMetal, passes: Callable[[], bool]
+) -> None:
+    metal.change = lambda x: x * (1 + 2**-11)
+    with pytest.warns(KernelWarning, match="largest error"):
+        assert not passes()
+
+
+def test_what_mlx_gives_has_no_say(metal: FakeMetal) -> None:
+    attention_passes(16, mx.float32, None)
+    embedding()
+    assert metal.calls
+    assert all(fused for _, fused in metal.calls)
 
 
 @pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)

@@ -1,0 +1,254 @@
+"""The cases in which our attention and embedding are judged on a device: small, odd and nasty.
+
+Every number is exact in float32, float16 and bfloat16, so that one truth, kept for the process,
+serves them all. Padding holds NaN.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from .. import _ext
+from . import rounding, truth
+from .judging import Case
+from .truth import Array
+
+Answers = tuple[dict[str, Array], Callable[[str], dict[str, Array]]]  # truth, and units of a dtype
+
+BATCH, HEADS, LENGTH = 2, 2, 77  # with 64 rows a threadgroup, two threadgroups and an odd tail
+# More columns than a word of the block map has, 1,024, and more rows than a part of the embedding's
+# token gradient has, as many; 17 threadgroups of 64 rows, and 12 rows. A quarter of it is more than
+# the embedding counts at once, 256.
+LONG = 1100
+VOCABULARY, PADDING, MASK = 33, 1, 32
+POSITIONS = 90
+WIDTH, ODD_WIDTH = 264, 135  # of tables that are read by vectors, and that are not
+# Times log2(e) it is 2^-3 in float32, so that scores of whole numbers are exact in any order.
+_EXACT_SCALE = float(np.float32(np.log(2.0))) / 8
+
+_KINDS = ((True, False), (False, True), (False, True))
+
+
+def _normal(rng: np.random.Generator, *shape: int) -> Array:
+    """Normal numbers of eight bits: multiples of 1/32 up to 4."""
+    return np.clip(np.round(32 * rng.standard_normal(shape)), -128, 128) / 32
+
+
+def _poisoned(x: Array, padding: Array) -> Array:
+    return np.where(padding, np.nan, x)
+
+
+def _segments() -> Array:
+    """(BATCH, LENGTH) ids: two proteins and a tail of padding; one protein with holes."""
+    ids = np.zeros((BATCH, LENGTH), np.int32)
+    ids[0, :31], ids[0, 31:70] = 1, 2
+    ids[1] = np.arange(LENGTH) % 13 != 5
+    return ids
+
+
+# ---- Attention ----------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=2)
+def attention_cases(head_dim: int) -> tuple[Case, ...]:
+    """Those of masked_attention at this D, with their truth."""
+    return (*_all_kinds(head_dim), _far_apart(head_dim), _large_scores(head_dim))
+
+
+def _all_kinds(head_dim: int) -> Iterator[Case]:
+    """With and without segments, the extra key, and rows that are read by vectors."""
+    rng = np.random.default_rng(0)
+    dense = [_normal(rng, BATCH, HEADS, LENGTH, head_dim) for _ in range(4)]
+    biases = [_normal(rng, HEADS, head_dim) for _ in range(2)]
+    ids = _segments()
+    padded = [_poisoned(x, (ids == 0)[:, None, :, None]) for x in dense]
+    for has_segments, has_bias, strided in itertools.product(*_KINDS):
+        words = ["packed" if has_segments else "dense"]
+        words += ["extra key"] * has_bias + ["strided"] * strided
+        yield _attention(
+            " ".join(words),
+            padded if has_segments else dense,
+            ids=ids if has_segments else None,
+            biases=biases if has_bias else [],
+            scale=0.5 if strided else None,
+            strided=strided,
+        )
+
+
+def _far_apart(head_dim: int) -> Case:
+    """A protein that begins and ends L = 1,100 positions apart, one behind it, padding between."""
+    rng = np.random.default_rng(1)
+    ids = np.zeros((1, LONG), np.int32)
+    ids[0, :64], ids[0, 1024:1056], ids[0, 1056:] = 1, 1, 2
+    arrays = [_normal(rng, 1, 1, LONG, head_dim) for _ in range(4)]
+    padded = [_poisoned(x, (ids == 0)[:, None, :, None]) for x in arrays]
+    (real,) = np.nonzero(ids[0])
+    inner = _attention("", [x[:, :, real] for x in arrays], ids=ids[:, real])
+
+    def spread(found: dict[str, Array]) -> dict[str, Array]:
+        wide = {name: np.zeros((1, 1, LONG, head_dim)) for name in found}
+        for name, x in found.items():
+            wide[name][:, :, real] = x
+        return wide
+
+    return _attention(
+        "long",
+        padded,
+        ids=ids,
+        known=(spread(inner.true), lambda dtype: spread(inner.units(dtype))),
+    )
+
+
+def _large_scores(head_dim: int) -> Case:
+    """Scores far below 0, equal within a row, and far above it, with one key that has it all.
+
+    All of it is exact: numbers are whole, and a sum of weights is a power of two.
+    """
+    rng = np.random.default_rng(2)
+    shape = (2, 1, LENGTH, head_dim)
+    ids = np.zeros((2, LENGTH), np.int32)
+    ids[:, 5:37], ids[:, 37:69] = 1, 2
+    keys = np.empty((2, 1, LENGTH, 1))
+    keys[0], keys[1, 0, :, 0] = -128, 37 * np.arange(LENGTH) % 64 + 1
+    q, k = rng.integers(128, 256, shape).astype(float), np.broadcast_to(keys, shape)
+    v, do = (rng.integers(-1, 2, shape).astype(float) for _ in range(2))
+    padded = [_poisoned(x, (ids == 0)[:, None, :, None]) for x in (q, k, v, do)]
+    return _attention("large scores", padded, ids=ids, scale=_EXACT_SCALE)
+
+
+def _attention(
+    name: str,
+    arrays: list[Array],
+    *,
+    ids: Array | None = None,
+    biases: list[Array] | None = None,
+    scale: float | None = None,
+    strided: bool = False,
+    known: Answers | None = None,
+) -> Case:
+    """A case of q, k, v and do; known: its truth and units where they are at hand."""
+    q, k, v, do = arrays
+    bias_k, bias_v = biases or (None, None)
+    given: dict[str, Any] = {"scale": scale, "segment_ids": ids}
+    exact = given | {"bias_k": bias_k, "bias_v": bias_v}
+
+    def call(*x: mx.array, stream: Any) -> mx.array:
+        options = given | {"segment_ids": None if ids is None else mx.array(ids)}
+        options |= dict(zip(("bias_k", "bias_v"), x[3:], strict=False))
+        return _ext.masked_attention(*x[:3], **options, fused=True, stream=stream)
+
+    @functools.cache
+    def units(dtype: str) -> dict[str, Array]:
+        return rounding.masked_attention(do, q, k, v, dtype=dtype, **exact)
+
+    if known is None:
+        true = {"o": truth.masked_attention(q, k, v, **exact)}
+        known = true | truth.masked_attention_gradients(do, q, k, v, **exact), units
+    inputs = (q, k, v, *(biases or ()))
+    return Case(name, tuple(known[0]), inputs, do, call, known[0], known[1], strided)
+
+
+# ---- Embedding ----------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=1)
+def embedding_cases() -> tuple[Case, ...]:
+    """Those of positional_embedding, with their truth."""
+    return (*_all_embeddings(), _many_rows(), _outside())
+
+
+def _tokens(rng: np.random.Generator, shape: tuple[int, int]) -> Array:
+    """(B, L) int64: residues, a fifth of them masked, and some padding among them."""
+    tokens = rng.integers(4, MASK, shape)
+    tokens[rng.random(shape) < 0.2] = MASK
+    tokens[rng.random(shape) < 0.05] = PADDING
+    return tokens
+
+
+def _all_embeddings() -> Iterator[Case]:
+    """With and without segments, token dropout, and rows that are read by vectors."""
+    rng = np.random.default_rng(0)
+    ids = _segments()
+    tokens = _tokens(rng, ids.shape)
+    tables = [_normal(rng, n, WIDTH) for n in (VOCABULARY, POSITIONS)]
+    dx = _normal(rng, *ids.shape, WIDTH)
+    for has_segments, dropout, odd in itertools.product(*_KINDS):
+        words = ["packed" if has_segments else "plain"]
+        words += ["dropout"] * dropout + ["odd"] * odd
+        width = ODD_WIDTH if odd else WIDTH
+        yield _embedding(
+            " ".join(words),
+            tokens,
+            [table[:, :width] for table in tables],
+            dx[..., :width],
+            mask_idx=MASK if dropout else None,
+            segment_ids=ids if has_segments else None,
+            strided=odd and has_segments,
+        )
+
+
+def _many_rows() -> Case:
+    """More rows than are counted, or added up, at once; more tokens than an alphabet has."""
+    rng = np.random.default_rng(1)
+    shape = (4, LONG // 4)
+    tokens = rng.integers(4, 50, shape)
+    ids = np.arange(LONG).reshape(shape) % 3
+    tables = [_normal(rng, 50, 6), _normal(rng, 200, 6)]
+    dx = _normal(rng, *shape, 6)
+    return _embedding("long", tokens, tables, dx, mask_idx=MASK, segment_ids=ids)
+
+
+def _outside() -> Case:
+    """Tokens that are in no table, segments longer than the position table, and others."""
+    rng = np.random.default_rng(2)
+    ids = _segments()
+    tokens = _tokens(rng, ids.shape)
+    tokens[:, 3:25:4] = np.resize([-1, VOCABULARY, 2**32 + 5], 6)
+    tables = [_normal(rng, n, 12) for n in (VOCABULARY, 25)]
+    dx = _normal(rng, *ids.shape, 12)
+    return _embedding("outside", tokens, tables, dx, segment_ids=ids, hidden=True)
+
+
+def _embedding(
+    name: str,
+    tokens: Array,
+    tables: list[Array],
+    dx: Array,
+    *,
+    mask_idx: int | None = None,
+    segment_ids: Array | None = None,
+    hidden: bool = False,
+    strided: bool = False,
+) -> Case:
+    """A case of these tables; hidden: the op's check at the call sees no tokens."""
+    fixed: dict[str, Any] = {"padding_idx": PADDING, "mask_idx": mask_idx}
+    exact = fixed | {"segment_ids": segment_ids}
+    true = {"x": truth.positional_embedding(tokens, *tables, **exact)}
+    terms = truth.embedding_terms(tokens, *tables, **exact)
+    dx = _poisoned(dx, ~(terms.read | terms.outside)[..., None])
+    true |= truth.positional_embedding_gradients(dx, tokens, *tables, **exact)
+
+    def call(*x: mx.array, stream: Any) -> mx.array:
+        def of(tokens: mx.array, segment_ids: mx.array | None = None) -> mx.array:
+            return _ext.positional_embedding(
+                tokens, *x, **fixed, segment_ids=segment_ids, fused=True, stream=stream
+            )
+
+        rows = [mx.array(y) for y in (tokens, segment_ids) if y is not None]
+        if not hidden:
+            return of(*rows)
+        found: mx.array = mx.vmap(lambda *row: of(*(y[None] for y in row))[0])(*rows)
+        return found
+
+    @functools.cache
+    def units(dtype: str) -> dict[str, Array]:
+        clean = np.where(terms.read[..., None], dx, 0)
+        return rounding.positional_embedding(clean, tokens, *tables, dtype=dtype, **exact)
+
+    return Case(name, tuple(true), tuple(tables), dx, call, true, units, strided)
