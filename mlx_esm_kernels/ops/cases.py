@@ -35,7 +35,7 @@ _EXACT_SCALE = float(np.float32(np.log(2.0))) / 8
 _KINDS = ((True, False), (False, True), (False, True))
 
 
-def _normal(rng: np.random.Generator, *shape: int) -> Array:
+def normal(rng: np.random.Generator, *shape: int) -> Array:
     """Normal numbers of eight bits: multiples of 1/32 up to 4."""
     return np.clip(np.round(32 * rng.standard_normal(shape)), -128, 128) / 32
 
@@ -64,8 +64,8 @@ def attention_cases(head_dim: int) -> tuple[Case, ...]:
 def _all_kinds(head_dim: int) -> Iterator[Case]:
     """With and without segments, the extra key, and rows that are read by vectors."""
     rng = np.random.default_rng(0)
-    dense = [_normal(rng, BATCH, HEADS, LENGTH, head_dim) for _ in range(4)]
-    biases = [_normal(rng, HEADS, head_dim) for _ in range(2)]
+    dense = [normal(rng, BATCH, HEADS, LENGTH, head_dim) for _ in range(4)]
+    biases = [normal(rng, HEADS, head_dim) for _ in range(2)]
     ids = _segments()
     padded = [_poisoned(x, (ids == 0)[:, None, :, None]) for x in dense]
     for has_segments, has_bias, strided in itertools.product(*_KINDS):
@@ -86,7 +86,7 @@ def _far_apart(head_dim: int) -> Case:
     rng = np.random.default_rng(1)
     ids = np.zeros((1, LONG), np.int32)
     ids[0, :64], ids[0, 1024:1056], ids[0, 1056:] = 1, 1, 2
-    arrays = [_normal(rng, 1, 1, LONG, head_dim) for _ in range(4)]
+    arrays = [normal(rng, 1, 1, LONG, head_dim) for _ in range(4)]
     padded = [_poisoned(x, (ids == 0)[:, None, :, None]) for x in arrays]
     (real,) = np.nonzero(ids[0])
     inner = _attention("", [x[:, :, real] for x in arrays], ids=ids[:, real])
@@ -176,8 +176,8 @@ def _all_embeddings() -> Iterator[Case]:
     rng = np.random.default_rng(0)
     ids = _segments()
     tokens = _tokens(rng, ids.shape)
-    tables = [_normal(rng, n, WIDTH) for n in (VOCABULARY, POSITIONS)]
-    dx = _normal(rng, *ids.shape, WIDTH)
+    tables = [normal(rng, n, WIDTH) for n in (VOCABULARY, POSITIONS)]
+    dx = normal(rng, *ids.shape, WIDTH)
     for has_segments, dropout, odd in itertools.product(*_KINDS):
         words = ["packed" if has_segments else "plain"]
         words += ["dropout"] * dropout + ["odd"] * odd
@@ -199,8 +199,8 @@ def _many_rows() -> Case:
     shape = (4, LONG // 4)
     tokens = rng.integers(4, 50, shape)
     ids = np.arange(LONG).reshape(shape) % 3
-    tables = [_normal(rng, 50, 6), _normal(rng, 200, 6)]
-    dx = _normal(rng, *shape, 6)
+    tables = [normal(rng, 50, 6), normal(rng, 200, 6)]
+    dx = normal(rng, *shape, 6)
     return _embedding("long", tokens, tables, dx, mask_idx=MASK, segment_ids=ids)
 
 
@@ -210,8 +210,8 @@ def _outside() -> Case:
     ids = _segments()
     tokens = _tokens(rng, ids.shape)
     tokens[:, 3:25:4] = np.resize([-1, VOCABULARY, 2**32 + 5], 6)
-    tables = [_normal(rng, n, 12) for n in (VOCABULARY, 25)]
-    dx = _normal(rng, *ids.shape, 12)
+    tables = [normal(rng, n, 12) for n in (VOCABULARY, 25)]
+    dx = normal(rng, *ids.shape, 12)
     return _embedding("outside", tokens, tables, dx, segment_ids=ids, hidden=True)
 
 

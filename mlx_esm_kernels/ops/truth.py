@@ -298,3 +298,27 @@ def layer_norm_gradients(dy: Array, s: Array, weight: Array, *, eps: float) -> G
         "dweight": (dy * n).sum(axis=rows),
         "dbias": dy.sum(axis=rows),
     }
+
+
+def adamw(
+    arrays: dict[str, Array],
+    *,
+    rate: float,
+    t: int,
+    beta_1: float,
+    beta_2: float,
+    weight_decay: float,
+    clip_norm: float,
+    epsilon: float = 1e-8,
+) -> dict[str, Array]:
+    """The step t, from 1, of one parameter, as the algorithm is printed.
+
+    arrays: w, g, m and v, of one shape; the new w, m and v come back, and the norm of g.
+    """
+    w, g, m, v = (arrays[name] for name in "wgmv")
+    norm = np.sqrt((g**2).sum())
+    g = g * min(1, clip_norm / norm) if norm else g
+    m, v = beta_1 * m + (1 - beta_1) * g, beta_2 * v + (1 - beta_2) * g**2
+    step = m / (1 - beta_1**t) / (np.sqrt(v / (1 - beta_2**t)) + epsilon)
+    decay = weight_decay if w.ndim > 1 else 0
+    return {"w": w - rate * (step + decay * w), "m": m, "v": v, "norm": norm}

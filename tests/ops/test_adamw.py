@@ -17,6 +17,7 @@ from mlx.optimizers import AdamW
 from numpy.typing import NDArray
 
 from mlx_esm_kernels import ops
+from mlx_esm_kernels.ops.truth import adamw
 
 Array = NDArray[np.float64]
 BETAS = {"beta_1": 0.8, "beta_2": 0.98}
@@ -45,18 +46,17 @@ def step(x: dict[str, list[mx.array]], rates: mx.array, **options: Any) -> Any:
 def in_float64(
     x: dict[str, list[mx.array]], rate: float, t: int, options: dict[str, float]
 ) -> tuple[dict[str, list[Array]], float]:
-    """The algorithm as it is printed."""
+    """The algorithm as it is printed, all parameters under one norm."""
     wide = {name: [as_numpy(a) for a in arrays] for name, arrays in x.items()}
     norm = float(np.sqrt(sum((g**2).sum() for g in wide["g"])))
-    b1, b2 = options["beta_1"], options["beta_2"]
+    scale = min(1, options["clip_norm"] / norm) if norm else 1
+    clipped = wide | {"g": [g * scale for g in wide["g"]]}
+    free: dict[str, Any] = options | {"clip_norm": np.inf}
     new: dict[str, list[Array]] = {"w": [], "m": [], "v": []}
-    for w, g, m, v in zip(*wide.values(), strict=True):
-        g = g * min(1, options["clip_norm"] / norm) if norm else g
-        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
-        step = m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + 1e-8)
-        decay = options["weight_decay"] if w.ndim > 1 else 0
-        for name, value in (("w", w - rate * (step + decay * w)), ("m", m), ("v", v)):
-            new[name].append(value)
+    for arrays in zip(*clipped.values(), strict=True):
+        found = adamw(dict(zip(clipped, arrays, strict=True)), rate=rate, t=t, **free)
+        for name in new:
+            new[name].append(found[name])
     return new, norm
 
 
