@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from . import contacts, convert, generate, score, train, unmask, view
+from . import contacts, convert, doctor, generate, score, train, unmask, view
 from . import embed as embed_command
 
 
@@ -14,5 +14,5 @@ def main() -> None:
     """Train, sample and use ESM-1 protein language models with MLX."""
 
 
-for module in (train, generate, unmask, convert, embed_command, score, contacts, view):
+for module in (train, generate, unmask, convert, embed_command, score, contacts, view, doctor):
     main.add_command(module.command)

@@ -28,6 +28,7 @@ COMMANDS = "mlx_esm_kernels.commands"
 INSIDE = {
     "contacts": (["p.fasta", "-o", "out.npz"], f"{COMMANDS}.contacts.contact_map"),
     "convert": (["w.safetensors", "out.safetensors"], f"{COMMANDS}.convert.save_weights"),
+    "doctor": (["--quick", "--json", "out.json"], f"{COMMANDS}.doctor.add_checks"),
     "embed": (["p.fasta", "-o", "out.npz"], (Embedder, "run")),
     "generate": (["--length", "5", "-o", "out.fasta"], f"{COMMANDS}.growing.fill_masks"),
     "score": (
@@ -62,7 +63,7 @@ def place(tmp_path, monkeypatch):
 
 def run(name, *more):
     arguments = INSIDE[name][0]
-    weights = [] if name == "convert" else ["--weights-file", "w.safetensors"]
+    weights = [] if name in ("convert", "doctor") else ["--weights-file", "w.safetensors"]
     return CliRunner().invoke(cli.main, [name, *weights, *arguments, *more])
 
 

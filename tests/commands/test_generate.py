@@ -178,8 +178,8 @@ def test_help_says_what_the_perplexity_is():
 
 
 def test_mlx_esm_is_the_commands_in_one(weights_file):
-    commands = ["contacts", "convert", "embed", "generate", "score", "train", "unmask", "view"]
-    assert sorted(cli.main.commands) == commands
+    commands = ["contacts", "convert", "doctor", "embed", "generate", "score", "train", "unmask"]
+    assert sorted(cli.main.commands) == [*commands, "view"]
     flags = ["--weights-file", str(weights_file), "--seq", "M*K"]
     whole = CliRunner().invoke(cli.main, ["unmask", *flags])
     assert whole.stdout == CliRunner().invoke(unmask.command, flags).stdout != ""

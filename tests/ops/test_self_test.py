@@ -152,12 +152,15 @@ def test_tiles_that_are_no_candidates_are_left_out(metal: FakeMetal) -> None:
     assert metal.tiles == {}
 
 
+@pytest.mark.parametrize("passes", [lambda: attention_passes(16, mx.float32, None), embedding])
 @pytest.mark.parametrize("how", [mx.compile, mx.grad, mx.vmap, mx.checkpoint])
-def test_it_runs_inside_a_transformation(metal: FakeMetal, how: object) -> None:
+def test_it_runs_inside_a_transformation(
+    metal: FakeMetal, how: object, passes: Callable[[], bool]
+) -> None:
     passed: list[bool] = []
 
     def function(x: mx.array) -> mx.array:
-        passed.append(attention_passes(16, mx.float32, None))
+        passed.append(passes())
         return (x * x).sum()
 
     mx.eval(how(function)(mx.ones((3,))))  # type: ignore[operator]
