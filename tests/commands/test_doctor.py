@@ -66,7 +66,7 @@ def test_a_healthy_cpu() -> None:
     assert found["compile"] == []
     for name, keys in KEYS.items():
         assert all(set(entry) == set(keys.split()) for entry in found[name])
-    assert re.search(r"\n  masked_attention, D = 8 +48 ok, 0\.\d\d", result.output)
+    assert re.search(r"\n  masked_attention, D = 8 +\d+ ok, 0\.\d\d", result.output)
     assert "all checks passed" in result.output
     assert len(result.output.splitlines()) < 40
 
