@@ -58,7 +58,8 @@ def _segments() -> Array:
 @functools.lru_cache(maxsize=2)
 def attention_cases(head_dim: int) -> tuple[Case, ...]:
     """Those of masked_attention at this D, with their truth."""
-    return (*_all_kinds(head_dim), _far_apart(head_dim), _large_scores(head_dim))
+    cases = (_far_apart(head_dim), _large_scores(head_dim), _infinite_neighbour(head_dim))
+    return (*_all_kinds(head_dim), *cases)
 
 
 def _all_kinds(head_dim: int) -> Iterator[Case]:
@@ -120,6 +121,25 @@ def _large_scores(head_dim: int) -> Case:
     v, do = (rng.integers(-1, 2, shape).astype(float) for _ in range(2))
     padded = [_poisoned(x, (ids == 0)[:, None, :, None]) for x in (q, k, v, do)]
     return _attention("large scores", padded, ids=ids, scale=_EXACT_SCALE)
+
+
+def _infinite_neighbour(head_dim: int) -> Case:
+    """A protein with a token of infinities, packed beside one that must know nothing of it."""
+    rng = np.random.default_rng(3)
+    ids = np.zeros((2, LENGTH), np.int32)
+    ids[:, :31], ids[:, 31:70] = 1, 2
+    infinite = ids == [[1], [2]]  # of the first row the first protein, of the second the second
+    arrays = [normal(rng, 2, 1, LENGTH, head_dim) for _ in range(4)]
+    clean = _attention("", arrays, ids=ids)
+    padded = [_poisoned(x, (ids == 0)[:, None, :, None]) for x in arrays]
+    for x in padded:
+        x[0, :, 12], x[1, :, 50] = np.inf, -np.inf
+
+    def units(dtype: str) -> dict[str, Array]:
+        anything = infinite[:, None, :, None]
+        return {name: np.where(anything, np.inf, x) for name, x in clean.units(dtype).items()}
+
+    return _attention("infinite neighbour", padded, ids=ids, known=(clean.true, units))
 
 
 def _attention(
