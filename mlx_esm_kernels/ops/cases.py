@@ -80,6 +80,7 @@ def _all_kinds(head_dim: int) -> Iterator[Case]:
             scale=0.5 if strided else None,
             strided=strided,
         )
+    yield _attention("in parts", padded, ids=ids, biases=biases, in_parts=True)
 
 
 def _far_apart(head_dim: int) -> Case:
@@ -150,6 +151,7 @@ def _attention(
     biases: list[Array] | None = None,
     scale: float | None = None,
     strided: bool = False,
+    in_parts: bool = False,
     known: Answers | None = None,
 ) -> Case:
     """A case of q, k, v and do; known: its truth and units where they are at hand."""
@@ -171,7 +173,7 @@ def _attention(
         true = {"o": truth.masked_attention(q, k, v, **exact)}
         known = true | truth.masked_attention_gradients(do, q, k, v, **exact), units
     inputs = (q, k, v, *(biases or ()))
-    return Case(name, tuple(known[0]), inputs, do, call, known[0], known[1], strided)
+    return Case(name, tuple(known[0]), inputs, do, call, *known, strided, in_parts)
 
 
 # ---- Embedding ----------------------------------------------------------------------------------
@@ -180,7 +182,7 @@ def _attention(
 @functools.lru_cache(maxsize=1)
 def embedding_cases() -> tuple[Case, ...]:
     """Those of positional_embedding, with their truth."""
-    return (*_all_embeddings(), _many_rows(), _outside())
+    return (*_all_embeddings(), _many_rows((4, LONG // 4)), _many_rows((40, 9)), _outside())
 
 
 def _tokens(rng: np.random.Generator, shape: tuple[int, int]) -> Array:
@@ -213,15 +215,16 @@ def _all_embeddings() -> Iterator[Case]:
         )
 
 
-def _many_rows() -> Case:
-    """More rows than are counted, or added up, at once; more tokens than an alphabet has."""
+def _many_rows(shape: tuple[int, int]) -> Case:
+    """More tokens than are counted or added up at once, in rows that are long or very short, of
+    more kinds than an alphabet has."""
     rng = np.random.default_rng(1)
-    shape = (4, LONG // 4)
     tokens = rng.integers(4, 50, shape)
-    ids = np.arange(LONG).reshape(shape) % 3
+    ids = np.arange(tokens.size).reshape(shape) % 3
     tables = [normal(rng, 50, 6), normal(rng, 200, 6)]
     dx = normal(rng, *shape, 6)
-    return _embedding("long", tokens, tables, dx, mask_idx=MASK, segment_ids=ids)
+    name = "long" if shape[1] > LENGTH else "short"
+    return _embedding(name, tokens, tables, dx, mask_idx=MASK, segment_ids=ids)
 
 
 def _outside() -> Case:

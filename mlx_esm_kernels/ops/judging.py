@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
+from .. import _ext
 from .truth import Array
 
 StreamLike = mx.Stream | mx.Device | None
@@ -42,6 +43,7 @@ class Case:
         units: of a dtype, by name; 0 where the result must be exactly 0, infinite where it may be
             anything.
         strided: the inputs and the cotangent of more than two axes have no unit stride.
+        in_parts: launches are cut into as many parts as they can be.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Case:
     true: dict[str, Array]
     units: Callable[[str], dict[str, Array]]
     strided: bool = False
+    in_parts: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,13 @@ def _results(case: Case, dtype: mx.Dtype, stream: StreamLike) -> list[Array]:
     cotangent = _typed(case.cotangent, dtype, case.strided)
     outputs, gradients = mx.vjp(lambda *x: case.call(*x, stream=stream), inputs, [cotangent])
     found = [x.astype(mx.float32) for x in (*outputs, *gradients)]
-    mx.eval(found)  # np.array alone may lose the error of a kernel that does not run
+    try:
+        if case.in_parts:  # of other threads' launches too, to which it does no harm
+            _ext.set_launch_products(1)
+        mx.eval(found)  # np.array alone may lose the error of a kernel that does not run
+    finally:
+        if case.in_parts:
+            _ext.set_launch_products(None)
     return [np.array(x).astype(np.float64) for x in found]
 
 

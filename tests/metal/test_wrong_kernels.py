@@ -29,8 +29,13 @@ TOKENS, POSITIONS = "positional_embedding_bwd_tokens", "positional_embedding_bwd
 # What a device does to a kernel of ours: kernel, what the source has, what it has instead, and what
 # the report says of it.
 FAULTS: dict[str, tuple[str, str, str, str]] = {
-    "a wrong number": (FWD, "x.sum[f] / total", "x.sum[f]", "o of the packed case: largest error"),
-    "a wrong dq": (DQ, "x.dq[f] * p.scale", "x.dq[f]", "dq of the packed case"),
+    "a wrong number": (
+        FWD,
+        "x[m].sum[f] / total",
+        "x[m].sum[f]",
+        "o of the packed case: largest error",
+    ),
+    "a wrong dq": (DQ, "x[m].dq[f] * p.scale", "x[m].dq[f]", "dq of the packed case"),
     "a wrong dk": (DKV, "dweight - delta", "dweight + delta", "dk of the packed case"),
     "a wrong bias gradient": (
         BIAS,
@@ -45,7 +50,7 @@ FAULTS: dict[str, tuple[str, str, str, str]] = {
         "of the packed strided case",
     ),
     "wrong without segments": (DKV, "return 1l;", "return 0l;", "of the dense case"),
-    "NaN": (FWD, "x.sum[f] / total", "x.sum[f] / 0.0f", "NaN or infinity"),
+    "NaN": (FWD, "x[m].sum[f] / total", "x[m].sum[f] / 0.0f", "NaN or infinity"),
     "padding that is not zero": (FWD, "id != 0l ? x", "id != 7l ? x", "(NaN|exactly 0)"),
     "no compilation": (DKV, "float2 dk[", "no_such_type dk[", "does not compile"),
     "a crash": (DQ, "l < p.L && column == 0", "column == 0", "raised RuntimeError"),

@@ -67,7 +67,6 @@ ATTENTION_SOURCES: tuple[tuple[str, str, str], ...] = (
     (FWD, "largest = row_max(largest);", ";"),
     (FWD, "x[m].largest + log2(total)", "x[m].largest"),
     (FWD, "x.largest = -FLT_MAX;", "x.largest = -1e4f;"),
-    (FWD, "x.largest = -FLT_MAX;", "x.largest = -INFINITY;"),
     (FWD, "max(x.largest - largest, -200.0f)", "x.largest - largest"),
     (FWD, "x[m].weights[j] *= scale;", ";"),
     (FWD, "x.largest = row_sum(score) * scale;", "x.largest = row_sum(score);"),
