@@ -58,8 +58,9 @@ def _segments() -> Array:
 @functools.lru_cache(maxsize=2)
 def attention_cases(head_dim: int) -> tuple[Case, ...]:
     """Those of masked_attention at this D, with their truth."""
-    cases = (_far_apart(head_dim), _large_scores(head_dim), _infinite_neighbour(head_dim))
-    return (*_all_kinds(head_dim), *cases)
+    scores = (_large_scores(head_dim), _huge_scores(head_dim))
+    kinds = (*_all_kinds(head_dim), _far_apart(head_dim), *scores)
+    return (*kinds, _infinite_neighbour(head_dim))
 
 
 def _all_kinds(head_dim: int) -> Iterator[Case]:
@@ -122,6 +123,30 @@ def _large_scores(head_dim: int) -> Case:
     v, do = (rng.integers(-1, 2, shape).astype(float) for _ in range(2))
     padded = [_poisoned(x, (ids == 0)[:, None, :, None]) for x in (q, k, v, do)]
     return _attention("large scores", padded, ids=ids, scale=_EXACT_SCALE)
+
+
+def _huge_scores(head_dim: int) -> Case:
+    """Scores of up to 1e36, below 0 and above it, of which one key of a row has it all.
+
+    No other weight is above 0, so that o and dv are those of scores a power of two smaller. The
+    gradients of the scores, 0 times what is huge, may be anything.
+    """
+    rng = np.random.default_rng(4)
+    shape = (2, 1, LENGTH, head_dim)
+    ids = _segments()
+    keys = np.empty((2, 1, LENGTH, 1))
+    keys[0, 0, :, 0] = 37 * np.arange(LENGTH) % 128 + 1
+    keys[1] = keys[0] - 129
+    q, k = rng.integers(128, 256, shape).astype(float), np.broadcast_to(keys, shape)
+    v, do = (rng.integers(-1, 2, shape).astype(float) for _ in range(2))
+    padded = [_poisoned(x, (ids == 0)[:, None, :, None]) for x in (q, k, v, do)]
+    smaller = _attention("", padded, ids=ids, scale=_EXACT_SCALE)
+
+    def units(dtype: str) -> dict[str, Array]:
+        return smaller.units(dtype) | {name: np.full(shape, np.inf) for name in ("dq", "dk")}
+
+    known, huge = (smaller.true, units), _EXACT_SCALE * 2.0**100
+    return _attention("huge scores", padded, ids=ids, scale=huge, known=known)
 
 
 def _infinite_neighbour(head_dim: int) -> Case:

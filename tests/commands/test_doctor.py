@@ -154,6 +154,7 @@ def test_a_wrong_kernel_does_not_serve(metal: FakeMetal) -> None:
     assert "MLX: our kernel failed its self-test" in result.output
 
 
+@pytest.mark.slow
 def test_emulated_kernels_are_checked_and_not_timed() -> None:
     from metal_emulator import Emulator, emulating
 
