@@ -71,6 +71,7 @@ def tiles_that_serve(device: Device) -> dict[str, tiles.Tiles]:
     return dict(device.ran)
 
 
+@pytest.mark.slow
 def test_the_fastest_candidate_of_each_kernel_serves_from_then_on(
     device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
