@@ -280,6 +280,7 @@ def test_a_signal_saves_the_weights_and_says_where(workplace, number):
         text=True,
         encoding="utf-8",
         env=environment,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # nohup ignores one of them
     ) as process:
         record = workplace / "run" / "metrics.jsonl"
         wait_for(lambda: record.exists() and len(rows_of(record)) > 1)
