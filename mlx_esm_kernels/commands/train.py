@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,17 @@ import mlx.core as mx
 from click.core import ParameterSource
 
 from ..data.alphabet import Alphabet
-from ..data.corpus import Corpus, open_corpus
+from ..data.corpus import SAMPLE, SWISSPROT, Corpus, open_corpus
 from ..data.packing import PackedBatches, batch_shape
+from ..data.sources import STDIN
 from ..models.esm1 import ESM1, PRESETS, describe
 from ..ops import keep_freed_memory
 from ..system.console import duration, say
+from ..training.checkpoint import Checkpoints, Every, newest_checkpoint
+from ..training.recipe import DataSource, Recipe, fingerprint
 from ..training.record import MetricsLog
 from ..training.run import new_state, run_training
-from ..training.run_folder import RunFolder, open_run_folder
+from ..training.run_folder import RunFolder, open_run_folder, reopen_run_folder
 from ..training.settings import Outcome, Settings
 from ..training.validation import Validation, perplexity
 from ..weights import load_model
@@ -53,6 +57,25 @@ def require_finite(
     if value is not None and not math.isfinite(value):
         raise click.BadParameter(f"expected a finite number; got {value}.", ctx, parameter)
     return value
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def parse_every(ctx: click.Context, parameter: click.Parameter, value: str) -> Every:
+    """`500` -> steps, `90s`, `15m` or `2h` -> seconds, `never`."""
+    number, unit = value.strip().lower(), ""
+    if number == "never":
+        return Every()
+    if number[-1:] in _UNITS:
+        number, unit = number[:-1], number[-1]
+    if not number.isdecimal() or int(number) < 1:
+        raise click.BadParameter(
+            f"expected steps such as 500, a time such as 90s, 15m or 2h, or never; got {value!r}.",
+            ctx,
+            parameter,
+        )
+    return Every(seconds=int(number) * _UNITS[unit]) if unit else Every(steps=int(number))
 
 
 @click.command(name="train", cls=SpreadCommand, context_settings={"show_default": True})
@@ -110,6 +133,22 @@ def require_finite(
     help="Steps between validations.  [default: ten times in a run]",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=42)
+@click.option(
+    "--checkpoint-every",
+    "every",
+    default="15m",
+    callback=parse_every,
+    metavar="N|TIME|never",
+    help="Steps, or time as in 90s, 15m or 2h, between checkpoints, from which --resume goes on.",
+)
+@click.option("--keep", type=click.IntRange(min=1), default=2, help="Checkpoints that are kept.")
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="RUN_DIR",
+    help="Go on with a run that was stopped or killed, from its last checkpoint, as if it had "
+    "never been; it has its own data and settings.",
+)
 @as_protein_flag
 @device_flag
 @click.pass_context
@@ -127,51 +166,114 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 
 def _train(ctx: click.Context, **options: Any) -> int | None:
     """Do what the options say; the number of the signal that stopped it, or None."""
+    if options["resume"] is not None:
+        return _resume(ctx, options)
     mx.random.seed(options["seed"])
     model, alphabet = _make_model(ctx, options["preset"], options["weights_file"])
-    say("📥 loading data")
-    corpus = open_corpus(
-        options["data"],
-        options["dataset_partitions"],
-        alphabet,
-        as_protein=options["as_protein"],
-    )
-    say(f"   {corpus.summary()}")
-    validation = Validation(
-        corpus.proteins,
-        corpus.train,
-        corpus.valid,
-        alphabet,
-        max_positions=model.config.max_positions,
-        optimal_loss=corpus.optimal_loss,
-    )
+    corpus = _load(options["data"], options["dataset_partitions"], options["as_protein"], alphabet)
     rows, row_length = batch_shape(
         corpus.proteins.lengths[corpus.train],
         tokens_per_batch=options["tokens_per_batch"],
         max_positions=model.config.max_positions,
         num_specials=alphabet.num_specials,
     )
-    batches = PackedBatches(
+    data = DataSource(
+        tuple(_absolute(name) for name in options["data"]),
+        tuple(options["dataset_partitions"]),
+        options["as_protein"],
+        len(corpus.proteins),
+        int(corpus.proteins.lengths.sum()),
+        fingerprint(corpus.proteins),
+    )
+    settings = _settings(options, model.config.embed_dim)
+    recipe = Recipe(model.config, alphabet, data, rows, row_length, options["seed"], settings)
+    validation = _validation(corpus, recipe)
+    with (
+        open_run_folder(
+            options["weights_dir"], options["weights_file"], label=corpus.label
+        ) as folder,
+        MetricsLog(folder.metrics) as log,
+    ):
+        _say_what(model, "training", folder)
+        state = new_state(model, _batches(corpus, recipe), settings, earlier_steps=log.last_step)
+        checkpoints = Checkpoints(folder.checkpoints, options["every"], options["keep"], recipe)
+        outcome = run_training(state, validation, settings, folder, log, checkpoints)
+    _report(outcome, state.batches.batches.fill, validation, corpus, folder)
+    return outcome.stopped_by
+
+
+def _resume(ctx: click.Context, options: dict[str, Any]) -> int | None:
+    """Go on with the run of --resume."""
+    own = {"resume", "every", "keep"}
+    given = [p for p in ctx.command.params if p.name not in own and p.expose_value]
+    for parameter in given:
+        if ctx.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                f"--resume goes on with the data and settings of the run: leave out "
+                f"{parameter.opts[0]}."
+            )
+    keep_freed_memory()
+    with reopen_run_folder(options["resume"]) as folder:
+        begun = newest_checkpoint(folder.checkpoints)
+        recipe = begun.recipe
+        data = recipe.data
+        model = ESM1(recipe.config, recipe.alphabet)
+        corpus = _load(data.names, data.partitions, data.as_protein, recipe.alphabet)
+        data.require_same(corpus.proteins)
+        validation = _validation(corpus, recipe)
+        with MetricsLog(folder.metrics, begun.rows) as log:
+            _say_what(model, f"going on after step {begun.snapshot.numbers['step']:,} of", folder)
+            state = new_state(model, _batches(corpus, recipe), recipe.settings)
+            state.restore(begun.snapshot)
+            checkpoints = Checkpoints(folder.checkpoints, options["every"], options["keep"], recipe)
+            outcome = run_training(
+                state, validation, recipe.settings, folder, log, checkpoints, begun
+            )
+    _report(outcome, state.batches.batches.fill, validation, corpus, folder)
+    return outcome.stopped_by
+
+
+def _absolute(name: str) -> str:
+    """A file's path that holds in any folder; other names as they are."""
+    return name if name in (SAMPLE, SWISSPROT, STDIN) else str(Path(name).absolute())
+
+
+def _load(
+    names: Sequence[str], partitions: Sequence[int], as_protein: bool, alphabet: Alphabet
+) -> Corpus:
+    say("📥 loading data")
+    corpus = open_corpus(names, partitions, alphabet, as_protein=as_protein)
+    say(f"   {corpus.summary()}")
+    return corpus
+
+
+def _validation(corpus: Corpus, recipe: Recipe) -> Validation:
+    return Validation(
         corpus.proteins,
         corpus.train,
-        alphabet,
-        rows=rows,
-        row_length=row_length,
-        seed=options["seed"],
+        corpus.valid,
+        recipe.alphabet,
+        max_positions=recipe.config.max_positions,
+        optimal_loss=corpus.optimal_loss,
     )
-    with open_run_folder(
-        options["weights_dir"], options["weights_file"], label=corpus.label
-    ) as folder:
-        say(
-            f"🚂 training {describe(model)} on the {mx.default_device().type.name}, "
-            f"in {folder.weights.parent}"
-        )
-        with MetricsLog(folder.metrics) as log:
-            settings = _settings(options, model.config.embed_dim)
-            state = new_state(model, batches, settings, earlier_steps=log.last_step)
-            outcome = run_training(state, validation, settings, folder, log)
-    _report(outcome, batches.fill, validation, corpus, folder)
-    return outcome.stopped_by
+
+
+def _batches(corpus: Corpus, recipe: Recipe) -> PackedBatches:
+    return PackedBatches(
+        corpus.proteins,
+        corpus.train,
+        recipe.alphabet,
+        rows=recipe.rows,
+        row_length=recipe.row_length,
+        seed=recipe.seed,
+    )
+
+
+def _say_what(model: ESM1, what: str, folder: RunFolder) -> None:
+    say(
+        f"🚂 {what} {describe(model)} on the {mx.default_device().type.name}, "
+        f"in {folder.weights.parent}"
+    )
 
 
 def _make_model(ctx: click.Context, preset: str, weights_file: str | None) -> tuple[ESM1, Alphabet]:
@@ -210,7 +312,7 @@ def _report(
     """Say what came of it: the comparison that shows whether it learned, and where all is."""
     say(
         f"🌳 {outcome.steps:,} steps in {duration(outcome.seconds)}: "
-        f"{outcome.residues / 1e6:.3g} M residues, batches {fill:.0%} full"
+        f"{outcome.residues / 1e6:.3g} M residues" + (f", batches {fill:.0%} full" if fill else "")
     )
     if not outcome.steps:
         say("   stopped before the first step, so there are no weights to save")

@@ -1,8 +1,9 @@
-"""Files that appear whole or not at all, and what stands in the way of one, in a sentence."""
+"""Files and folders that appear whole or not at all, and what stands in the way, in a sentence."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -44,6 +45,31 @@ def whole_file(path: Path) -> Iterator[Path]:
             with suppress(OSError):
                 half_done.unlink()
         _sync(target.parent)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A new folder to write files into, which has the name `path` at the end.
+
+    They are on the disk themselves before it does. If the block is left by an exception there is no
+    folder; a process that is killed leaves one whose name begins with a dot.
+
+    Raises:
+        OutputError: it cannot be written, or something is there already.
+    """
+    with output_errors(path):
+        half_done = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+        half_done.mkdir()
+        try:
+            yield half_done
+            for file in half_done.iterdir():
+                _sync(file)
+            _sync(half_done)
+            half_done.rename(path)
+        except BaseException:
+            shutil.rmtree(half_done, ignore_errors=True)
+            raise
+        _sync(path.parent)
 
 
 def _followed(path: Path) -> Path:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .settings import Progress
+
 
 @dataclass(frozen=True)
 class StepEnd:
@@ -43,6 +45,9 @@ class Listener:
 
     def on_validation(self, event: ValidationEnd) -> None:
         """A validation was made."""
+
+    def on_settled(self, progress: Progress) -> None:
+        """A step is over, and the validation that was due after it."""
 
     def on_finish(self) -> None:
         """The last step was taken: a limit was reached, or a signal came."""

@@ -12,10 +12,13 @@ from tqdm import tqdm
 
 from ..pictures.loss_curve import plot_loss
 from ..system.console import progress, say
+from ..system.interrupt import StopOnSignal
 from ..weights import save_weights
+from .checkpoint import Checkpoint, Checkpoints, save_checkpoint
 from .events import Listener, StepEnd, ValidationEnd
 from .loop import Diverged
 from .record import MetricsLog
+from .settings import Progress
 from .state import TrainingState
 from .validation import Validation, perplexity
 
@@ -40,6 +43,14 @@ class Window(Listener):
         self.seconds += event.seconds
         self.rate = event.rate
 
+    def state(self) -> dict[str, Any]:
+        """What is in it, ready for json."""
+        return dict(vars(self))
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a `state`."""
+        vars(self).update(state, losses=list(state["losses"]))
+
     @property
     def loss(self) -> float:
         """The mean loss."""
@@ -54,12 +65,14 @@ class Window(Listener):
 class Bar(Listener):
     """The bar of the steps, where there is a terminal."""
 
-    def __init__(self, window: Window, num_iters: int | None) -> None:
-        self._window, self._num_iters = window, num_iters
+    def __init__(self, window: Window, num_iters: int | None, begun: int = 0) -> None:
+        self._window, self._num_iters, self._begun = window, num_iters, begun
         self._bar: tqdm[Any] | None = None
 
     def on_start(self) -> None:
-        self._bar = progress(total=self._num_iters, desc="🚂 training", unit="step")
+        self._bar = progress(
+            total=self._num_iters, initial=self._begun, desc="🚂 training", unit="step"
+        )
 
     def on_step(self, event: StepEnd, validation_follows: bool) -> None:
         assert self._bar is not None
@@ -95,9 +108,9 @@ class Verdict(Listener):
 class Record(Listener):
     """Rows of metrics.jsonl: every ten steps, and at each validation."""
 
-    def __init__(self, window: Window, log: MetricsLog, validation: Validation) -> None:
+    def __init__(self, window: Window, log: MetricsLog, validation: Validation, step: int) -> None:
         self._window, self._log = window, log
-        self._step = log.last_step
+        self._step = step
         # A run that is gone on with has its last validation in the record already.
         self._is_known = bool(log.rows)
         self._levels = {"unigram_perplexity": perplexity(validation.unigram_loss)}
@@ -110,6 +123,7 @@ class Record(Listener):
             self._append()
 
     def on_validation(self, event: ValidationEnd) -> None:
+        self._step = event.step
         if self._window.losses or not self._is_known:
             valid = {"valid_loss": event.loss, "valid_perplexity": perplexity(event.loss)}
             self._append(**valid, **self._levels)
@@ -132,13 +146,18 @@ class Record(Listener):
 class WeightsSaver(Listener):
     """The weights on the disk: at each validation and at the end, finite and new ones only.
 
+    Args:
+        state: has the weights.
+        path: where they go.
+        begun: steps that the run has behind it.
+
     Attributes:
         saved_step: the step of the weights that this run saved; None: none yet.
     """
 
-    def __init__(self, state: TrainingState, path: Path) -> None:
+    def __init__(self, state: TrainingState, path: Path, begun: int = 0) -> None:
         self._state, self.path = state, path
-        self._first_step = state.step
+        self._first_step = state.step - begun
         self.saved_step: int | None = None
 
     def on_validation(self, event: ValidationEnd) -> None:
@@ -156,6 +175,50 @@ class WeightsSaver(Listener):
             raise Diverged("the weights hold NaN or infinite numbers")
         save_weights(self.path, self._state.model)
         self.saved_step = step
+
+
+class Checkpointer(Listener):
+    """Checkpoints when it is time, and where a signal ends the run.
+
+    Args:
+        state, window, log: what a checkpoint is made of.
+        checkpoints: where they go, how often, and how many are kept.
+        stop: whether a signal has come.
+    """
+
+    def __init__(
+        self,
+        state: TrainingState,
+        window: Window,
+        log: MetricsLog,
+        checkpoints: Checkpoints,
+        stop: StopOnSignal,
+    ) -> None:
+        self._state, self._window, self._log = state, window, log
+        self._checkpoints, self._stop = checkpoints, stop
+        self._saved = time.perf_counter()
+        self._last: Progress | None = None  # not saved yet
+
+    def on_settled(self, progress: Progress) -> None:
+        self._last = progress
+        every = self._checkpoints.every
+        if every.is_due(progress.steps, time.perf_counter() - self._saved):
+            self._save(progress)
+
+    def on_finish(self) -> None:
+        if self._stop.received is not None and self._last is not None:
+            self._save(self._last)
+
+    def _save(self, progress: Progress) -> None:
+        snapshot = self._state.snapshot()
+        if not all(mx.isfinite(array).all() for array in snapshot.arrays.values()):
+            raise Diverged("the weights or their moments hold NaN or infinite numbers")
+        self._log.sync()
+        checkpoint = Checkpoint(
+            snapshot, progress, self._checkpoints.recipe, len(self._log.rows), self._window.state()
+        )
+        save_checkpoint(self._checkpoints.folder, checkpoint, self._checkpoints.keep)
+        self._saved, self._last = time.perf_counter(), None
 
 
 class LossPlot(Listener):

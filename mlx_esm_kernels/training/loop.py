@@ -11,7 +11,7 @@ from ..system.interrupt import StopOnSignal
 from .events import Listener, StepEnd, ValidationEnd
 from .loss import as_arrays
 from .schedule import Schedule
-from .settings import Outcome, Settings
+from .settings import Outcome, Progress, Settings
 from .state import TrainingState
 from .validation import Validation
 
@@ -26,16 +26,25 @@ def train(
     settings: Settings,
     listeners: Sequence[Listener],
     stop: StopOnSignal,
+    begun: Progress,
 ) -> Outcome:
     """Train until a limit of the settings or a signal; the listeners hear of all that happens.
+
+    Args:
+        state, validation, settings: what to train, and how.
+        listeners: who hears of it, in this order.
+        stop: whether a signal has come.
+        begun: what the run has behind it where it is gone on with.
 
     Raises:
         Diverged: loss, gradient or weights are NaN or infinite.
     """
-    schedule = Schedule(settings)
-    steps = residues = 0
+    schedule = Schedule(settings, begun)
+    steps, residues = begun.steps, begun.residues
+    valid_loss = None
     try:
-        valid_loss = _validate(state, validation, schedule, listeners, stop)
+        if not steps or schedule.done >= 1 or begun.validation_due:
+            valid_loss = _validate(state, validation, schedule, listeners, stop)
         for listener in listeners:
             listener.on_start()
         while schedule.done < 1 and not stop.received:
@@ -46,6 +55,9 @@ def train(
                 listener.on_step(event, is_due)
             if is_due:
                 valid_loss = _validate(state, validation, schedule, listeners, stop)
+            made = Progress(steps, residues, schedule.seconds, is_due and valid_loss is None)
+            for listener in listeners:
+                listener.on_settled(made)
         for listener in listeners:
             listener.on_finish()
     finally:

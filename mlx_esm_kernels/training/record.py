@@ -26,20 +26,26 @@ class MetricsLog:
 
     Args:
         path: the .jsonl file; its folder must exist.
+        first_rows: how many rows to go on after; those that follow are dropped. None: all.
 
     Attributes:
         rows: list of dict, all rows so far.
 
     Raises:
-        MetricsError: the file holds something else.
+        MetricsError: the file holds something else, or fewer rows than that.
         OSError: it cannot be read or written.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], first_rows: int | None = None) -> None:
         self.path = Path(path)
         self.rows: list[dict[str, float]] = []
         if self.path.exists():
-            self._read()
+            self._read(first_rows)
+        if first_rows is not None and len(self.rows) < first_rows:
+            raise MetricsError(
+                f"{self.path} has {len(self.rows)} rows, and the checkpoint was made after "
+                f"{first_rows}: it is not the record of this run. Put that one back."
+            )
         self._file: IO[str] = self.path.open("a", encoding="utf-8")
 
     @property
@@ -54,6 +60,10 @@ class MetricsLog:
         self._file.write(json.dumps(finite) + "\n")
         self._file.flush()
 
+    def sync(self) -> None:
+        """Wait until all rows are on the disk itself."""
+        os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()
@@ -64,11 +74,11 @@ class MetricsLog:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _read(self) -> None:
-        whole = 0  # bytes of the lines that are complete
+    def _read(self, most_rows: int | None) -> None:
+        whole = 0  # bytes of the lines that are complete and wanted
         content = self.path.read_bytes()
         for number, line in enumerate(content.splitlines(keepends=True), start=1):
-            if not line.endswith(b"\n"):
+            if not line.endswith(b"\n") or len(self.rows) == most_rows:
                 break
             try:
                 row = json.loads(line)

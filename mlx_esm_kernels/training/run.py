@@ -6,11 +6,13 @@ from ..data.masked_batches import MaskedBatches
 from ..data.packing import PackedBatches
 from ..models.esm1 import ESM1
 from ..system.interrupt import StopOnSignal
-from .listeners import Bar, LossPlot, Record, Verdict, WeightsSaver, Window
+from .checkpoint import Checkpoint, Checkpoints
+from .events import Listener
+from .listeners import Bar, Checkpointer, LossPlot, Record, Verdict, WeightsSaver, Window
 from .loop import Diverged, train
 from .record import MetricsLog
 from .run_folder import RunFolder
-from .settings import Outcome, Settings, TrainingDiverged
+from .settings import Outcome, Progress, Settings, TrainingDiverged
 from .state import TrainingState
 from .step import TrainStep
 from .validation import Validation
@@ -40,6 +42,8 @@ def run_training(
     settings: Settings,
     folder: RunFolder,
     log: MetricsLog,
+    checkpoints: Checkpoints | None = None,
+    begun: Checkpoint | None = None,
 ) -> Outcome:
     """Train until a limit, Ctrl-C or SIGTERM; then the weights are saved.
 
@@ -49,24 +53,31 @@ def run_training(
         settings: how to train.
         folder: where the weights go at each validation and at the end, and the plot of the loss.
         log: takes the rows.
+        checkpoints: where, how often and of what checkpoints are made; None: none are.
+        begun: the checkpoint that `state` was restored from, to go on from there.
 
     Raises:
         TrainingDiverged: loss or weights are NaN or infinite. The weights on the disk are those of
             the last validation.
         OSError: the disk does not take the weights or the record.
     """
-    window, saver = Window(), WeightsSaver(state, folder.weights)
-    listeners = (
-        window,  # first: the others read it
-        Bar(window, settings.num_iters),
-        Verdict(window, validation),
-        Record(window, log, validation),
-        saver,
-        LossPlot(log, folder.plot),
-    )
+    progress = Progress() if begun is None else begun.progress
+    window, saver = Window(), WeightsSaver(state, folder.weights, progress.steps)
+    if begun is not None:
+        window.restore(begun.window)
     with StopOnSignal() as stop:
+        listeners: list[Listener] = [
+            window,  # first: the others read it
+            Bar(window, settings.num_iters, progress.steps),
+            Verdict(window, validation),
+            Record(window, log, validation, state.step),
+            saver,
+            LossPlot(log, folder.plot),
+        ]
+        if checkpoints is not None:
+            listeners.append(Checkpointer(state, window, log, checkpoints, stop))
         try:
-            return train(state, validation, settings, listeners, stop)
+            return train(state, validation, settings, listeners, stop, progress)
         except Diverged as error:
             raise TrainingDiverged(
                 f"Training stopped at step {state.step}: {error}. {_what_is_kept(saver)} A "

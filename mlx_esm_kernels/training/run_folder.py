@@ -16,6 +16,7 @@ RUNS = Path("runs")
 WEIGHTS = "weights.safetensors"
 METRICS = "metrics.jsonl"
 PLOT = "loss.png"
+CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
 # What flock raises on file systems (some of a network) that have no locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
@@ -42,6 +43,11 @@ class RunFolder:
     metrics: Path
     plot: Path
     lock: int | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of its checkpoints; it need not exist."""
+        return self.weights.with_name(CHECKPOINTS)
 
     def __enter__(self) -> RunFolder:
         return self
@@ -86,6 +92,7 @@ def open_run_folder(weights_dir: Path | None, weights_file: str | None, *, label
             # Not the beginning of this run; and perhaps not even ours.
             for path in (files.metrics, files.plot):
                 _set_aside(path)
+        _set_aside(files.checkpoints)  # of a run that this one is not, or no longer
     except BaseException as error:
         if lock is not None:
             os.close(lock)
@@ -96,6 +103,22 @@ def open_run_folder(weights_dir: Path | None, weights_file: str | None, *, label
             ) from None
         raise
     return files
+
+
+def reopen_run_folder(folder: Path) -> RunFolder:
+    """The folder of a run that is gone on with where it stopped; no other process may open it.
+
+    Raises:
+        RunFolderError: there is no such folder, another run writes there, or it cannot be used.
+    """
+    if not folder.is_dir():
+        raise RunFolderError(f"{folder} is no folder of a run.")
+    weights = folder / WEIGHTS
+    try:
+        lock = _lock(folder)
+    except OSError as error:
+        raise RunFolderError(f"{error.filename or folder}: {error.strerror}.") from None
+    return RunFolder(weights, folder / METRICS, folder / PLOT, lock)
 
 
 def is_run(weights: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from .settings import Settings
+from .settings import Progress, Settings
 
 VALIDATIONS = 10  # in a run, where no interval is given
 MINUTES_PER_VALIDATION = 15.0  # at most, where no interval is given: they also save the weights
@@ -13,14 +13,19 @@ MINUTES_PER_VALIDATION = 15.0  # at most, where no interval is given: they also 
 class Schedule:
     """A run by its steps and by the clock, which starts when this is made.
 
+    Args:
+        settings: of the run.
+        begun: what it has behind it.
+
     Attributes:
         done: how much of the run is over, from 0 to 1, by the limit that is nearer.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, begun: Progress) -> None:
         self.settings = settings
-        self.done = 0.0
-        self._started = self._validated = time.perf_counter()
+        self._validated = time.perf_counter()
+        self._started = self._validated - begun.seconds
+        self.done = self._share_done(begun.steps) if begun.steps else 0.0
 
     @property
     def seconds(self) -> float:

@@ -45,6 +45,22 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """What a run has behind it.
+
+    Attributes:
+        steps: steps taken. residues: residues seen, with repetition.
+        seconds: wall time, validations included.
+        validation_due: a validation is still to be made, as a signal came halfway.
+    """
+
+    steps: int = 0
+    residues: int = 0
+    seconds: float = 0.0
+    validation_due: bool = False
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a run did.
 
