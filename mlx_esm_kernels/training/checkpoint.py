@@ -154,6 +154,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
             content["rows"],
             content["window"],
         )
+    except CheckpointError:
+        raise
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from None
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
