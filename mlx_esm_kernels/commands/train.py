@@ -23,7 +23,7 @@ from ..training.recipe import DataSource, Recipe, fingerprint
 from ..training.record import MetricsLog
 from ..training.run import new_state, run_training
 from ..training.run_folder import RunFolder, open_run_folder, reopen_run_folder
-from ..training.settings import Outcome, Settings
+from ..training.settings import BETAS, DECAYS, Outcome, Settings
 from ..training.validation import Validation, perplexity
 from ..weights import load_model
 from .errors import errors_as_sentences
@@ -128,6 +128,31 @@ def parse_every(ctx: click.Context, parameter: click.Parameter, value: str) -> E
     "[default: 100, or a tenth of --num-iters]",
 )
 @click.option(
+    "--decay",
+    type=click.Choice(DECAYS),
+    default="linear",
+    help="How the rate goes down over the run.",
+)
+@click.option(
+    "--betas",
+    nargs=2,
+    type=click.FloatRange(min=0, max=1, max_open=True),
+    default=BETAS,
+    help="AdamW's: what stays of either moment in a step.",
+)
+@click.option("--weight-decay", type=click.FloatRange(min=0), default=0.01, help="AdamW's.")
+@click.option(
+    "--grad-accumulation",
+    type=click.IntRange(min=1),
+    default=1,
+    help="Batches of a step: as one batch of so many times the tokens, in the memory of one.",
+)
+@click.option(
+    "--max-length",
+    type=click.IntRange(min=8),
+    help="Crop proteins to this many tokens in training.  [default: what the model takes]",
+)
+@click.option(
     "--valid-every",
     type=click.IntRange(min=1),
     help="Steps between validations.  [default: ten times in a run]",
@@ -174,7 +199,9 @@ def _train(ctx: click.Context, **options: Any) -> int | None:
     rows, row_length = batch_shape(
         corpus.proteins.lengths[corpus.train],
         tokens_per_batch=options["tokens_per_batch"],
-        max_positions=model.config.max_positions,
+        max_positions=min(
+            model.config.max_positions, options["max_length"] or model.config.max_positions
+        ),
         num_specials=alphabet.num_specials,
     )
     data = DataSource(
@@ -303,6 +330,10 @@ def _settings(options: dict[str, Any], width: int) -> Settings:
         warmup=warmup,
         valid_every=options["valid_every"],
         seed=options["seed"],
+        weight_decay=options["weight_decay"],
+        betas=options["betas"],
+        decay=options["decay"],
+        accumulation=options["grad_accumulation"],
     )
 
 

@@ -68,13 +68,15 @@ def train(
 
 def _step(state: TrainingState, schedule: Schedule, steps: int) -> StepEnd:
     begun, rate = time.perf_counter(), schedule.rate(steps)
-    batch = next(state.batches)
-    loss, norm = state.optimizer(as_arrays(batch.masked, batch.segment_ids), rate)
+    batches = [next(state.batches) for _ in range(schedule.settings.accumulation)]
+    first, *others = (as_arrays(batch.masked, batch.segment_ids) for batch in batches)
+    loss, norm = state.optimizer(first, rate, *others)
     state.step += 1
     # A loss that is a number with a gradient that is not spoils the weights in this very step.
     if not math.isfinite(loss) or not math.isfinite(norm):
         raise Diverged(f"the loss is {loss:.3g} and the norm of its gradient {norm:.3g}")
-    return StepEnd(state.step, loss, rate, batch.residues, time.perf_counter() - begun)
+    residues = sum(batch.residues for batch in batches)
+    return StepEnd(state.step, loss, rate, residues, time.perf_counter() - begun)
 
 
 def _validate(

@@ -31,7 +31,12 @@ def new_state(
     """
     if earlier_steps:
         batches.epoch = earlier_steps  # not the order and crops of the run before
-    optimizer = TrainStep(model, weight_decay=settings.weight_decay, clip_norm=settings.clip_norm)
+    optimizer = TrainStep(
+        model,
+        weight_decay=settings.weight_decay,
+        clip_norm=settings.clip_norm,
+        betas=settings.betas,
+    )
     masked = MaskedBatches(batches, model.alphabet, (settings.seed, earlier_steps))
     return TrainingState(model, optimizer, masked, earlier_steps=earlier_steps)
 

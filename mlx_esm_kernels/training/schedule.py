@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from .settings import Progress, Settings
@@ -35,7 +36,9 @@ class Schedule:
     def rate(self, steps: int) -> float:
         """The learning rate of the step that follows `steps` steps of this run."""
         settings = self.settings
-        return learning_rate(settings.learning_rate, steps, settings.warmup, self.done)
+        return learning_rate(
+            settings.learning_rate, steps, settings.warmup, self.done, settings.decay
+        )
 
     def advance(self, steps: int) -> bool:
         """Note that `steps` steps of this run are taken; whether to validate now."""
@@ -60,14 +63,18 @@ class Schedule:
         return min(1.0, max(by_steps, self.seconds / 60 / settings.max_minutes))
 
 
-def learning_rate(peak: float, step: int, warmup: int, done: float) -> float:
-    """The rate of a step: linear increase over `warmup` steps, times linear decay to 0.
+def learning_rate(peak: float, step: int, warmup: int, done: float, decay: str = "linear") -> float:
+    """The rate of a step: linear increase over `warmup` steps, times the decay of the whole run.
 
     Args:
         peak: the highest rate.
         step: steps taken so far, from 0.
         warmup: steps of increase.
         done: the share of the run that is over, from 0 to 1.
+        decay: linear to 0, cosine (half a wave, to 0), or constant.
     """
     rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
-    return peak * rise * max(0.0, 1 - done)
+    if decay == "constant":
+        return peak * rise
+    left = max(0.0, 1 - done)
+    return peak * rise * (left if decay == "linear" else (1 - math.cos(math.pi * left)) / 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,11 +13,10 @@ from mlx.utils import tree_flatten
 from ..models.esm1 import ESM1
 from ..ops import adamw
 from .loss import masked_loss
+from .settings import BETAS
 
-# Shorter memories than Adam's 0.9 and 0.999, for runs of some hundred or thousand steps: on the
-# sample 0.8 saves a quarter of the steps that 0.9 needs. 0.98 is fairseq's for RoBERTa.
-BETA_1, BETA_2 = 0.8, 0.98
 EPSILON = 1e-8
+Batch = tuple[mx.array, ...]
 
 
 class TrainStep:
@@ -33,13 +32,21 @@ class TrainStep:
         model: the model.
         weight_decay: share of a weight that decays in a step, times the learning rate.
         clip_norm: the highest norm.
+        betas: what stays of the first and of the second moment in a step.
         compiled: compile the step; None: on a GPU.
     """
 
     def __init__(
-        self, model: ESM1, *, weight_decay: float, clip_norm: float, compiled: bool | None = None
+        self,
+        model: ESM1,
+        *,
+        weight_decay: float,
+        clip_norm: float,
+        betas: tuple[float, float] = BETAS,
+        compiled: bool | None = None,
     ) -> None:
         self.model, self.weight_decay, self.clip_norm = model, weight_decay, clip_norm
+        self.betas = betas
         self.steps = 0
         names, weights = zip(*tree_flatten(model.trainable_parameters()), strict=True)
         self._names = names
@@ -49,16 +56,20 @@ class TrainStep:
         self._loss_and_gradients = mx.value_and_grad(self._loss)
         if compiled is None:
             compiled = mx.default_device().type == mx.gpu
-        self._run = self._step
+        self._run, self._find, self._apply = self._step, self._gradients, self._update
         if compiled:
-            self._run = partial(mx.compile, inputs=self._state, outputs=self._state)(self._step)
+            stateful = partial(mx.compile, inputs=self._state, outputs=self._state)
+            self._run, self._apply = stateful(self._step), stateful(self._update)
+            self._find = stateful(self._gradients)
 
-    def __call__(self, batch: tuple[mx.array, ...], rate: float) -> tuple[float, float]:
+    def __call__(self, batch: Batch, rate: float, *others: Batch) -> tuple[float, float]:
         """Take a step.
 
         Args:
             batch: the arguments of `masked_loss` after the model.
             rate: the learning rate.
+            others: further batches. The gradient is that of the mean over the targets of all of
+                them, as if they were one, at the memory of one and of one more gradient.
 
         Returns:
             The loss before the step, and the global norm of its gradient before clipping. If
@@ -66,12 +77,28 @@ class TrainStep:
         """
         self.steps += 1
         # Both moments begin at 0; this takes out the bias towards it.
-        unbias_1, unbias_2 = (1 / (1 - beta**self.steps) for beta in (BETA_1, BETA_2))
+        unbias_1, unbias_2 = (1 / (1 - beta**self.steps) for beta in self.betas)
         # As one array, since what differs from step to step must not be a constant when compiled.
         rates = mx.array([rate, rate * unbias_1 / unbias_2**0.5, EPSILON / unbias_2**0.5])
-        loss, norm = self._run(batch, rates)
+        if others:
+            loss, gradients = self._accumulated((batch, *others))
+            norm = self._apply(gradients, rates)
+        else:
+            loss, norm = self._run(batch, rates)
         mx.eval(loss, norm, self._state)
         return float(loss), float(norm)
+
+    def _accumulated(self, batches: Sequence[Batch]) -> tuple[mx.array, list[mx.array]]:
+        """The loss and the gradients of all batches, one after the other."""
+        counts = [float(batch[-1].sum()) for batch in batches]  # targets, by their weights
+        total = max(sum(counts), 1.0)
+        sums: list[mx.array] = []
+        for batch, count in zip(batches, counts, strict=True):
+            share = mx.array(count / total)
+            found = [x * share for x in self._find(batch)]
+            sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else found
+            mx.eval(sums)  # before the next batch needs the memory
+        return sums[0], sums[1:]
 
     def arrays(self) -> dict[str, mx.array]:
         """Both moments of every parameter: `moment_1.NAME` and `moment_2.NAME`."""
@@ -87,9 +114,23 @@ class TrainStep:
             self._moments[place] = [arrays[f"moment_{place + 1}.{name}"] for name in self._names]
         self.steps = steps
 
-    def _step(self, batch: tuple[mx.array, ...], rates: mx.array) -> tuple[mx.array, mx.array]:
-        weights = [module[key] for module, key in self._places]
+    def _step(self, batch: Batch, rates: mx.array) -> tuple[mx.array, mx.array]:
+        loss, *gradients = self._gradients(batch)
+        return loss, self._update(gradients, rates)
+
+    def _gradients(self, batch: Batch) -> list[mx.array]:
+        """The loss, and the gradient of each parameter."""
+        weights = self._weights()
         loss, gradients = self._loss_and_gradients(weights, *batch)
+        self._set(weights)  # in place of what the gradient was traced through
+        return [loss, *gradients]
+
+    def _weights(self) -> list[mx.array]:
+        return [module[key] for module, key in self._places]
+
+    def _update(self, gradients: list[mx.array], rates: mx.array) -> mx.array:
+        """Take the step, and give the norm of the gradients before clipping."""
+        weights = self._weights()
         m, v = self._moments
         new, self._moments[0], self._moments[1], norm = adamw(
             weights,
@@ -97,13 +138,13 @@ class TrainStep:
             m,
             v,
             rates,
-            beta_1=BETA_1,
-            beta_2=BETA_2,
+            beta_1=self.betas[0],
+            beta_2=self.betas[1],
             weight_decay=self.weight_decay,
             clip_norm=self.clip_norm,
         )
         self._set(new)
-        return loss, norm
+        return norm
 
     def _loss(self, weights: list[mx.array], *batch: mx.array) -> mx.array:
         self._set(weights)

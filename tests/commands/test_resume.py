@@ -92,6 +92,18 @@ def test_a_killed_run_is_gone_on_with_bit_for_bit(workplace, step):
     same_end(whole, killed)
 
 
+def test_every_setting_is_that_of_the_run(workplace):
+    settings = ("--grad-accumulation", 2, "--decay", "cosine", "--betas", 0.9, 0.95)
+    settings += ("--weight-decay", 0.1, "--max-length", 20, "--learning-rate", 0.002)
+    plain = undisturbed(workplace / "plain")
+    assert invoke(*RUN, *settings, "--weights-dir", "whole").exit_code == 0
+    whole = workplace / "whole"
+    assert rows_of(whole)[-1]["train_loss"] != rows_of(plain)[-1]["train_loss"]
+    killed = as_if_killed_after(whole, 12, workplace / "killed")
+    assert invoke("--resume", killed).exit_code == 0
+    same_end(whole, killed)
+
+
 def test_a_run_from_weights_is_gone_on_with_as_well(workplace):
     """Its steps are counted on, and its masks are others than those of the first."""
     first = undisturbed(workplace / "first")

@@ -13,6 +13,7 @@ from mlx_esm_kernels.data.masking import mask_tokens
 from mlx_esm_kernels.models.esm1 import ESM1, ESM1Config
 from mlx_esm_kernels.training.loss import as_arrays, masked_loss
 from mlx_esm_kernels.training.schedule import learning_rate
+from mlx_esm_kernels.training.settings import Settings
 from mlx_esm_kernels.training.step import TrainStep
 
 TINY = ESM1Config(num_layers=1, embed_dim=16, ffn_dim=32, num_heads=2, max_positions=64)
@@ -95,6 +96,44 @@ def test_a_compiled_step_is_the_same_step():
             np.testing.assert_allclose(got[name], expected[name], atol=1e-5, err_msg=name)
 
 
+def as_one(taken):
+    """Batches as one of all their rows; positions count over the flattened batch."""
+    inputs, ids, positions, targets, weights = zip(*taken, strict=True)
+    offsets = np.cumsum([0, *(x.size for x in inputs[:-1])])
+    moved = [x + int(offset) for x, offset in zip(positions, offsets, strict=True)]
+    return tuple(map(mx.concatenate, (inputs, ids, moved, targets, weights)))
+
+
+def fewer_targets(batch, count):
+    *others, weights = batch
+    return (*others, mx.where(mx.arange(weights.size) < count, weights, 0.0))
+
+
+def test_accumulated_batches_are_one_large_batch():
+    """Whatever share of the targets each of them has."""
+    first, second, third = batches(3)
+    taken = [first, fewer_targets(second, 2), fewer_targets(third, 0)]
+    models = [new_model(), new_model()]
+    steps = [TrainStep(model, weight_decay=0.3, clip_norm=0.05) for model in models]
+    for _ in range(2):
+        large = steps[0](as_one(taken), 1e-3)
+        np.testing.assert_allclose(steps[1](taken[0], 1e-3, *taken[1:]), large, rtol=1e-5)
+    expected, got = (named(model.parameters()) for model in models)
+    for name in expected:
+        if not name.endswith("k_proj.bias"):  # see above
+            np.testing.assert_allclose(got[name], expected[name], atol=1e-5, err_msg=name)
+
+
+def test_a_step_that_follows_an_accumulated_one_is_of_its_own_batch():
+    taken = list(batches(3))
+    alone, after = new_model(), new_model()
+    one = TrainStep(alone, weight_decay=0.0, clip_norm=1.0)
+    other = TrainStep(after, weight_decay=0.0, clip_norm=1.0)
+    one(taken[0], 0.0)
+    other(taken[1], 0.0, taken[2])  # at a rate of 0 both leave the weights as they are
+    assert one(taken[0], 1e-3)[0] == other(taken[0], 1e-3)[0]
+
+
 def test_the_padding_row_of_the_position_table_stays_zero():
     model = new_model()
     step = TrainStep(model, weight_decay=0.1, clip_norm=1.0)
@@ -119,3 +158,22 @@ def test_the_rate_rises_in_a_line_then_falls_to_zero():
     assert all(a > b for a, b in pairwise(rates[9:]))
     assert rates[-1] == 0
     assert learning_rate(2.0, 0, warmup=0, done=0.0) == 2.0
+
+
+def test_the_rate_may_fall_as_half_a_wave_or_not_at_all():
+    cosine = [learning_rate(2.0, step, 0, step / 100, "cosine") for step in range(101)]
+    assert cosine[0] == 2.0
+    assert cosine[50] == pytest.approx(1.0)
+    assert cosine[25] == pytest.approx(2.0 * (2 + 2**0.5) / 4)
+    assert cosine[-1] == 0
+    assert [learning_rate(2.0, step, 4, step / 100, "constant") for step in (0, 1, 3, 99)] == [
+        0.5, 1.0, 2.0, 2.0
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"betas": (0.9, 1.0)}, {"decay": "square"}, {"accumulation": 0}, {"num_iters": None}]
+)
+def test_settings_that_mean_nothing_are_refused(wrong):
+    with pytest.raises(ValueError, match=r"^\[Settings\]"):
+        Settings(**{"num_iters": 10, "learning_rate": 1e-3, "warmup": 0} | wrong)
