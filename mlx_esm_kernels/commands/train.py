@@ -148,6 +148,11 @@ def parse_every(ctx: click.Context, parameter: click.Parameter, value: str) -> E
     help="Batches of a step: as one batch of so many times the tokens, in the memory of one.",
 )
 @click.option(
+    "--grad-checkpointing",
+    is_flag=True,
+    help="Compute each layer again for its gradient: less memory, a third more work.",
+)
+@click.option(
     "--max-length",
     type=click.IntRange(min=8),
     help="Crop proteins to this many tokens in training.  [default: what the model takes]",
@@ -334,6 +339,7 @@ def _settings(options: dict[str, Any], width: int) -> Settings:
         betas=options["betas"],
         decay=options["decay"],
         accumulation=options["grad_accumulation"],
+        checkpointing=options["grad_checkpointing"],
     )
 
 

@@ -37,6 +37,8 @@ class ESM1(nn.Module):
 
     Attributes:
         config, alphabet: as given.
+        checkpointing: bool, keep of each layer only what goes into it, and compute the layer again
+            for the gradient: less memory, a third more work. False in a new model.
 
     Raises:
         ValueError: the alphabet does not fit the config, or none is known that does.
@@ -46,6 +48,7 @@ class ESM1(nn.Module):
         super().__init__()
         note_use()
         self.config = config
+        self.checkpointing = False
         self.alphabet = config.known_alphabet() if alphabet is None else alphabet
         if disagreement := config.disagreement(self.alphabet):
             raise ValueError(f"[ESM1] the alphabet does not fit the model: {disagreement}.")
@@ -148,7 +151,10 @@ class ESM1(nn.Module):
         # As rows, once: all but attention works on rows, and each reshape is a node of the graph.
         x = x.reshape(tokens.size, config.embed_dim)
         for number, layer in enumerate(self.layers, start=1):
-            x = layer(x, segment_ids, contacts)
+            if self.checkpointing and contacts is None:
+                x = nn.utils.checkpoint(layer)(x, segment_ids)
+            else:
+                x = layer(x, segment_ids, contacts)
             if number == config.num_layers and config.emb_layer_norm_after:
                 x = self.emb_layer_norm_after(x)
             if number in repr_layers:

@@ -31,6 +31,7 @@ def new_state(
     """
     if earlier_steps:
         batches.epoch = earlier_steps  # not the order and crops of the run before
+    model.checkpointing = settings.checkpointing
     optimizer = TrainStep(
         model,
         weight_decay=settings.weight_decay,

@@ -30,6 +30,7 @@ class Settings:
         clip_norm, betas: see `TrainStep`.
         decay: how the learning rate goes down after the warm-up; one of DECAYS.
         accumulation: batches of a step.
+        checkpointing: see `ESM1`.
         valid_every: steps between validations; None: ten times in a run, and every 15 minutes.
         seed: of the masks; the batches bring their own.
 
@@ -48,6 +49,7 @@ class Settings:
     betas: tuple[float, float] = BETAS
     decay: str = "linear"
     accumulation: int = 1
+    checkpointing: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))  # of json, which has lists

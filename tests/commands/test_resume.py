@@ -94,7 +94,15 @@ def test_a_killed_run_is_gone_on_with_bit_for_bit(workplace, step):
 
 def test_every_setting_is_that_of_the_run(workplace):
     settings = ("--grad-accumulation", 2, "--decay", "cosine", "--betas", 0.9, 0.95)
-    settings += ("--weight-decay", 0.1, "--max-length", 20, "--learning-rate", 0.002)
+    settings += (
+        "--grad-checkpointing",
+        "--weight-decay",
+        0.1,
+        "--max-length",
+        20,
+        "--learning-rate",
+        0.002,
+    )
     plain = undisturbed(workplace / "plain")
     assert invoke(*RUN, *settings, "--weights-dir", "whole").exit_code == 0
     whole = workplace / "whole"

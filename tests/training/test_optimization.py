@@ -1,5 +1,6 @@
 """A training step against float64 numpy, compiled and not; the learning rate of each step."""
 
+import dataclasses
 from itertools import pairwise
 
 import mlx.core as mx
@@ -132,6 +133,27 @@ def test_a_step_that_follows_an_accumulated_one_is_of_its_own_batch():
     one(taken[0], 0.0)
     other(taken[1], 0.0, taken[2])  # at a rate of 0 both leave the weights as they are
     assert one(taken[0], 1e-3)[0] == other(taken[0], 1e-3)[0]
+
+
+def test_layers_that_are_computed_again_give_the_same_bits_in_less_memory():
+    config = dataclasses.replace(TINY, num_layers=12)
+    peaks, results = [], []
+    for checkpointing in (False, True):
+        mx.random.seed(0)
+        model = ESM1(config)
+        model.checkpointing = checkpointing
+        step = TrainStep(model, weight_decay=0.0, clip_norm=1.0)
+        (batch,) = batches(1)
+        mx.eval(model.parameters(), batch)
+        mx.reset_peak_memory()
+        before = mx.get_active_memory()
+        loss, norm = step(batch, 1e-3)
+        peaks.append(mx.get_peak_memory() - before)
+        results.append((loss, norm, named(model.parameters())))
+    (loss, norm, plain), (again, norm_again, checkpointed) = results
+    assert (loss, norm) == (again, norm_again)
+    assert all(np.array_equal(plain[name], checkpointed[name]) for name in plain)
+    assert peaks[1] < 0.8 * peaks[0], peaks
 
 
 def test_the_padding_row_of_the_position_table_stays_zero():
