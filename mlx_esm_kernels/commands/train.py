@@ -15,6 +15,7 @@ from ..data.alphabet import Alphabet
 from ..data.corpus import SAMPLE, SWISSPROT, Corpus, open_corpus
 from ..data.packing import PackedBatches, batch_shape
 from ..data.sources import STDIN
+from ..models.dtypes import DTYPES
 from ..models.esm1 import ESM1, PRESETS, describe
 from ..ops import keep_freed_memory
 from ..system.console import duration, say
@@ -141,6 +142,12 @@ def parse_every(ctx: click.Context, parameter: click.Parameter, value: str) -> E
     help="AdamW's: what stays of either moment in a step.",
 )
 @click.option("--weight-decay", type=click.FloatRange(min=0), default=0.01, help="AdamW's.")
+@click.option(
+    "--precision",
+    type=click.Choice(list(DTYPES)),
+    default="float32",
+    help="Of activations and their gradients; weights and moments stay float32.",
+)
 @click.option(
     "--grad-accumulation",
     type=click.IntRange(min=1),
@@ -318,7 +325,7 @@ def _make_model(ctx: click.Context, preset: str, weights_file: str | None) -> tu
             "--preset is the size of a new model, but --weights-file brings one with a size: "
             "leave one of them out."
         )
-    model = load_model(weights_file)
+    model = load_model(weights_file, dtype=mx.float32)  # what small steps are added to
     return model, model.alphabet
 
 
@@ -340,6 +347,7 @@ def _settings(options: dict[str, Any], width: int) -> Settings:
         decay=options["decay"],
         accumulation=options["grad_accumulation"],
         checkpointing=options["grad_checkpointing"],
+        precision=options["precision"],
     )
 
 

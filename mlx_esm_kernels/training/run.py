@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..data.masked_batches import MaskedBatches
 from ..data.packing import PackedBatches
+from ..models.dtypes import DTYPES
 from ..models.esm1 import ESM1
 from ..system.interrupt import StopOnSignal
 from .checkpoint import Checkpoint, Checkpoints
@@ -37,6 +38,7 @@ def new_state(
         weight_decay=settings.weight_decay,
         clip_norm=settings.clip_norm,
         betas=settings.betas,
+        dtype=DTYPES[settings.precision],
     )
     masked = MaskedBatches(batches, model.alphabet, (settings.seed, earlier_steps))
     return TrainingState(model, optimizer, masked, earlier_steps=earlier_steps)

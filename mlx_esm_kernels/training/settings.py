@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..models.dtypes import DTYPES
 from ..system.errors import UserError
 
 # Shorter memories than Adam's 0.9 and 0.999, for runs of some hundred or thousand steps: on the
@@ -31,6 +32,7 @@ class Settings:
         decay: how the learning rate goes down after the warm-up; one of DECAYS.
         accumulation: batches of a step.
         checkpointing: see `ESM1`.
+        precision: of activations and their gradients, the name of a dtype; see `TrainStep`.
         valid_every: steps between validations; None: ten times in a run, and every 15 minutes.
         seed: of the masks; the batches bring their own.
 
@@ -50,6 +52,7 @@ class Settings:
     decay: str = "linear"
     accumulation: int = 1
     checkpointing: bool = False
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))  # of json, which has lists
@@ -57,6 +60,10 @@ class Settings:
             raise ValueError(f"[Settings] betas must be two of [0, 1); got {self.betas}.")
         if self.decay not in DECAYS:
             raise ValueError(f"[Settings] decay must be one of {DECAYS}; got {self.decay!r}.")
+        if self.precision not in DTYPES:
+            raise ValueError(
+                f"[Settings] precision must be one of {tuple(DTYPES)}; got {self.precision!r}."
+            )
         if self.accumulation < 1:
             raise ValueError(f"[Settings] accumulation must be positive; got {self.accumulation}.")
         if self.num_iters is None and self.max_minutes is None:

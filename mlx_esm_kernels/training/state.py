@@ -19,8 +19,8 @@ class Snapshot:
 
     Attributes:
         arrays: `weights.NAME` of each parameter, and what `TrainStep.arrays` gives.
-        numbers: `step`, `optimizer_steps`, and `place` in the data with the state of chance; plain
-            numbers and texts, ready for json.
+        numbers: `step`, `optimizer_steps`, `loss_scale`, and `place` in the data with the state of
+            chance; plain numbers and texts, ready for json.
     """
 
     arrays: dict[str, mx.array]
@@ -62,6 +62,7 @@ class TrainingState:
             {
                 "step": self.step,
                 "optimizer_steps": self.optimizer.steps,
+                "loss_scale": [self.optimizer.scale, self.optimizer.steps_at_scale],
                 "place": self.batches.place(),
             },
         )
@@ -85,5 +86,6 @@ class TrainingState:
             [(name[len(prefix) :], snapshot.arrays[name]) for name in sorted(found)]
         )
         self.optimizer.set_arrays(snapshot.arrays, snapshot.numbers["optimizer_steps"])
+        self.optimizer.scale, self.optimizer.steps_at_scale = snapshot.numbers["loss_scale"]
         self.batches.go_to(snapshot.numbers["place"])
         self.step = snapshot.numbers["step"]

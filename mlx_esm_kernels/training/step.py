@@ -16,6 +16,9 @@ from .loss import masked_loss
 from .settings import BETAS
 
 EPSILON = 1e-8
+# Of float16, whose smallest gradients are lost unless the loss is multiplied: by this at first, by
+# half as much where something overflows, by twice as much after so many steps without.
+FIRST_SCALE, SMALLEST_SCALE, STEPS_PER_DOUBLING = 2.0**15, 2.0**-10, 2000
 Batch = tuple[mx.array, ...]
 
 
@@ -33,6 +36,8 @@ class TrainStep:
         weight_decay: share of a weight that decays in a step, times the learning rate.
         clip_norm: the highest norm.
         betas: what stays of the first and of the second moment in a step.
+        dtype: of activations and their gradients. Weights and moments stay float32, and so do the
+            statistics of LayerNorms, softmax and the loss.
         compiled: compile the step; None: on a GPU.
     """
 
@@ -43,10 +48,13 @@ class TrainStep:
         weight_decay: float,
         clip_norm: float,
         betas: tuple[float, float] = BETAS,
+        dtype: mx.Dtype = mx.float32,
         compiled: bool | None = None,
     ) -> None:
         self.model, self.weight_decay, self.clip_norm = model, weight_decay, clip_norm
-        self.betas = betas
+        self.betas, self.dtype = betas, dtype
+        # The factor of the loss, and steps since it changed last.
+        self.scale, self.steps_at_scale = (FIRST_SCALE if dtype == mx.float16 else 1.0), 0
         self.steps = 0
         names, weights = zip(*tree_flatten(model.trainable_parameters()), strict=True)
         self._names = names
@@ -80,7 +88,10 @@ class TrainStep:
         unbias_1, unbias_2 = (1 / (1 - beta**self.steps) for beta in self.betas)
         # As one array, since what differs from step to step must not be a constant when compiled.
         rates = mx.array([rate, rate * unbias_1 / unbias_2**0.5, EPSILON / unbias_2**0.5])
-        if others:
+        if self.dtype == mx.float16:
+            loss, gradients = self._without_overflow((batch, *others))
+            norm = self._apply(gradients, rates)
+        elif others:
             loss, gradients = self._accumulated((batch, *others))
             norm = self._apply(gradients, rates)
         else:
@@ -88,14 +99,27 @@ class TrainStep:
         mx.eval(loss, norm, self._state)
         return float(loss), float(norm)
 
+    def _without_overflow(self, batches: Sequence[Batch]) -> tuple[mx.array, list[mx.array]]:
+        """As `_accumulated`, anew at half the scale as long as something overflows."""
+        if self.steps_at_scale == STEPS_PER_DOUBLING:
+            self.scale, self.steps_at_scale = 2 * self.scale, 0
+        self.steps_at_scale += 1
+        while True:
+            loss, gradients = self._accumulated(batches)
+            finite = mx.stack([mx.isfinite(gradient).all() for gradient in gradients]).all()
+            if finite.item() or self.scale <= SMALLEST_SCALE:
+                return loss, gradients
+            self.scale, self.steps_at_scale = self.scale / 2, 0
+
     def _accumulated(self, batches: Sequence[Batch]) -> tuple[mx.array, list[mx.array]]:
         """The loss and the gradients of all batches, one after the other."""
         counts = [float(batch[-1].sum()) for batch in batches]  # targets, by their weights
         total = max(sum(counts), 1.0)
         sums: list[mx.array] = []
         for batch, count in zip(batches, counts, strict=True):
-            share = mx.array(count / total)
-            found = [x * share for x in self._find(batch)]
+            # The scale is a power of two: it leaves no trace where nothing was too small.
+            share = mx.array(count / total / self.scale)
+            found = [x * share for x in self._find(batch, mx.array(self.scale))]
             sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else found
             mx.eval(sums)  # before the next batch needs the memory
         return sums[0], sums[1:]
@@ -118,10 +142,10 @@ class TrainStep:
         loss, *gradients = self._gradients(batch)
         return loss, self._update(gradients, rates)
 
-    def _gradients(self, batch: Batch) -> list[mx.array]:
-        """The loss, and the gradient of each parameter."""
+    def _gradients(self, batch: Batch, scale: mx.array | None = None) -> list[mx.array]:
+        """The loss, and the gradient of each parameter, both times the scale."""
         weights = self._weights()
-        loss, gradients = self._loss_and_gradients(weights, *batch)
+        loss, gradients = self._loss_and_gradients(weights, scale, *batch)
         self._set(weights)  # in place of what the gradient was traced through
         return [loss, *gradients]
 
@@ -146,9 +170,11 @@ class TrainStep:
         self._set(new)
         return norm
 
-    def _loss(self, weights: list[mx.array], *batch: mx.array) -> mx.array:
-        self._set(weights)
-        return masked_loss(self.model, *batch)
+    def _loss(self, weights: list[mx.array], scale: mx.array | None, *batch: mx.array) -> mx.array:
+        low = self.dtype != mx.float32
+        self._set([weight.astype(self.dtype) for weight in weights] if low else weights)
+        loss = masked_loss(self.model, *batch)
+        return loss if scale is None else loss * scale
 
     def _set(self, weights: list[mx.array]) -> None:
         # Place by place: MLX's way over nested dicts takes a tenth of a small model's step.

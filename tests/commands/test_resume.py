@@ -92,8 +92,10 @@ def test_a_killed_run_is_gone_on_with_bit_for_bit(workplace, step):
     same_end(whole, killed)
 
 
-def test_every_setting_is_that_of_the_run(workplace):
-    settings = ("--grad-accumulation", 2, "--decay", "cosine", "--betas", 0.9, 0.95)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_every_setting_is_that_of_the_run(workplace, precision):
+    settings = ("--precision", precision)
+    settings += ("--grad-accumulation", 2, "--decay", "cosine", "--betas", 0.9, 0.95)
     settings += (
         "--grad-checkpointing",
         "--weight-decay",
@@ -316,9 +318,14 @@ train.command(sys.argv[1:])
 
 
 @pytest.mark.slow
-def test_twenty_kills_at_any_moment_change_nothing(workplace):
-    run = ["--data", "proteins.fasta", "--num-iters", "3000", "--tokens-per-batch", "256"]
+@pytest.mark.parametrize(
+    ("kills", "settings"),
+    [(20, []), (8, ["--precision", "bfloat16"]), (8, ["--grad-accumulation", "2"])],
+)
+def test_kills_at_any_moment_change_nothing(workplace, kills, settings):
     every = ["--checkpoint-every", "13"]
+    run = ["--data", "proteins.fasta", "--num-iters", "3000", "--tokens-per-batch", "256"]
+    run += [*settings, *every, "--weights-dir"]
 
     def start(*arguments):
         return subprocess.Popen(
@@ -327,22 +334,21 @@ def test_twenty_kills_at_any_moment_change_nothing(workplace):
             stderr=subprocess.PIPE,
         )
 
-    assert start(*run, *every, "--weights-dir", "whole").wait() == 0
-    rng = np.random.default_rng(1)
-    first, kills = [*run, *every, "--weights-dir", "killed"], 0
-    while kills < 20:
-        is_begun = any((workplace / "killed" / "checkpoints").glob("step-*"))
-        process = start(*(["--resume", "killed", *every] if is_begun else first))
-        time.sleep(rng.uniform(0.8, 1.6))
-        if process.poll() is not None:
-            assert process.returncode == 0, process.stderr.read()
-            break
+    def complete(*arguments):
+        process = start(*arguments)
+        said = process.communicate()[1]
+        assert process.returncode == 0, said
+
+    complete(*run, "whole")
+    rng, killed = np.random.default_rng(1), workplace / "killed"
+    for _ in range(kills):
+        is_begun = any((killed / "checkpoints").glob("step-*"))
+        if not is_begun:
+            shutil.rmtree(killed, ignore_errors=True)
+        process = start(*(["--resume", "killed", *every] if is_begun else [*run, "killed"]))
+        time.sleep(rng.uniform(0.8, 1.3))
+        assert process.poll() is None, "it was over before it could be killed"
         process.kill()
-        process.wait()
-        kills += 1
-        if not is_begun and not any((workplace / "killed" / "checkpoints").glob("step-*")):
-            shutil.rmtree(workplace / "killed", ignore_errors=True)
-    assert kills >= 5
-    done = start("--resume", "killed", *every)
-    assert done.wait() == 0, done.stderr.read()
-    same_end(workplace / "whole", workplace / "killed")
+        process.communicate()
+    complete("--resume", "killed")
+    same_end(workplace / "whole", killed)

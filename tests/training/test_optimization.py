@@ -12,6 +12,7 @@ from mlx.utils import tree_flatten
 from mlx_esm_kernels.data.alphabet import ESM1B
 from mlx_esm_kernels.data.masking import mask_tokens
 from mlx_esm_kernels.models.esm1 import ESM1, ESM1Config
+from mlx_esm_kernels.training import step as step_module
 from mlx_esm_kernels.training.loss import as_arrays, masked_loss
 from mlx_esm_kernels.training.schedule import learning_rate
 from mlx_esm_kernels.training.settings import Settings
@@ -133,6 +134,50 @@ def test_a_step_that_follows_an_accumulated_one_is_of_its_own_batch():
     one(taken[0], 0.0)
     other(taken[1], 0.0, taken[2])  # at a rate of 0 both leave the weights as they are
     assert one(taken[0], 1e-3)[0] == other(taken[0], 1e-3)[0]
+
+
+@pytest.mark.parametrize(("dtype", "near"), [(mx.bfloat16, 0.02), (mx.float16, 0.003)])
+def test_low_precision_is_of_activations_alone(dtype, near):
+    """Losses are near those of float32 step by step; weights and moments are float32."""
+    models = [new_model(), new_model()]
+    exact = TrainStep(models[0], weight_decay=0.0, clip_norm=1.0)
+    low = TrainStep(models[1], weight_decay=0.0, clip_norm=1.0, dtype=dtype)
+    seen = []
+    encode = models[1].encode
+    models[1].encode = lambda *x: seen.append(encode(*x)) or seen[-1]
+    for batch in batches(3):
+        expected, got = exact(batch, 1e-3), low(batch, 1e-3)
+        assert got[0] == pytest.approx(expected[0], rel=near)
+        assert got[1] == pytest.approx(expected[1], rel=10 * near)
+    assert {x.dtype for x in seen} == {dtype}
+    kept = [*models[1].parameters().values(), *low.arrays().values()]
+    assert {x.dtype for _, x in tree_flatten(kept)} == {mx.float32}
+
+
+def test_what_overflows_float16_is_computed_again_at_a_smaller_scale():
+    (batch,) = batches(1)
+    models = [new_model(), new_model()]
+    usual, large = (
+        TrainStep(model, weight_decay=0.0, clip_norm=1.0, dtype=mx.float16) for model in models
+    )
+    large.scale = 2.0**60
+    assert large(batch, 1e-3)[0] == pytest.approx(usual(batch, 1e-3)[0], rel=1e-6)
+    assert usual.scale == step_module.FIRST_SCALE
+    assert step_module.FIRST_SCALE <= large.scale < 2.0**40
+    assert all(np.isfinite(x).all() for x in named(models[1].parameters()).values())
+    scale = usual.scale
+    usual.steps_at_scale = step_module.STEPS_PER_DOUBLING
+    usual(batch, 1e-3)
+    assert usual.scale == 2 * scale
+
+
+def test_a_loss_that_is_no_number_is_no_matter_of_scale():
+    model = new_model()
+    model.lm_head.bias = mx.full(model.lm_head.bias.shape, mx.inf)
+    step = TrainStep(model, weight_decay=0.0, clip_norm=1.0, dtype=mx.float16)
+    loss, norm = step(next(batches(1)), 1e-3)
+    assert not np.isfinite([loss, norm]).all()
+    assert step.scale == step_module.SMALLEST_SCALE
 
 
 def test_layers_that_are_computed_again_give_the_same_bits_in_less_memory():
