@@ -324,7 +324,7 @@ train.command(sys.argv[1:])
 )
 def test_kills_at_any_moment_change_nothing(workplace, kills, settings):
     every = ["--checkpoint-every", "13"]
-    run = ["--data", "proteins.fasta", "--num-iters", "3000", "--tokens-per-batch", "256"]
+    run = ["--data", "proteins.fasta", "--num-iters", "5000", "--tokens-per-batch", "256"]
     run += [*settings, *every, "--weights-dir"]
 
     def start(*arguments):
@@ -341,13 +341,15 @@ def test_kills_at_any_moment_change_nothing(workplace, kills, settings):
 
     complete(*run, "whole")
     rng, killed = np.random.default_rng(1), workplace / "killed"
-    for _ in range(kills):
+    for kill in range(kills):
         is_begun = any((killed / "checkpoints").glob("step-*"))
         if not is_begun:
             shutil.rmtree(killed, ignore_errors=True)
         process = start(*(["--resume", "killed", *every] if is_begun else [*run, "killed"]))
         time.sleep(rng.uniform(0.8, 1.3))
-        assert process.poll() is None, "it was over before it could be killed"
+        if process.poll() is not None:
+            assert kill >= kills // 2, "it was over before it could be killed"
+            break
         process.kill()
         process.communicate()
     complete("--resume", "killed")
