@@ -28,6 +28,7 @@ from ..system.errors import DataError
 from .alphabet import ESM1B, Alphabet, warn_unknown
 from .fasta import Notes, parse_fasta
 from .kinds import KindCounts, judge
+from .known_files import content_of, remember
 from .sources import Source, is_stream, list_sources, open_source, source_name
 from .token_table import Table, build_table, open_table, write_about, write_table
 
@@ -218,7 +219,7 @@ def _load_source(
                 copy = stack.enter_context(tempfile.TemporaryFile(dir=parent))
                 shutil.copyfileobj(file, copy, _CHUNK)
                 file = copy
-        folder = parent / _content_key(file, alphabet, name)
+        folder = parent / _content_key(file, alphabet, name, parent)
         with cache_errors():
             found = open_table(folder, distant=distant)
             if found is None:
@@ -229,11 +230,19 @@ def _load_source(
     return found
 
 
-def _content_key(file: IO[bytes], alphabet: Alphabet, name: str) -> str:
-    """The name under which this content, encoded with this alphabet, is kept."""
+def _content_key(file: IO[bytes], alphabet: Alphabet, name: str, parent: Path) -> str:
+    """The name under which this content, encoded with this alphabet, is kept.
+
+    A file that has not changed since it was read is not read again.
+    """
+    about = json.dumps([_ENCODING_VERSION, alphabet.to_dict()])
+    known = content_of(parent, file, about)
+    if known is not None:
+        return known
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(json.dumps([_ENCODING_VERSION, alphabet.to_dict()]).encode())
+    digest.update(about.encode())
     try:
+        before = os.fstat(file.fileno())
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         with progress(total=size, desc=f"📥 checking {name}", unit="B", unit_scale=True) as bar:
@@ -242,6 +251,7 @@ def _content_key(file: IO[bytes], alphabet: Alphabet, name: str) -> str:
                 bar.update(len(chunk))
     except OSError as error:
         raise DataError(f"{name} cannot be read: {error.strerror}.") from None
+    remember(parent, file, about, before, digest.hexdigest())
     return digest.hexdigest()
 
 

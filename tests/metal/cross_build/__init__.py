@@ -4,6 +4,7 @@ Real are MLX's macOS wheels (headers, CMake files, libmlx.dylib) and nanobind. A
 are stubs of the few names that are used; the interpreter's headers are those of this machine.
 """
 
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -38,7 +39,7 @@ def build(macos: str, folder: Path) -> Build:
         f"-DCMAKE_TOOLCHAIN_FILE={HERE / 'toolchain.cmake'}",
         f"-DCROSS_BUILD_TOOLS={tools}",
         f"-DPython_EXECUTABLE={tools / 'python'}",
-        f"-DPython_INCLUDE_DIR={sysconfig.get_path('include')}",
+        f"-DPython_INCLUDE_DIR={python_headers(folder / 'python')}",
         f"-DSKBUILD_SOABI={suffix}",
         "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON",
     ]
@@ -72,6 +73,17 @@ def relink(built: Build, macos: str, folder: Path) -> Build:
         link = link.replace(old, new)
     run(["sh", "-c", f"cd '{built.folder}' && {link}"])
     return Build(macos, built.folder, extension, mlx)
+
+
+def python_headers(folder: Path) -> Path:
+    """The interpreter's. Debian's pyconfig.h chooses another by the target: this machine's serves."""
+    include = Path(sysconfig.get_path("include"))
+    shutil.copytree(include, folder)
+    machine = str(sysconfig.get_config_var("MULTIARCH"))
+    chosen = include.parent / machine / include.name / "pyconfig.h"
+    if chosen.exists():
+        shutil.copy(chosen, folder / "pyconfig.h")
+    return folder
 
 
 def headers(mlx: Path) -> dict[str, bytes]:
