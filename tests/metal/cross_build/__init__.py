@@ -76,7 +76,7 @@ def relink(built: Build, macos: str, folder: Path) -> Build:
 
 
 def python_headers(folder: Path) -> Path:
-    """The interpreter's. Debian's pyconfig.h chooses another by the target: this machine's serves."""
+    """The interpreter's, with this machine's pyconfig.h: Debian's has one for each target."""
     include = Path(sysconfig.get_path("include"))
     shutil.copytree(include, folder)
     machine = str(sysconfig.get_config_var("MULTIARCH"))
