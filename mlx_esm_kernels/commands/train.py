@@ -24,7 +24,7 @@ from ..training.recipe import DataSource, Recipe, fingerprint
 from ..training.record import MetricsLog
 from ..training.run import new_state, run_training
 from ..training.run_folder import RunFolder, open_run_folder, reopen_run_folder
-from ..training.settings import BETAS, DECAYS, Outcome, Settings
+from ..training.settings import BETAS, SCHEDULES, Outcome, Settings
 from ..training.validation import Validation, perplexity
 from ..weights import load_model
 from .errors import errors_as_sentences
@@ -129,8 +129,8 @@ def parse_every(ctx: click.Context, parameter: click.Parameter, value: str) -> E
     "[default: 100, or a tenth of --num-iters]",
 )
 @click.option(
-    "--decay",
-    type=click.Choice(DECAYS),
+    "--schedule",
+    type=click.Choice(SCHEDULES),
     default="linear",
     help="How the rate goes down over the run.",
 )
@@ -344,7 +344,7 @@ def _settings(options: dict[str, Any], width: int) -> Settings:
         seed=options["seed"],
         weight_decay=options["weight_decay"],
         betas=options["betas"],
-        decay=options["decay"],
+        schedule=options["schedule"],
         accumulation=options["grad_accumulation"],
         checkpointing=options["grad_checkpointing"],
         precision=options["precision"],

@@ -37,7 +37,7 @@ class Schedule:
         """The learning rate of the step that follows `steps` steps of this run."""
         settings = self.settings
         return learning_rate(
-            settings.learning_rate, steps, settings.warmup, self.done, settings.decay
+            settings.learning_rate, steps, settings.warmup, self.done, settings.schedule
         )
 
     def advance(self, steps: int) -> bool:
@@ -63,7 +63,9 @@ class Schedule:
         return min(1.0, max(by_steps, self.seconds / 60 / settings.max_minutes))
 
 
-def learning_rate(peak: float, step: int, warmup: int, done: float, decay: str = "linear") -> float:
+def learning_rate(
+    peak: float, step: int, warmup: int, done: float, schedule: str = "linear"
+) -> float:
     """The rate of a step: linear increase over `warmup` steps, times the decay of the whole run.
 
     Args:
@@ -71,10 +73,10 @@ def learning_rate(peak: float, step: int, warmup: int, done: float, decay: str =
         step: steps taken so far, from 0.
         warmup: steps of increase.
         done: the share of the run that is over, from 0 to 1.
-        decay: linear to 0, cosine (half a wave, to 0), or constant.
+        schedule: linear to 0, cosine (half a wave, to 0), or constant.
     """
     rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
-    if decay == "constant":
+    if schedule == "constant":
         return peak * rise
     left = max(0.0, 1 - done)
-    return peak * rise * (left if decay == "linear" else (1 - math.cos(math.pi * left)) / 2)
+    return peak * rise * (left if schedule == "linear" else (1 - math.cos(math.pi * left)) / 2)

@@ -10,7 +10,7 @@ from ..system.errors import UserError
 # Shorter memories than Adam's 0.9 and 0.999, for runs of some hundred or thousand steps: on the
 # sample 0.8 saves a quarter of the steps that 0.9 needs. 0.98 is fairseq's for RoBERTa.
 BETAS = (0.8, 0.98)
-DECAYS = ("linear", "cosine", "constant")
+SCHEDULES = ("linear", "cosine", "constant")
 
 
 class TrainingDiverged(UserError):
@@ -29,7 +29,7 @@ class Settings:
         warmup: steps of linear increase.
         weight_decay: see `TrainStep`.
         clip_norm, betas: see `TrainStep`.
-        decay: how the learning rate goes down after the warm-up; one of DECAYS.
+        schedule: how the learning rate goes down over the run; one of SCHEDULES.
         accumulation: batches of a step.
         checkpointing: see `ESM1`.
         precision: of activations and their gradients, the name of a dtype; see `TrainStep`.
@@ -49,7 +49,7 @@ class Settings:
     valid_every: int | None = None
     seed: int = 42
     betas: tuple[float, float] = BETAS
-    decay: str = "linear"
+    schedule: str = "linear"
     accumulation: int = 1
     checkpointing: bool = False
     precision: str = "float32"
@@ -58,8 +58,10 @@ class Settings:
         object.__setattr__(self, "betas", tuple(self.betas))  # of json, which has lists
         if not all(0 <= beta < 1 for beta in self.betas) or len(self.betas) != 2:
             raise ValueError(f"[Settings] betas must be two of [0, 1); got {self.betas}.")
-        if self.decay not in DECAYS:
-            raise ValueError(f"[Settings] decay must be one of {DECAYS}; got {self.decay!r}.")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(
+                f"[Settings] schedule must be one of {SCHEDULES}; got {self.schedule!r}."
+            )
         if self.precision not in DTYPES:
             raise ValueError(
                 f"[Settings] precision must be one of {tuple(DTYPES)}; got {self.precision!r}."

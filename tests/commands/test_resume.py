@@ -95,7 +95,7 @@ def test_a_killed_run_is_gone_on_with_bit_for_bit(workplace, step):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_every_setting_is_that_of_the_run(workplace, precision):
     settings = ("--precision", precision)
-    settings += ("--grad-accumulation", 2, "--decay", "cosine", "--betas", 0.9, 0.95)
+    settings += ("--grad-accumulation", 2, "--schedule", "cosine", "--betas", 0.9, 0.95)
     settings += (
         "--grad-checkpointing",
         "--weight-decay",

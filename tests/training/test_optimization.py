@@ -239,7 +239,8 @@ def test_the_rate_may_fall_as_half_a_wave_or_not_at_all():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"betas": (0.9, 1.0)}, {"decay": "square"}, {"accumulation": 0}, {"num_iters": None}]
+    "wrong",
+    [{"betas": (0.9, 1.0)}, {"schedule": "square"}, {"accumulation": 0}, {"num_iters": None}],
 )
 def test_settings_that_mean_nothing_are_refused(wrong):
     with pytest.raises(ValueError, match=r"^\[Settings\]"):
