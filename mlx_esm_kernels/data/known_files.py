@@ -22,17 +22,25 @@ SETTLED_S = 2.0
 _DIGEST = re.compile("[0-9a-f]{32}")
 
 
-def content_of(folder: Path, file: IO[bytes], about: str) -> str | None:
-    """What `remember` was told of an open file that has not changed since; None where it was not.
+def identity(file: IO[bytes], about: str) -> str | None:
+    """A name that an open file has until it changes; None of what is no plain file.
 
     It goes by device, number, size and times, not by name: a file that is moved stays known.
 
     Args:
-        folder: where it is kept.
         file: an open file.
-        about: what else the content depends on.
+        about: what else its content, as it is kept, depends on.
     """
-    name = _name(file, about)
+    found = _stat(file)
+    if found is None or not stat.S_ISREG(found.st_mode):
+        return None
+    times = (found.st_mtime_ns, found.st_ctime_ns)
+    marks = [about, found.st_dev, found.st_ino, found.st_size, *times]
+    return hashlib.blake2b(json.dumps(marks).encode(), digest_size=16).hexdigest()
+
+
+def content_of(folder: Path, name: str | None) -> str | None:
+    """What `remember` kept in `folder` of a file with this `identity`; None where nothing is."""
     if name is None:
         return None
     with contextlib.suppress(OSError, UnicodeDecodeError):
@@ -41,29 +49,26 @@ def content_of(folder: Path, file: IO[bytes], about: str) -> str | None:
     return None
 
 
-def remember(folder: Path, file: IO[bytes], about: str, before: os.stat_result, what: str) -> None:
-    """Keep `what`, a digest, of an open file, unless it may have changed since `before`.
+def remember(folder: Path, file: IO[bytes], about: str, before: str | None, digest: str) -> None:
+    """Keep the digest of an open file whose `identity` was `before` when it began to be read.
 
-    Where it cannot be kept, the file is read again the next time.
+    Nothing is kept of one that has changed since, or may still do so unseen. Where nothing can be
+    kept, the file is read again the next time.
     """
-    name, now = _name(file, about), os.fstat(file.fileno())
-    same = (now.st_size, now.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
-    if name is None or not same or time.time() - max(now.st_mtime, now.st_ctime) < SETTLED_S:
+    found = _stat(file)
+    if found is None or before is None or identity(file, about) != before:
+        return
+    if time.time() - max(found.st_mtime, found.st_ctime) < SETTLED_S:
         return
     with contextlib.suppress(OSError, DataError):
         (folder / FOLDER).mkdir(exist_ok=True)
-        with whole_file(folder / FOLDER / name) as half_done:
-            half_done.write_text(what, "utf-8")
+        with whole_file(folder / FOLDER / before) as half_done:
+            half_done.write_text(digest, "utf-8")
 
 
-def _name(file: IO[bytes], about: str) -> str | None:
-    """A name that changes with the file; None of what is no plain file."""
+def _stat(file: IO[bytes]) -> os.stat_result | None:
+    """What the file system says of it; None of what it does not know."""
     try:
-        found = os.fstat(file.fileno())
-    except (OSError, AttributeError, ValueError):  # nothing of the file system
+        return os.fstat(file.fileno())
+    except (OSError, AttributeError, ValueError):
         return None
-    if not stat.S_ISREG(found.st_mode):
-        return None
-    times = (found.st_mtime_ns, found.st_ctime_ns)
-    identity = [about, found.st_dev, found.st_ino, found.st_size, *times]
-    return hashlib.blake2b(json.dumps(identity).encode(), digest_size=16).hexdigest()

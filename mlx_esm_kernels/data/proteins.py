@@ -28,7 +28,7 @@ from ..system.errors import DataError
 from .alphabet import ESM1B, Alphabet, warn_unknown
 from .fasta import Notes, parse_fasta
 from .kinds import KindCounts, judge
-from .known_files import content_of, remember
+from .known_files import content_of, identity, remember
 from .sources import Source, is_stream, list_sources, open_source, source_name
 from .token_table import Table, build_table, open_table, write_about, write_table
 
@@ -236,13 +236,13 @@ def _content_key(file: IO[bytes], alphabet: Alphabet, name: str, parent: Path) -
     A file that has not changed since it was read is not read again.
     """
     about = json.dumps([_ENCODING_VERSION, alphabet.to_dict()])
-    known = content_of(parent, file, about)
+    before = identity(file, about)
+    known = content_of(parent, before)
     if known is not None:
         return known
     digest = hashlib.blake2b(digest_size=16)
     digest.update(about.encode())
     try:
-        before = os.fstat(file.fileno())
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         with progress(total=size, desc=f"📥 checking {name}", unit="B", unit_scale=True) as bar:
