@@ -84,14 +84,19 @@ def test_steps_are_those_of_adamw_in_float64(clip_norm):
 
 
 @pytest.mark.slow  # On a CPU, MLX has the C++ compiler make some twenty kernels for it.
-def test_a_compiled_step_is_the_same_step():
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16], ids=str)
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_a_compiled_step_is_the_same_step(dtype, accumulated):
     models = [new_model(), new_model()]
     plain, compiled = (
-        TrainStep(model, weight_decay=0.3, clip_norm=0.05, compiled=model is models[1])
+        TrainStep(model, weight_decay=0.3, clip_norm=0.05, dtype=dtype, compiled=model is models[1])
         for model in models
     )
-    for batch, rate in zip(batches(4), [1e-3, 2e-3, 5e-3, 1e-3], strict=True):
-        np.testing.assert_allclose(plain(batch, rate), compiled(batch, rate), rtol=1e-5)
+    taken = list(batches(4))
+    for batch, rate in zip(taken, [1e-3, 2e-3, 5e-3, 1e-3], strict=True):
+        others = taken[: accumulated - 1]
+        got = compiled(batch, rate, *others)
+        np.testing.assert_allclose(plain(batch, rate, *others), got, rtol=1e-5)
     expected, got = (named(model.parameters()) for model in models)
     for name in expected:
         if not name.endswith("k_proj.bias"):  # see above
