@@ -18,14 +18,15 @@ from harness.measuring import DTYPES
 
 from mlx_esm_kernels import _ext
 from mlx_esm_kernels.ops.dispatch import rule_prefers_mlx
+from mlx_esm_kernels.ops.health import FORMAT
+from mlx_esm_kernels.ops.trials import BOTH, FORWARD
 
 from . import mlx_side, roofline
 from .chips import CHIPS, LOW_SHARE, MLX_SHARE, SHARE, Chip
 from .emulator import require_emulator
 from .roofline import Shape
 
-FORMAT = "mlx-esm-kernels doctor 1"
-FORWARD, BOTH = DIRECTIONS = ("forward", "forward+backward")
+DIRECTIONS = (FORWARD, BOTH)
 LENGTHS = ("dense", "padded", "packed")
 
 

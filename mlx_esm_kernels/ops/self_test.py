@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import mlx.core as mx
@@ -18,7 +17,7 @@ import mlx.core as mx
 from .. import _ext
 from . import device_cache, tiles
 from .cases import attention_cases, embedding_cases
-from .judging import Finding, StreamLike, findings
+from .judging import StreamLike, findings
 
 SELF_TEST_VARIABLE = "MLX_ESM_KERNELS_SELF_TEST"
 MODES = ("auto", "always", "never")
@@ -146,24 +145,12 @@ def _raised(error: Exception) -> str:
 
 def _compare(op: str, head_dim: int, dtype: mx.Dtype, stream: StreamLike) -> str:
     """What is wrong with the first result that is; "" if none is."""
-    for finding in check(op, head_dim, dtype, stream):
-        if finding.problem:
-            return f"{finding.name} of the {finding.case} case: {finding.problem}"
-    return ""
-
-
-def check(op: str, head_dim: int, dtype: mx.Dtype, stream: StreamLike) -> Iterator[Finding]:
-    """A finding for each result of our code in each case, as it is made; what it raises is raised.
-
-    Args:
-        op: masked_attention or positional_embedding, which has no head dim.
-        head_dim: D.
-        dtype: of the inputs.
-        stream: where to run.
-    """
     cases = attention_cases(head_dim) if op == "masked_attention" else embedding_cases()
     for case in cases:
-        yield from findings(case, dtype, stream)
+        for finding in findings(case, dtype, stream):
+            if finding.problem:
+                return f"{finding.name} of the {finding.case} case: {finding.problem}"
+    return ""
 
 
 def _warn(key: dict[str, Any], problem: str) -> None:

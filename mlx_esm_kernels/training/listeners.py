@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -171,8 +172,7 @@ class WeightsSaver(Listener):
         if step in (self._first_step, self.saved_step):
             return
         parameters = dict(tree_flatten(self._state.model.parameters()))
-        if not all(mx.isfinite(parameter).all() for parameter in parameters.values()):
-            raise Diverged("the weights hold NaN or infinite numbers")
+        _require_finite(parameters, "the weights")
         save_weights(self.path, self._state.model)
         self.saved_step = step
 
@@ -211,8 +211,7 @@ class Checkpointer(Listener):
 
     def _save(self, progress: Progress) -> None:
         snapshot = self._state.snapshot()
-        if not all(mx.isfinite(array).all() for array in snapshot.arrays.values()):
-            raise Diverged("the weights or their moments hold NaN or infinite numbers")
+        _require_finite(snapshot.arrays, "the weights or their moments")
         self._log.sync()
         checkpoint = Checkpoint(
             snapshot, progress, self._checkpoints.recipe, len(self._log.rows), self._window.state()
@@ -239,3 +238,13 @@ class LossPlot(Listener):
     def _plot(self) -> None:
         plot_loss(self._log.rows, self._path, title=self._path.resolve().parent.name)
         self._plotted = time.perf_counter()
+
+
+def _require_finite(arrays: Mapping[str, mx.array], what: str) -> None:
+    """Nothing else is ever written.
+
+    Raises:
+        Diverged: one of them holds NaN or infinity.
+    """
+    if not all(mx.isfinite(array).all() for array in arrays.values()):
+        raise Diverged(f"{what} hold NaN or infinite numbers")

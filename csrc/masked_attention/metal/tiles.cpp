@@ -27,12 +27,11 @@ constexpr int kAny = 128;            // head dim
 //   tile           the largest of 32, 16, 8 that keeps a threadgroup within half of its memory, so
 //                  that two share a core; for bwd_dq and bwd_dkv, which stage two arrays, at
 //                  most 16.
-//   row_fragments  2 halves what is loaded for a product, where registers allow it: small heads,
-//   and
-//                  forward up to head dim 64 from M3 (generation 15) on, which hands out registers
-//                  as they are used. bwd_dkv holds most and has 2 at head dim 16 alone.
-//   held           up to about 100 registers, and to 120 from M3 on; else bwd_dkv has its keys and
-//                  values in threadgroup memory as well, and in float32 a core to itself.
+//   row_fragments  2 halves what is loaded for a product, where a lane needs at most 100 registers
+//                  for it, or in forward 110 from M3 (generation 15) on, which hands them out as
+//                  they are used.
+//   held           up to 100 registers, or 120 from M3 on; else bwd_dkv has its keys and values in
+//                  threadgroup memory as well, and in float32 a core to itself.
 struct Entry {
   AttentionKernel kernel;
   int from_generation;
