@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from mlx_esm_kernels.commands import train
+from mlx_esm_kernels.commands import train, train_options
 from mlx_esm_kernels.models.esm1 import ESM1Config
 from mlx_esm_kernels.training import checkpoint
 from mlx_esm_kernels.training.run_folder import open_run_folder
@@ -302,7 +302,7 @@ def test_what_cannot_be_meant_is_a_sentence(arguments, sentence):
      ("never", (None, None))],
 )  # fmt: skip
 def test_how_often_is_steps_or_time(text, every):
-    parsed = train.parse_every(None, None, text)
+    parsed = train_options.parse_every(None, None, text)
     assert (parsed.steps, parsed.seconds) == every
 
 

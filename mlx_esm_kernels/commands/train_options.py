@@ -1,0 +1,180 @@
+"""The options of `train`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..models.dtypes import DTYPES
+from ..models.esm1 import PRESETS
+from ..training.checkpoint import Every
+from ..training.settings import BETAS, SCHEDULES
+from .flags import WEIGHTS_HELP, as_protein_flag, device_flag
+
+
+def parse_partitions(
+    ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> list[int]:
+    """`("1,2", "5")` -> [1, 2, 5]; whole numbers with commas between them."""
+    numbers = [number.strip() for value in values for number in value.split(",")]
+    for number in numbers:
+        if not number.isdecimal():
+            raise click.BadParameter(
+                f"expected partition numbers such as 1 or 1,2,3; got {number!r}.", ctx, parameter
+            )
+    return [int(number) for number in numbers]
+
+
+def require_finite(
+    ctx: click.Context, parameter: click.Parameter, value: float | None
+) -> float | None:
+    """The value; nan and inf, which are floats to click, are refused."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"expected a finite number; got {value}.", ctx, parameter)
+    return value
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def parse_every(ctx: click.Context, parameter: click.Parameter, value: str) -> Every:
+    """`500` -> steps, `90s`, `15m` or `2h` -> seconds, `never`."""
+    number, unit = value.strip().lower(), ""
+    if number == "never":
+        return Every()
+    if number[-1:] in _UNITS:
+        number, unit = number[:-1], number[-1]
+    if not number.isdecimal() or int(number) < 1:
+        raise click.BadParameter(
+            f"expected steps such as 500, a time such as 90s, 15m or 2h, or never; got {value!r}.",
+            ctx,
+            parameter,
+        )
+    return Every(seconds=int(number) * _UNITS[unit]) if unit else Every(steps=int(number))
+
+
+_OPTIONS = [
+    click.option(
+        "--data",
+        multiple=True,
+        metavar="PATH...|sample|swissprot",
+        help="FASTA files, plain or compressed (- is standard input); several may follow. sample "
+        "is synthetic protein families, made on the spot; swissprot is downloaded once (90 MB).  "
+        "[default: sample]",
+    ),
+    click.option(
+        "--dataset-partitions",
+        multiple=True,
+        metavar="N,N,...",
+        callback=parse_partitions,
+        help="Partitions of UniParc, 1 to 200, downloaded once (each about 1 GB).",
+    ),
+    click.option(
+        "--num-iters", type=click.IntRange(min=1), help="Steps to train.  [default: 1000]"
+    ),
+    click.option(
+        "--max-minutes",
+        type=click.FloatRange(min=0, min_open=True),
+        callback=require_finite,
+        help="Time to train, instead of --num-iters or as a further limit.",
+    ),
+    click.option(
+        "--weights-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Where weights, metrics.jsonl and loss.png go.  [default: runs/NAME-1, -2, ...]",
+    ),
+    click.option(
+        "--weights-file",
+        help=f"{WEIGHTS_HELP}, to go on from. A run of ours goes on in its folder; what else is "
+        "given is never written to.",
+    ),
+    click.option(
+        "--preset", type=click.Choice(list(PRESETS)), default="small", help="Size of a new model."
+    ),
+    click.option("--tokens-per-batch", type=click.IntRange(min=32), default=2048),
+    click.option(
+        "--learning-rate",
+        type=click.FloatRange(min=0, min_open=True),
+        callback=require_finite,
+        help="The highest rate; it decays to 0.  [default: 0.2 / width, which is 0.003 for small]",
+    ),
+    click.option(
+        "--warmup",
+        type=click.IntRange(min=0),
+        help="Steps in which the rate rises to --learning-rate.  "
+        "[default: 100, or a tenth of --num-iters]",
+    ),
+    click.option(
+        "--schedule",
+        type=click.Choice(SCHEDULES),
+        default="linear",
+        help="How the rate goes down over the run.",
+    ),
+    click.option(
+        "--betas",
+        nargs=2,
+        type=click.FloatRange(min=0, max=1, max_open=True),
+        default=BETAS,
+        help="AdamW's: what stays of either moment in a step.",
+    ),
+    click.option("--weight-decay", type=click.FloatRange(min=0), default=0.01, help="AdamW's."),
+    click.option(
+        "--precision",
+        type=click.Choice(list(DTYPES)),
+        default="float32",
+        help="Of activations and their gradients; weights and moments stay float32.",
+    ),
+    click.option(
+        "--grad-accumulation",
+        type=click.IntRange(min=1),
+        default=1,
+        help="Batches of a step: as one batch of so many times the tokens, in the memory of one.",
+    ),
+    click.option(
+        "--grad-checkpointing",
+        is_flag=True,
+        help="Compute each layer again for its gradient: less memory, a third more work.",
+    ),
+    click.option(
+        "--max-length",
+        type=click.IntRange(min=8),
+        help="Crop proteins to this many tokens in training.  [default: what the model takes]",
+    ),
+    click.option(
+        "--valid-every",
+        type=click.IntRange(min=1),
+        help="Steps between validations.  [default: ten times in a run]",
+    ),
+    click.option("--seed", type=click.IntRange(min=0), default=42),
+    click.option(
+        "--checkpoint-every",
+        "every",
+        default="15m",
+        callback=parse_every,
+        metavar="N|TIME|never",
+        help="Steps, or time as in 90s, 15m or 2h, between checkpoints, from which --resume goes "
+        "on.",
+    ),
+    click.option(
+        "--keep", type=click.IntRange(min=1), default=2, help="Checkpoints that are kept."
+    ),
+    click.option(
+        "--resume",
+        type=click.Path(path_type=Path),
+        metavar="RUN_DIR",
+        help="Go on with a run that was stopped or killed, from its last checkpoint, as if it had "
+        "never been; it has its own data and settings.",
+    ),
+    as_protein_flag,
+    device_flag,
+]
+
+
+def train_options(command: Any) -> Any:
+    """Give a command all of them, in this order."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command

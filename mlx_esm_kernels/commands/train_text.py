@@ -1,0 +1,47 @@
+"""What `train` says of a run, before and after."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from ..data.corpus import Corpus
+from ..models.esm1 import ESM1, describe
+from ..system.console import duration, say
+from ..training.run_folder import RunFolder
+from ..training.settings import Outcome
+from ..training.validation import Validation, perplexity
+
+
+def say_what(model: ESM1, what: str, folder: RunFolder) -> None:
+    """What is trained, and where."""
+    say(
+        f"🚂 {what} {describe(model)} on the {mx.default_device().type.name}, "
+        f"in {folder.weights.parent}"
+    )
+
+
+def report(
+    outcome: Outcome, fill: float, validation: Validation, corpus: Corpus, folder: RunFolder
+) -> None:
+    """Say what came of it: the comparison that shows whether it learned, and where all is."""
+    say(
+        f"🌳 {outcome.steps:,} steps in {duration(outcome.seconds)}: "
+        f"{outcome.residues / 1e6:.3g} M residues" + (f", batches {fill:.0%} full" if fill else "")
+    )
+    if not outcome.steps:
+        say("   stopped before the first step, so there are no weights to save")
+        return
+    if outcome.valid_loss is not None:
+        kind = "synthetic proteins" if corpus.optimal_loss is not None else "proteins"
+        say(
+            f"   perplexity on {validation.num_targets:,} masked residues of "
+            f"{validation.num_proteins:,} held-out {kind}:"
+        )
+        say(f"     residue frequencies {perplexity(validation.unigram_loss):7.2f}")
+        say(f"     this model          {perplexity(outcome.valid_loss):7.2f}")
+        if validation.floor_loss is not None:
+            floor = perplexity(validation.floor_loss)
+            say(f"     entropy floor       {floor:7.2f}  (no model can do better)")
+    say(f"💾 weights saved to {folder.weights}")
+    say(f"📈 {folder.plot} and {folder.metrics}")
+    say(f"🌱 next: python -m mlx_esm_kernels.generate --weights-file {folder.weights}")
