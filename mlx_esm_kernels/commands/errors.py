@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 import click
 
-from ..system.console import open_closed_streams, warnings_as_lines
+from ..distributed.ranks import Ranks
+from ..system.console import mute, open_closed_streams, warnings_as_lines
 from ..system.errors import UserError
 
 # A full or broken disk, which a write to an open file reports without the file's name.
@@ -18,6 +19,8 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _NO_MEMORY = re.compile(
     r"Unable to allocate|maximum allowed buffer size|bad_alloc|Insufficient Memory", re.IGNORECASE
 )
+# What MLX's engines say where another process of mlx.launch has gone.
+_LOST = re.compile(r"^\[(ring|jaccl|mpi|nccl)\]", re.IGNORECASE)
 # What Metal says, through MLX, where macOS has ended work for which the screen had to wait.
 _KEPT_WAITING = re.compile(
     r"Command buffer execution failed.*(Impacting Interactivity|GPU Timeout)", re.IGNORECASE
@@ -56,6 +59,12 @@ def _advice(error: Exception) -> str | None:
             "There is not enough memory for this. Shorter proteins, a smaller model or "
             "--dtype bfloat16, fewer tokens a batch or fewer samples take less."
         )
+    if _LOST.search(str(error)):
+        return (
+            "Another process of mlx.launch has ended or cannot be reached any more, so this one "
+            "ends too; look for what it has said. A training run goes on from its last checkpoint: "
+            "--resume, with any number of processes."
+        )
     if _KEPT_WAITING.search(str(error)):
         return (
             "macOS ended the GPU's work, as the screen had to wait for it. Less work at a time "
@@ -64,6 +73,19 @@ def _advice(error: Exception) -> str | None:
             "was written until then is whole."
         )
     return None
+
+
+@contextmanager
+def one_speaks(ranks: Ranks) -> Iterator[None]:
+    """Within it, the first of several processes alone says lines; an error names whose it is."""
+    if not ranks.is_first:
+        mute()
+    try:
+        yield
+    except UserError as error:
+        if ranks.count == 1:
+            raise
+        raise UserError(f"process {ranks.number} of {ranks.count}: {error}") from None
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +16,21 @@ from ..data.alphabet import Alphabet
 from ..data.corpus import SAMPLE, SWISSPROT, Corpus, open_corpus
 from ..data.packing import PackedBatches, batch_shape
 from ..data.sources import STDIN
+from ..distributed.ranks import Ranks, join_ranks
+from ..inference.embedding_run import fingerprint as weights_fingerprint
 from ..models.esm1 import ESM1, PRESETS
 from ..ops import keep_freed_memory
 from ..system.console import say
-from ..training.checkpoint import Checkpoint, Checkpoints, Every, newest_checkpoint
+from ..system.errors import UserError
+from ..training.checkpoint import Checkpoint, Checkpoints, newest_checkpoint, share_checkpoint
 from ..training.recipe import DataSource, Recipe, fingerprint
 from ..training.record import MetricsLog
-from ..training.run import new_state, run_training
-from ..training.run_folder import RunFolder, open_run_folder, reopen_run_folder
+from ..training.run import RunFiles, new_state, run_training
+from ..training.run_folder import open_run_folder, reopen_run_folder
 from ..training.settings import Settings
 from ..training.validation import Validation
 from ..weights import load_model
-from .errors import errors_as_sentences
+from .errors import errors_as_sentences, one_speaks
 from .spread_command import SpreadCommand
 from .train_options import train_options
 from .train_text import report, say_what
@@ -55,8 +59,14 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 
 def _train(ctx: click.Context, **options: Any) -> int | None:
     """Do what the options say; the number of the signal that stopped it, or None."""
-    if options["resume"] is not None:
-        return _resume(ctx, options)
+    ranks = join_ranks()
+    with one_speaks(ranks):
+        begin = _begin if options["resume"] is None else _resume
+        return begin(ctx, options, ranks)
+
+
+def _begin(ctx: click.Context, options: dict[str, Any], ranks: Ranks) -> int | None:
+    """Begin a run."""
     mx.random.seed(options["seed"])
     model, alphabet = _make_model(ctx, options["preset"], options["weights_file"])
     corpus = _load(options["data"], options["dataset_partitions"], options["as_protein"], alphabet)
@@ -78,17 +88,21 @@ def _train(ctx: click.Context, **options: Any) -> int | None:
     )
     settings = _settings(options, model.config.embed_dim)
     recipe = Recipe(model.config, alphabet, data, rows, row_length, options["seed"], settings)
-    run = _Run.of(model, corpus, recipe)
+    run = _Run.of(model, corpus, recipe, ranks)
+    ranks.require_alike("weights (--weights-file)", weights_fingerprint(model))
+    if not ranks.is_first:
+        return run.train(None, None)
     with (
         open_run_folder(
             options["weights_dir"], options["weights_file"], label=corpus.label
         ) as folder,
         MetricsLog(folder.metrics) as log,
     ):
-        return run.train(folder, log, options["every"], options["keep"], None)
+        checkpoints = Checkpoints(folder.checkpoints, options["every"], options["keep"], recipe)
+        return run.train(RunFiles(folder, log, checkpoints), None)
 
 
-def _resume(ctx: click.Context, options: dict[str, Any]) -> int | None:
+def _resume(ctx: click.Context, options: dict[str, Any], ranks: Ranks) -> int | None:
     """Go on with the run of --resume."""
     own = {"resume", "every", "keep"}
     given = [p for p in ctx.command.params if p.name not in own and p.expose_value]
@@ -99,16 +113,26 @@ def _resume(ctx: click.Context, options: dict[str, Any]) -> int | None:
                 f"{parameter.opts[0]}."
             )
     keep_freed_memory()
+    if not ranks.is_first:
+        begun = share_checkpoint(None, ranks)
+        return _resumed(begun, ranks).train(None, begun)
     with reopen_run_folder(options["resume"]) as folder:
-        begun = newest_checkpoint(folder.checkpoints)
-        recipe = begun.recipe
-        data = recipe.data
-        model = ESM1(recipe.config, recipe.alphabet)
-        corpus = _load(data.names, data.partitions, data.as_protein, recipe.alphabet)
-        data.require_same(corpus.proteins)
-        run = _Run.of(model, corpus, recipe)
+        begun = share_checkpoint(newest_checkpoint(folder.checkpoints), ranks)
+        run = _resumed(begun, ranks)
         with MetricsLog(folder.metrics, begun.rows) as log:
-            return run.train(folder, log, options["every"], options["keep"], begun)
+            checkpoints = Checkpoints(
+                folder.checkpoints, options["every"], options["keep"], begun.recipe
+            )
+            return run.train(RunFiles(folder, log, checkpoints), begun)
+
+
+def _resumed(begun: Checkpoint, ranks: Ranks) -> _Run:
+    """The run that a checkpoint is of; its data must be as it was."""
+    recipe = begun.recipe
+    data = recipe.data
+    corpus = _load(data.names, data.partitions, data.as_protein, recipe.alphabet)
+    data.require_same(corpus.proteins)
+    return _Run.of(ESM1(recipe.config, recipe.alphabet), corpus, recipe, ranks)
 
 
 @dataclass(frozen=True)
@@ -119,9 +143,20 @@ class _Run:
     corpus: Corpus
     recipe: Recipe
     validation: Validation
+    ranks: Ranks
 
     @classmethod
-    def of(cls, model: ESM1, corpus: Corpus, recipe: Recipe) -> _Run:
+    def of(cls, model: ESM1, corpus: Corpus, recipe: Recipe, ranks: Ranks) -> _Run:
+        if recipe.rows < ranks.count:
+            raise UserError(
+                f"A batch has {recipe.rows} rows of {recipe.row_length:,} tokens, which "
+                f"{ranks.count} processes cannot divide among them. Give --tokens-per-batch "
+                f"{ranks.count * recipe.row_length} or more (of all of them together), or a "
+                "smaller --max-length."
+            )
+        ranks.require_alike("version", importlib.metadata.version("mlx-esm-kernels"))
+        ranks.require_alike("proteins (--data)", recipe.data.fingerprint)
+        ranks.require_alike("settings", recipe.but_for_places())
         validation = Validation(
             corpus.proteins,
             corpus.train,
@@ -130,12 +165,13 @@ class _Run:
             max_positions=recipe.config.max_positions,
             optimal_loss=corpus.optimal_loss,
         )
-        return cls(model, corpus, recipe, validation)
+        return cls(model, corpus, recipe, validation, ranks)
 
-    def train(
-        self, folder: RunFolder, log: MetricsLog, every: Every, keep: int, begun: Checkpoint | None
-    ) -> int | None:
-        """From the first step or from a checkpoint; the signal that stopped it, or None."""
+    def train(self, files: RunFiles | None, begun: Checkpoint | None) -> int | None:
+        """From the first step or from a checkpoint; the signal that stopped it, or None.
+
+        Where another process keeps the run there are no files.
+        """
         model, corpus, recipe = self.model, self.corpus, self.recipe
         batches = PackedBatches(
             corpus.proteins,
@@ -145,19 +181,22 @@ class _Run:
             row_length=recipe.row_length,
             seed=recipe.seed,
         )
-        if begun is None:
-            say_what(model, "training", folder)
-            state = new_state(model, batches, recipe.settings, earlier_steps=log.last_step)
+        what, earlier_steps = "training", 0
+        if begun is not None:
+            what = f"going on after step {begun.snapshot.numbers['step']:,} of"
         else:
-            step = begun.snapshot.numbers["step"]
-            say_what(model, f"going on after step {step:,} of", folder)
-            state = new_state(model, batches, recipe.settings)
-            state.restore(begun.snapshot)
-        checkpoints = Checkpoints(folder.checkpoints, every, keep, recipe)
-        outcome = run_training(
-            state, self.validation, recipe.settings, folder, log, checkpoints, begun
+            last_step = 0 if files is None else files.log.last_step
+            earlier_steps = int(self.ranks.numbers(last_step)[0])
+        if files is not None:
+            say_what(model, what, files.folder, self.ranks.count)
+        state = new_state(
+            model, batches, recipe.settings, earlier_steps=earlier_steps, ranks=self.ranks
         )
-        report(outcome, batches.fill, self.validation, corpus, folder)
+        if begun is not None:
+            state.restore(begun.snapshot)
+        outcome = run_training(state, self.validation, recipe.settings, files, begun, self.ranks)
+        if files is not None:
+            report(outcome, batches.fill, self.validation, corpus, files.folder)
         return outcome.stopped_by
 
 

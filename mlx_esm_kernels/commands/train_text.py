@@ -12,12 +12,11 @@ from ..training.settings import Outcome
 from ..training.validation import Validation, perplexity
 
 
-def say_what(model: ESM1, what: str, folder: RunFolder) -> None:
+def say_what(model: ESM1, what: str, folder: RunFolder, processes: int) -> None:
     """What is trained, and where."""
-    say(
-        f"🚂 {what} {describe(model)} on the {mx.default_device().type.name}, "
-        f"in {folder.weights.parent}"
-    )
+    device = mx.default_device().type.name
+    where = f"on the {device}" if processes == 1 else f"by {processes} processes on the {device}"
+    say(f"🚂 {what} {describe(model)} {where}, in {folder.weights.parent}")
 
 
 def report(

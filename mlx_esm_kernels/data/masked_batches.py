@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -22,12 +23,13 @@ class MaskedBatch:
     Attributes:
         masked: the inputs and the targets.
         segment_ids: (B, L) int32, 0 = padding.
-        residues: how many residues are in it.
+        residues, targets: how many are in it; of a part of a batch, in the whole batch.
     """
 
     masked: Masked
     segment_ids: npt.NDArray[np.int32]
     residues: int
+    targets: int
 
 
 class MaskedBatches:
@@ -37,12 +39,18 @@ class MaskedBatches:
         batches: the packed proteins.
         alphabet: of their tokens.
         seed: of the masks, one or several whole numbers; the batches bring their own.
+        part: (number, count), to give part `number` of the `count` of each batch, see `part_of`.
+            The place in the data and the state of chance are those of whole batches.
     """
 
     def __init__(
-        self, batches: PackedBatches, alphabet: Alphabet, seed: int | tuple[int, ...]
+        self,
+        batches: PackedBatches,
+        alphabet: Alphabet,
+        seed: int | tuple[int, ...],
+        part: tuple[int, int] = (0, 1),
     ) -> None:
-        self.batches, self.alphabet = batches, alphabet
+        self.batches, self.alphabet, self.part = batches, alphabet, part
         self._rng = np.random.default_rng(seed)
         special = [i for i, token in enumerate(alphabet.tokens) if token.startswith("<")]
         special.remove(alphabet.unk_idx)  # an unreadable residue is one all the same
@@ -57,7 +65,9 @@ class MaskedBatches:
         batch = self._next_batch()
         masked = mask_tokens(batch.tokens, batch.segment_ids, self.alphabet, self._rng)
         residues = batch.tokens.size - int(np.isin(batch.tokens, self._special).sum())
-        return MaskedBatch(masked, batch.segment_ids, residues)
+        whole = MaskedBatch(masked, batch.segment_ids, residues, int(masked.weights.sum()))
+        number, count = self.part
+        return whole if count == 1 else part_of(whole, number, count, self.alphabet.padding_idx)
 
     def place(self) -> dict[str, Any]:
         """Where the next batch is, and the state of chance: plain numbers, ready for json."""
@@ -82,3 +92,36 @@ class MaskedBatches:
                 self._batch += 1
                 return batch
             self._epoch, self._batch, self._rest = self._epoch + 1, 0, None
+
+
+def part_of(batch: MaskedBatch, number: int, count: int, padding_idx: int) -> MaskedBatch:
+    """Part `number` of the `count` that the rows of a batch are divided into.
+
+    Each row is in one part. All parts have one shape: where `count` does not divide the rows, some
+    have a row of padding. The slots for targets are as many as nearly every part needs (five
+    standard deviations above the mean); a part that needs more has more.
+
+    Raises:
+        ValueError: there are fewer rows than parts.
+    """
+    rows, row_length = batch.segment_ids.shape
+    if rows < count:
+        raise ValueError(f"[part_of] {rows} rows cannot be divided into {count} parts.")
+    first, end = rows * number // count, rows * (number + 1) // count
+    shape = (math.ceil(rows / count), row_length)
+    inputs = np.full(shape, padding_idx, np.int32)
+    segment_ids = np.zeros(shape, np.int32)
+    inputs[: end - first] = batch.masked.inputs[first:end]
+    segment_ids[: end - first] = batch.segment_ids[first:end]
+
+    all_of = batch.masked
+    is_mine = (all_of.weights > 0) & (all_of.positions >= first * row_length)
+    mine = np.flatnonzero(is_mine & (all_of.positions < end * row_length))
+    mean = len(all_of.weights) * shape[0] / rows
+    slots = max(len(mine), min(len(all_of.weights), math.ceil(mean + 5 * math.sqrt(mean))))
+    positions, targets = np.zeros((2, slots), np.int32)
+    weights = np.zeros(slots, np.float32)
+    positions[: len(mine)] = all_of.positions[mine] - first * row_length
+    targets[: len(mine)], weights[: len(mine)] = all_of.targets[mine], 1
+    masked = Masked(inputs, positions, targets, weights)
+    return MaskedBatch(masked, segment_ids, batch.residues, batch.targets)

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+_is_muted = False  # see mute()
 _closed: set[str] = set()  # standard streams that were closed when the process began
 
 
@@ -30,7 +31,7 @@ def say(line: str, *, err: bool = False) -> None:
     lines, never the work.
     """
     stream = sys.stderr if err else sys.stdout
-    if stream is None:
+    if stream is None or _is_muted:
         return
     try:
         tqdm.write(fit(line, stream), file=stream)
@@ -39,6 +40,12 @@ def say(line: str, *, err: bool = False) -> None:
         # Later writes, and Python's own flush at exit, then go nowhere instead of failing.
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def mute() -> None:
+    """Say nothing and show no bar from now on: another process of the same work does."""
+    global _is_muted
+    _is_muted = True
 
 
 def open_closed_streams() -> None:
@@ -93,7 +100,7 @@ def progress(
         leave=leave,
         dynamic_ncols=True,
         file=sys.stderr,  # tqdm itself goes on where a terminal was closed
-        disable=not is_interactive(sys.stderr),
+        disable=_is_muted or not is_interactive(sys.stderr),
     )
 
 

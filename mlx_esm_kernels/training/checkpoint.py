@@ -14,6 +14,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..distributed.ranks import Ranks
 from ..system.errors import UserError
 from ..system.whole_file import output_errors, whole_folder
 from .recipe import Recipe
@@ -97,11 +98,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
                 "format": FORMAT,
                 "version": importlib.metadata.version("mlx-esm-kernels"),
                 "arrays": _digest(half_done / ARRAYS),
-                "numbers": checkpoint.snapshot.numbers,
-                "progress": asdict(checkpoint.progress),
-                "recipe": checkpoint.recipe.to_dict(),
-                "rows": checkpoint.rows,
-                "window": checkpoint.window,
+                **_content(checkpoint),
             }
             (half_done / STATE).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     for old in _all(folder)[:-keep]:
@@ -147,19 +144,56 @@ def read_checkpoint(path: Path) -> Checkpoint:
             raise CheckpointError(f"{path} is damaged: {ARRAYS} is not what was written.")
         arrays = mx.load(str(path / ARRAYS))
         assert isinstance(arrays, dict)
-        return Checkpoint(
-            Snapshot(arrays, content["numbers"]),
-            Progress(**content["progress"]),
-            Recipe.from_dict(content["recipe"]),
-            content["rows"],
-            content["window"],
-        )
+        return _checkpoint(arrays, content)
     except CheckpointError:
         raise
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from None
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{path} is damaged or no checkpoint of ours: {error}.") from None
+
+
+def share_checkpoint(checkpoint: Checkpoint | None, ranks: Ranks) -> Checkpoint:
+    """The first process's checkpoint; the others need have no file of it, and give None."""
+    if ranks.count == 1:
+        assert checkpoint is not None
+        return checkpoint
+    header = b""
+    if checkpoint is not None:
+        shapes = [
+            (name, array.shape, str(array.dtype).removeprefix("mlx.core."))
+            for name, array in checkpoint.snapshot.arrays.items()
+        ]
+        header = json.dumps({**_content(checkpoint), "shapes": shapes}).encode()
+    content = json.loads(ranks.of_first(header))
+    if checkpoint is None:
+        arrays = {name: mx.zeros(shape, getattr(mx, t)) for name, shape, t in content["shapes"]}
+    else:
+        arrays = checkpoint.snapshot.arrays
+    found = ranks.arrays_of_first(list(arrays.values()))
+    return _checkpoint(dict(zip(arrays, found, strict=True)), content)
+
+
+def _content(checkpoint: Checkpoint) -> dict[str, Any]:
+    """All but the arrays, ready for json."""
+    return {
+        "numbers": checkpoint.snapshot.numbers,
+        "progress": asdict(checkpoint.progress),
+        "recipe": checkpoint.recipe.to_dict(),
+        "rows": checkpoint.rows,
+        "window": checkpoint.window,
+    }
+
+
+def _checkpoint(arrays: dict[str, mx.array], content: dict[str, Any]) -> Checkpoint:
+    """What `_content` was made of."""
+    return Checkpoint(
+        Snapshot(arrays, content["numbers"]),
+        Progress(**content["progress"]),
+        Recipe.from_dict(content["recipe"]),
+        content["rows"],
+        content["window"],
+    )
 
 
 def _all(folder: Path) -> list[Path]:

@@ -11,9 +11,9 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 from tqdm import tqdm
 
+from ..distributed.pulse import Pulse
 from ..pictures.loss_curve import plot_loss
 from ..system.console import progress, say
-from ..system.interrupt import StopOnSignal
 from ..weights import save_weights
 from .checkpoint import Checkpoint, Checkpoints, save_checkpoint
 from .events import Listener, StepEnd, ValidationEnd
@@ -183,7 +183,7 @@ class Checkpointer(Listener):
     Args:
         state, window, log: what a checkpoint is made of.
         checkpoints: where they go, how often, and how many are kept.
-        stop: whether a signal has come.
+        pulse: whether a signal has come.
     """
 
     def __init__(
@@ -192,10 +192,10 @@ class Checkpointer(Listener):
         window: Window,
         log: MetricsLog,
         checkpoints: Checkpoints,
-        stop: StopOnSignal,
+        pulse: Pulse,
     ) -> None:
         self._state, self._window, self._log = state, window, log
-        self._checkpoints, self._stop = checkpoints, stop
+        self._checkpoints, self._pulse = checkpoints, pulse
         self._saved = time.perf_counter()
         self._last: Progress | None = None  # not saved yet
 
@@ -206,7 +206,7 @@ class Checkpointer(Listener):
             self._save(progress)
 
     def on_finish(self) -> None:
-        if self._stop.received is not None and self._last is not None:
+        if self._pulse.received is not None and self._last is not None:
             self._save(self._last)
 
     def _save(self, progress: Progress) -> None:

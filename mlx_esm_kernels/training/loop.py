@@ -6,8 +6,9 @@ import math
 import time
 from collections.abc import Sequence
 
+from ..distributed.pulse import Pulse
+from ..distributed.ranks import Ranks
 from ..system.console import progress
-from ..system.interrupt import StopOnSignal
 from .events import Listener, StepEnd, ValidationEnd
 from .loss import as_arrays
 from .schedule import Schedule
@@ -25,7 +26,8 @@ def train(
     validation: Validation,
     settings: Settings,
     listeners: Sequence[Listener],
-    stop: StopOnSignal,
+    pulse: Pulse,
+    ranks: Ranks,
     begun: Progress,
 ) -> Outcome:
     """Train until a limit of the settings or a signal; the listeners hear of all that happens.
@@ -33,28 +35,30 @@ def train(
     Args:
         state, validation, settings: what to train, and how.
         listeners: who hears of it, in this order.
-        stop: whether a signal has come.
+        pulse: tells the time, and whether a signal has come.
+        ranks: the processes that train together, all of which are here.
         begun: what the run has behind it where it is gone on with.
 
     Raises:
         Diverged: loss, gradient or weights are NaN or infinite.
     """
-    schedule = Schedule(settings, begun)
+    schedule = Schedule(settings, begun, lambda: pulse.now)
     steps, residues = begun.steps, begun.residues
     valid_loss = None
     try:
         if not steps or schedule.done >= 1 or begun.validation_due:
-            valid_loss = _validate(state, validation, schedule, listeners, stop)
+            valid_loss = _validate(state, validation, schedule, listeners, pulse, ranks)
         for listener in listeners:
             listener.on_start()
-        while schedule.done < 1 and not stop.received:
+        while schedule.done < 1 and not pulse.received:
             event = _step(state, schedule, steps)
             steps, residues, valid_loss = steps + 1, residues + event.residues, None
+            pulse.beat()
             is_due = schedule.advance(steps)
             for listener in listeners:
                 listener.on_step(event, is_due)
             if is_due:
-                valid_loss = _validate(state, validation, schedule, listeners, stop)
+                valid_loss = _validate(state, validation, schedule, listeners, pulse, ranks)
             made = Progress(steps, residues, schedule.seconds, is_due and valid_loss is None)
             for listener in listeners:
                 listener.on_settled(made)
@@ -63,14 +67,16 @@ def train(
     finally:
         for listener in listeners:
             listener.on_close()
-    return Outcome(steps, residues, schedule.seconds, valid_loss, stop.received)
+    return Outcome(steps, residues, schedule.seconds, valid_loss, pulse.received)
 
 
 def _step(state: TrainingState, schedule: Schedule, steps: int) -> StepEnd:
     begun, rate = time.perf_counter(), schedule.rate(steps)
     batches = [next(state.batches) for _ in range(schedule.settings.accumulation)]
     first, *others = (as_arrays(batch.masked, batch.segment_ids) for batch in batches)
-    loss, norm = state.optimizer(first, rate, *others)
+    targets = sum(batch.targets for batch in batches)
+    shares = [float(batch.masked.weights.sum()) / max(targets, 1) for batch in batches]
+    loss, norm = state.optimizer(first, rate, *others, shares=shares)
     state.step += 1
     # A loss that is a number with a gradient that is not spoils the weights in this very step.
     if not math.isfinite(loss) or not math.isfinite(norm):
@@ -84,15 +90,18 @@ def _validate(
     validation: Validation,
     schedule: Schedule,
     listeners: Sequence[Listener],
-    stop: StopOnSignal,
+    pulse: Pulse,
+    ranks: Ranks,
 ) -> float | None:
     """The held-out loss; None, and nobody hears of it, where a signal comes halfway."""
     total = 0.0
-    losses = validation.losses(state.model)
+    state.follow_first(ranks)
+    losses = validation.losses(state.model, ranks)
     with progress(losses, total=len(validation), desc="🔍 validating") as bar:
         for loss in bar:
             total += loss
-            if stop.received:
+            pulse.beat()
+            if pulse.received:
                 return None
     schedule.validated()
     if not math.isfinite(total):

@@ -78,6 +78,10 @@ class Recipe:
             "settings": asdict(self.settings),
         }
 
+    def but_for_places(self) -> dict[str, Any]:
+        """What must be the same on every machine: all but the paths of the data."""
+        return {**self.to_dict(), "data": None}
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
         """What `to_dict` gave; ValueError, KeyError or TypeError for anything else."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ..data.masked_batches import MaskedBatches
 from ..data.packing import PackedBatches
+from ..distributed.pulse import Pulse
+from ..distributed.ranks import Ranks
 from ..models.dtypes import DTYPES
 from ..models.esm1 import ESM1
 from ..system.interrupt import StopOnSignal
@@ -19,8 +23,28 @@ from .step import TrainStep
 from .validation import Validation
 
 
+@dataclass(frozen=True)
+class RunFiles:
+    """What a run writes.
+
+    Attributes:
+        folder: where the weights go at each validation and at the end, and the plot of the loss.
+        log: takes the rows.
+        checkpoints: where, how often and of what checkpoints are made; None: none are.
+    """
+
+    folder: RunFolder
+    log: MetricsLog
+    checkpoints: Checkpoints | None = None
+
+
 def new_state(
-    model: ESM1, batches: PackedBatches, settings: Settings, *, earlier_steps: int = 0
+    model: ESM1,
+    batches: PackedBatches,
+    settings: Settings,
+    *,
+    earlier_steps: int = 0,
+    ranks: Ranks | None = None,
 ) -> TrainingState:
     """The state of a model that is about to be trained: moments at 0, other batches than before.
 
@@ -29,7 +53,10 @@ def new_state(
         batches: what to train on, all of one shape.
         settings: how to train.
         earlier_steps: steps that the weights have behind them.
+        ranks: the processes that train together, which divide the rows of each batch among
+            them; None: this one alone.
     """
+    ranks = Ranks() if ranks is None else ranks
     if earlier_steps:
         batches.epoch = earlier_steps  # not the order and crops of the run before
     model.checkpointing = settings.checkpointing
@@ -39,8 +66,10 @@ def new_state(
         clip_norm=settings.clip_norm,
         betas=settings.betas,
         dtype=DTYPES[settings.precision],
+        ranks=ranks,
     )
-    masked = MaskedBatches(batches, model.alphabet, (settings.seed, earlier_steps))
+    part = (ranks.number, ranks.count)
+    masked = MaskedBatches(batches, model.alphabet, (settings.seed, earlier_steps), part)
     return TrainingState(model, optimizer, masked, earlier_steps=earlier_steps)
 
 
@@ -48,10 +77,9 @@ def run_training(
     state: TrainingState,
     validation: Validation,
     settings: Settings,
-    folder: RunFolder,
-    log: MetricsLog,
-    checkpoints: Checkpoints | None = None,
+    files: RunFiles | None,
     begun: Checkpoint | None = None,
+    ranks: Ranks | None = None,
 ) -> Outcome:
     """Train until a limit, Ctrl-C or SIGTERM; then the weights are saved.
 
@@ -59,33 +87,36 @@ def run_training(
         state: what to train, and where it stands.
         validation: what to compare with.
         settings: how to train.
-        folder: where the weights go at each validation and at the end, and the plot of the loss.
-        log: takes the rows.
-        checkpoints: where, how often and of what checkpoints are made; None: none are.
+        files: what is written; None: another process of the run does that.
         begun: the checkpoint that `state` was restored from, to go on from there.
+        ranks: the processes that train together; None: this one alone.
 
     Raises:
         TrainingDiverged: loss or weights are NaN or infinite. The weights on the disk are those of
             the last validation.
         OSError: the disk does not take the weights or the record.
     """
+    ranks = Ranks() if ranks is None else ranks
     progress = Progress() if begun is None else begun.progress
-    window, saver = Window(), WeightsSaver(state, folder.weights, progress.steps)
+    window, saver = Window(), None
     if begun is not None:
         window.restore(begun.window)
-    with StopOnSignal() as stop:
-        listeners: list[Listener] = [
-            window,  # first: the others read it
-            Bar(window, settings.num_iters, progress.steps),
-            Verdict(window, validation),
-            Record(window, log, validation, state.step),
-            saver,
-            LossPlot(log, folder.plot),
-        ]
-        if checkpoints is not None:
-            listeners.append(Checkpointer(state, window, log, checkpoints, stop))
+    with StopOnSignal() as stop, Pulse(ranks, stop) as pulse:
+        listeners: list[Listener] = []
+        if files is not None:
+            saver = WeightsSaver(state, files.folder.weights, progress.steps)
+            listeners = [
+                window,  # first: the others read it
+                Bar(window, settings.num_iters, progress.steps),
+                Verdict(window, validation),
+                Record(window, files.log, validation, state.step),
+                saver,
+                LossPlot(files.log, files.folder.plot),
+            ]
+            if files.checkpoints is not None:
+                listeners.append(Checkpointer(state, window, files.log, files.checkpoints, pulse))
         try:
-            return train(state, validation, settings, listeners, stop, progress)
+            return train(state, validation, settings, listeners, pulse, ranks, progress)
         except Diverged as error:
             raise TrainingDiverged(
                 f"Training stopped at step {state.step}: {error}. {_what_is_kept(saver)} A "
@@ -93,7 +124,9 @@ def run_training(
             ) from None
 
 
-def _what_is_kept(saver: WeightsSaver) -> str:
+def _what_is_kept(saver: WeightsSaver | None) -> str:
+    if saver is None:
+        return "Process 0 says what is kept."
     if saver.saved_step is not None:
         return f"{saver.path} holds the weights of step {saver.saved_step}."
     if saver.path.exists():

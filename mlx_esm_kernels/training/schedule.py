@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
+from collections.abc import Callable
 
 from .settings import Progress, Settings
 
@@ -17,21 +17,22 @@ class Schedule:
     Args:
         settings: of the run.
         begun: what it has behind it.
+        clock: gives seconds, and never fewer than before.
 
     Attributes:
         done: how much of the run is over, from 0 to 1, by the limit that is nearer.
     """
 
-    def __init__(self, settings: Settings, begun: Progress) -> None:
-        self.settings = settings
-        self._validated = time.perf_counter()
+    def __init__(self, settings: Settings, begun: Progress, clock: Callable[[], float]) -> None:
+        self.settings, self._clock = settings, clock
+        self._validated = clock()
         self._started = self._validated - begun.seconds
         self.done = self._share_done(begun.steps) if begun.steps else 0.0
 
     @property
     def seconds(self) -> float:
         """Wall time since the start, validations included."""
-        return time.perf_counter() - self._started
+        return self._clock() - self._started
 
     def rate(self, steps: int) -> float:
         """The learning rate of the step that follows `steps` steps of this run."""
@@ -47,13 +48,13 @@ class Schedule:
             return True
         if self.settings.valid_every is not None:
             return steps % self.settings.valid_every == 0
-        if time.perf_counter() - self._validated > 60 * MINUTES_PER_VALIDATION:
+        if self._clock() - self._validated > 60 * MINUTES_PER_VALIDATION:
             return True
         return int(before * VALIDATIONS) < int(self.done * VALIDATIONS)
 
     def validated(self) -> None:
         """Note that a validation has ended."""
-        self._validated = time.perf_counter()
+        self._validated = self._clock()
 
     def _share_done(self, steps: int) -> float:
         settings = self.settings

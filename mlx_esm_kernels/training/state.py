@@ -9,8 +9,11 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from ..data.masked_batches import MaskedBatches
+from ..distributed.ranks import Ranks
 from ..models.esm1 import ESM1
 from .step import TrainStep
+
+WEIGHTS = "weights."
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class TrainingState:
         weights = dict(tree_flatten(self.model.parameters()))
         return Snapshot(
             {
-                **{f"weights.{name}": weight for name, weight in weights.items()},
+                **{WEIGHTS + name: weight for name, weight in weights.items()},
                 **self.optimizer.arrays(),
             },
             {
@@ -67,25 +70,37 @@ class TrainingState:
             },
         )
 
+    def follow_first(self, ranks: Ranks) -> None:
+        """Take weights and moments from the first of the processes.
+
+        They are the same in all, unless machines of several kinds round differently.
+        """
+        if ranks.count == 1:
+            return
+        arrays = self.snapshot().arrays
+        found = ranks.arrays_of_first(list(arrays.values()))
+        self._set_arrays(dict(zip(arrays, found, strict=True)), self.optimizer.steps)
+
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to a moment of a state of the same model, data and settings.
 
         Raises:
             ValueError: the arrays are not those of this model.
         """
-        prefix = "weights."
-        names = {prefix + name for name in dict(tree_flatten(self.model.parameters()))}
-        found = {name for name in snapshot.arrays if name.startswith(prefix)}
+        names = {WEIGHTS + name for name in dict(tree_flatten(self.model.parameters()))}
+        found = {name for name in snapshot.arrays if name.startswith(WEIGHTS)}
         if names != found:
             odd = sorted(names ^ found)
             raise ValueError(
                 f"[TrainingState] the snapshot must have the parameters of this model; they differ "
                 f"in {odd[0]}" + (f" and {len(odd) - 1} more." if len(odd) > 1 else ".")
             )
-        self.model.load_weights(
-            [(name[len(prefix) :], snapshot.arrays[name]) for name in sorted(found)]
-        )
-        self.optimizer.set_arrays(snapshot.arrays, snapshot.numbers["optimizer_steps"])
+        self._set_arrays(snapshot.arrays, snapshot.numbers["optimizer_steps"])
         self.optimizer.scale, self.optimizer.steps_at_scale = snapshot.numbers["loss_scale"]
         self.batches.go_to(snapshot.numbers["place"])
         self.step = snapshot.numbers["step"]
+
+    def _set_arrays(self, arrays: dict[str, mx.array], optimizer_steps: int) -> None:
+        names = sorted(name for name in arrays if name.startswith(WEIGHTS))
+        self.model.load_weights([(name[len(WEIGHTS) :], arrays[name]) for name in names])
+        self.optimizer.set_arrays(arrays, optimizer_steps)

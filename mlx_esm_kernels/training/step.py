@@ -10,6 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from ..distributed.ranks import Ranks
 from ..models.esm1 import ESM1
 from ..ops import adamw
 from .loss import masked_loss
@@ -38,6 +39,7 @@ class TrainStep:
         betas: what stays of the first and of the second moment in a step.
         dtype: of activations and their gradients. Weights and moments stay float32, and so do the
             statistics of LayerNorms, softmax and the loss.
+        ranks: those that take the step together, each with batches of its own; None: this process.
         compiled: compile the step; None: on a GPU.
     """
 
@@ -49,10 +51,12 @@ class TrainStep:
         clip_norm: float,
         betas: tuple[float, float] = BETAS,
         dtype: mx.Dtype = mx.float32,
+        ranks: Ranks | None = None,
         compiled: bool | None = None,
     ) -> None:
         self.model, self.weight_decay, self.clip_norm = model, weight_decay, clip_norm
         self.betas, self.dtype = betas, dtype
+        self._ranks = Ranks() if ranks is None else ranks
         # The factor of the loss, and steps since it changed last.
         self.scale, self.steps_at_scale = (FIRST_SCALE if dtype == mx.float16 else 1.0), 0
         self.steps = 0
@@ -70,7 +74,9 @@ class TrainStep:
             self._run, self._apply = stateful(self._step), stateful(self._update)
             self._find = stateful(self._gradients)
 
-    def __call__(self, batch: Batch, rate: float, *others: Batch) -> tuple[float, float]:
+    def __call__(
+        self, batch: Batch, rate: float, *others: Batch, shares: Sequence[float] = (1.0,)
+    ) -> tuple[float, float]:
         """Take a step.
 
         Args:
@@ -78,6 +84,7 @@ class TrainStep:
             rate: the learning rate.
             others: further batches. The gradient is that of the mean over the targets of all of
                 them, as if they were one, at the memory of one and of one more gradient.
+            shares: of each batch, which part of all targets it has, of whichever rank.
 
         Returns:
             The loss before the step, and the global norm of its gradient before clipping. If
@@ -88,18 +95,21 @@ class TrainStep:
         unbias_1, unbias_2 = (1 / (1 - beta**self.steps) for beta in self.betas)
         # As one array, since what differs from step to step must not be a constant when compiled.
         rates = mx.array([rate, rate * unbias_1 / unbias_2**0.5, EPSILON / unbias_2**0.5])
+        batches = [(batch, shares[0]), *zip(others, shares[1:], strict=True)]
         if self.dtype == mx.float16:
-            loss, gradients = self._without_overflow((batch, *others))
+            loss, gradients = self._without_overflow(batches)
             norm = self._apply(gradients, rates)
-        elif others:
-            loss, gradients = self._accumulated((batch, *others))
+        elif others or self._ranks.count > 1:
+            loss, gradients = self._accumulated(batches)
             norm = self._apply(gradients, rates)
         else:
             loss, norm = self._run(batch, rates)
         mx.eval(loss, norm, self._state)
         return float(loss), float(norm)
 
-    def _without_overflow(self, batches: Sequence[Batch]) -> tuple[mx.array, list[mx.array]]:
+    def _without_overflow(
+        self, batches: Sequence[tuple[Batch, float]]
+    ) -> tuple[mx.array, list[mx.array]]:
         """As `_accumulated`, anew at half the scale as long as something overflows."""
         if self.steps_at_scale == STEPS_PER_DOUBLING:
             self.scale, self.steps_at_scale = 2 * self.scale, 0
@@ -111,18 +121,20 @@ class TrainStep:
                 return loss, gradients
             self.scale, self.steps_at_scale = self.scale / 2, 0
 
-    def _accumulated(self, batches: Sequence[Batch]) -> tuple[mx.array, list[mx.array]]:
-        """The loss and the gradients of all batches, one after the other."""
-        counts = [float(batch[-1].sum()) for batch in batches]  # targets, by their weights
-        total = max(sum(counts), 1.0)
+    def _accumulated(
+        self, batches: Sequence[tuple[Batch, float]]
+    ) -> tuple[mx.array, list[mx.array]]:
+        """The loss and the gradients of all batches, of all ranks, one after the other."""
         sums: list[mx.array] = []
-        for batch, count in zip(batches, counts, strict=True):
+        for batch, part in batches:
+            mx.eval(sums)  # before the next batch needs the memory
             # The scale is a power of two: it leaves no trace where nothing was too small.
-            share = mx.array(count / total / self.scale)
+            share = mx.array(part / self.scale * self._ranks.count)
             found = [x * share for x in self._find(batch, mx.array(self.scale))]
             sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else found
-            mx.eval(sums)  # before the next batch needs the memory
-        return sums[0], sums[1:]
+        loss, *gradients = self._ranks.mean(sums)
+        mx.eval(loss, gradients)
+        return loss, gradients
 
     def arrays(self) -> dict[str, mx.array]:
         """Both moments of every parameter: `moment_1.NAME` and `moment_2.NAME`."""

@@ -14,6 +14,7 @@ from ..data.frequencies import residue_frequencies
 from ..data.masking import TO_MEASURE, Masked, OptimalLoss, mask_tokens
 from ..data.packing import PackedBatches, batch_shape
 from ..data.proteins import Proteins
+from ..distributed.ranks import Ranks
 from ..models.esm1 import ESM1
 from ..system.errors import DataError
 from .loss import as_arrays, masked_loss
@@ -96,13 +97,19 @@ class Validation:
     def __len__(self) -> int:
         return len(self._batches)
 
-    def losses(self, model: ESM1) -> Iterator[float]:
+    def losses(self, model: ESM1, ranks: Ranks | None = None) -> Iterator[float]:
         """The share of each batch in the mean loss; their sum is nats per target.
 
-        One at a time, so that the caller can show how far it is, or stop.
+        One at a time, so that the caller can show how far it is, or stop. The `ranks` share the
+        batches out, and all of them get all the losses.
         """
-        for arrays, count in zip(self._batches, self._counts, strict=True):
-            yield float(masked_loss(model, *arrays)) * count / self.num_targets
+        ranks = Ranks() if ranks is None else ranks
+        for first in range(0, len(self), ranks.count):
+            place, loss = first + ranks.number, 0.0
+            if place < len(self):
+                found = float(masked_loss(model, *self._batches[place]))
+                loss = found * self._counts[place] / self.num_targets
+            yield from ranks.numbers(loss)[: len(self) - first]
 
 
 def perplexity(loss: float) -> float:

@@ -130,9 +130,9 @@ def test_a_signal_in_a_validation_loses_nothing(workplace, monkeypatch, validati
     whole = undisturbed(workplace / "whole")
     losses, calls = Validation.losses, []
 
-    def interrupted(self, model):
+    def interrupted(self, *arguments):
         calls.append(1)
-        for loss in losses(self, model):
+        for loss in losses(self, *arguments):
             if len(calls) == validation:
                 os.kill(os.getpid(), signal.SIGTERM)
                 time.sleep(0.01)

@@ -21,7 +21,7 @@ from mlx_esm_kernels.data.proteins import Proteins
 from mlx_esm_kernels.models.esm1 import ESM1, ESM1Config
 from mlx_esm_kernels.training import listeners
 from mlx_esm_kernels.training.record import MetricsLog
-from mlx_esm_kernels.training.run import new_state, run_training
+from mlx_esm_kernels.training.run import RunFiles, new_state, run_training
 from mlx_esm_kernels.training.run_folder import RunFolder, open_run_folder
 from mlx_esm_kernels.training.settings import Settings
 from mlx_esm_kernels.training.validation import Validation
@@ -357,12 +357,14 @@ def test_a_model_learns_ten_proteins_by_heart(tmp_path):
             # Validated on what it trains on: the question is whether it can learn it at all.
             Validation(proteins, everything, everything, ESM1B, max_positions=64),
             settings,
-            RunFolder(
-                tmp_path / "weights.safetensors",
-                tmp_path / "metrics.jsonl",
-                tmp_path / "loss.png",
+            RunFiles(
+                RunFolder(
+                    tmp_path / "weights.safetensors",
+                    tmp_path / "metrics.jsonl",
+                    tmp_path / "loss.png",
+                ),
+                log,
             ),
-            log,
         )
     assert outcome.valid_loss < 0.1  # of 3.0 for residue frequencies
 

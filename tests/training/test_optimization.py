@@ -95,12 +95,19 @@ def test_a_compiled_step_is_the_same_step(dtype, accumulated):
     taken = list(batches(4))
     for batch, rate in zip(taken, [1e-3, 2e-3, 5e-3, 1e-3], strict=True):
         others = taken[: accumulated - 1]
-        got = compiled(batch, rate, *others)
-        np.testing.assert_allclose(plain(batch, rate, *others), got, rtol=1e-5)
+        shares = shares_of(batch, *others)
+        got = compiled(batch, rate, *others, shares=shares)
+        np.testing.assert_allclose(plain(batch, rate, *others, shares=shares), got, rtol=1e-5)
     expected, got = (named(model.parameters()) for model in models)
     for name in expected:
         if not name.endswith("k_proj.bias"):  # see above
             np.testing.assert_allclose(got[name], expected[name], atol=1e-5, err_msg=name)
+
+
+def shares_of(*taken):
+    """The part of all targets that each batch has."""
+    counts = np.array([float(batch[-1].sum()) for batch in taken])
+    return (counts / counts.sum()).tolist()
 
 
 def as_one(taken):
@@ -122,9 +129,11 @@ def test_accumulated_batches_are_one_large_batch():
     taken = [first, fewer_targets(second, 2), fewer_targets(third, 0)]
     models = [new_model(), new_model()]
     steps = [TrainStep(model, weight_decay=0.3, clip_norm=0.05) for model in models]
+    shares = shares_of(*taken)
     for _ in range(2):
         large = steps[0](as_one(taken), 1e-3)
-        np.testing.assert_allclose(steps[1](taken[0], 1e-3, *taken[1:]), large, rtol=1e-5)
+        parts = steps[1](taken[0], 1e-3, *taken[1:], shares=shares)
+        np.testing.assert_allclose(parts, large, rtol=1e-5)
     expected, got = (named(model.parameters()) for model in models)
     for name in expected:
         if not name.endswith("k_proj.bias"):  # see above
@@ -136,8 +145,9 @@ def test_a_step_that_follows_an_accumulated_one_is_of_its_own_batch():
     alone, after = new_model(), new_model()
     one = TrainStep(alone, weight_decay=0.0, clip_norm=1.0)
     other = TrainStep(after, weight_decay=0.0, clip_norm=1.0)
+    # At a rate of 0 both leave the weights as they are.
     one(taken[0], 0.0)
-    other(taken[1], 0.0, taken[2])  # at a rate of 0 both leave the weights as they are
+    other(taken[1], 0.0, taken[2], shares=(0.5, 0.5))
     assert one(taken[0], 1e-3)[0] == other(taken[0], 1e-3)[0]
 
 

@@ -1,0 +1,1 @@
+"""The processes of `mlx.launch`: what they tell each other, their common clock and signals."""
