@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import click
 
 from ..data.proteins import load_proteins
+from ..distributed.pulse import Pulse
+from ..distributed.ranks import Ranks, join_ranks
 from ..inference.embedding import INCLUDES, Embedder
 from ..inference.embedding_file import SUFFIXES, EmbeddingFile, require_embedding_output
 from ..inference.embedding_run import EmbeddingRun
 from ..inference.requirements import LONGS, Long
 from ..system.console import say
 from ..system.interrupt import StopOnSignal
-from .errors import errors_as_sentences
+from .errors import errors_as_sentences, one_speaks
 from .flags import as_protein_flag, device_flag, dtype_flag, open_model, weights_flag
 from .spread_command import SpreadCommand
 
@@ -81,7 +84,21 @@ ends with the same file.
 @device_flag
 @click.option("--overwrite", is_flag=True, help="Begin anew, whatever is at OUT or OUT.partial.")
 @errors_as_sentences()
-def command(
+def command(**options: Any) -> None:
+    """Embed the proteins of FASTA files, plain or compressed (- is standard input).
+
+    They go through the model packed side by side; a protein's embedding does not depend on the
+    others.
+    """
+    ranks = join_ranks()
+    with one_speaks(ranks):
+        stopped_by = _embed(ranks, **options)
+    if stopped_by is not None:
+        click.get_current_context().exit(128 + stopped_by)  # as shells count what a signal ended
+
+
+def _embed(
+    ranks: Ranks,
     *,
     fasta: tuple[str, ...],
     weights_file: str,
@@ -92,28 +109,32 @@ def command(
     dtype: str | None,
     as_protein: bool,
     overwrite: bool,
-) -> None:
-    """Embed the proteins of FASTA files, plain or compressed (- is standard input).
-
-    They go through the model packed side by side; a protein's embedding does not depend on the
-    others.
-    """
-    require_embedding_output(output, overwrite)
+) -> int | None:
+    """Do what the options say; the signal that stopped it, or None."""
+    if ranks.is_first:
+        require_embedding_output(output, overwrite)
     say("📥 loading weights and proteins")
     model = open_model(weights_file, dtype)
     embedder = Embedder(model, layers=layers, include=include, long=cast(Long, long))
     proteins = load_proteins(fasta, model.alphabet, as_protein=as_protein)
     run = EmbeddingRun(embedder, proteins, weights_name=Path(weights_file).name)
-    with (
-        StopOnSignal() as stop,
-        EmbeddingFile(output, run.columns, run.about, overwrite=overwrite) as file,
-    ):
-        if not run.fill(file, stop):
+    ranks.require_alike("weights and proteins", run.about)
+    with contextlib.ExitStack() as stack:
+        file = None
+        stop = stack.enter_context(StopOnSignal())
+        if ranks.is_first:
+            file = EmbeddingFile(output, run.columns, run.about, overwrite=overwrite)
+            stack.enter_context(file)
+        pulse = stack.enter_context(Pulse(ranks, stop))
+        whole = run.fill(file, pulse, ranks)
+        if file is None:
+            return None if whole else pulse.received
+        if not whole:
             say(
                 f"⏸️ stopped after {file.done:,} of {len(proteins):,} proteins; the same command "
                 f"goes on from there ({file.partial})"
             )
-            # As shells count what a signal ended.
-            click.get_current_context().exit(128 + cast(int, stop.received))
+            return pulse.received
         file.finish()
     say(f"💾 saved to {output} ({output.stat().st_size / 1e6:,.2f} MB)")
+    return None

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import click
 import numpy as np
@@ -16,6 +16,8 @@ from ..data.fasta import read_fasta
 from ..data.mutants import Mutant, mutated, parse_mutants
 from ..data.residues import require_residues
 from ..data.variant_table import VariantTable, read_variants, write_variants
+from ..distributed.ranks import Ranks, join_ranks
+from ..inference.embedding_run import fingerprint
 from ..inference.likelihood import Floats
 from ..inference.requirements import LONGS, Long
 from ..inference.variants import (
@@ -31,7 +33,7 @@ from ..pictures.substitutions import draw_substitutions
 from ..system.console import progress, say
 from ..system.errors import DataError, UserError
 from ..system.whole_file import OutputError, require_writable
-from .errors import errors_as_sentences
+from .errors import errors_as_sentences, one_speaks
 from .flags import WEIGHTS_HELP, device_flag, dtype_flag, open_model
 from .spread_command import SpreadCommand
 
@@ -117,7 +119,15 @@ Scores; higher is fitter, and those of several substitutions are summed:
 @dtype_flag
 @device_flag
 @errors_as_sentences()
-def command(
+def command(**options: Any) -> None:
+    """Score the variants of a protein with one or several models."""
+    ranks = join_ranks()
+    with one_speaks(ranks):
+        _score(ranks, **options)
+
+
+def _score(
+    ranks: Ranks,
     *,
     weights_files: tuple[str, ...],
     sequence: str | None,
@@ -132,7 +142,7 @@ def command(
     long: str,
     dtype: str | None,
 ) -> None:
-    """Score the variants of a protein with one or several models."""
+    """Do what the options say."""
     strategy = cast(Strategy, _FAIR_ESM_NAMES.get(scoring_strategy, scoring_strategy))
     wild_type = _wild_type(sequence, fasta)
     if all_single == (dms_input is not None):
@@ -145,12 +155,15 @@ def command(
     mutation_col = _column_of_mutants(table, mutation_col)
     parsed = _parse(table, mutation_col, wild_type, offset_idx)
     measured = _measured(table, score_col)
-    picture = _require_outputs(dms_output, dms_input)
+    picture = _require_outputs(dms_output, dms_input, ranks)
+    told = (wild_type, strategy, _mutants(table, mutation_col), offset_idx, long)
+    ranks.require_alike("variants and options", told)
     _require_new_columns(table, weights_files)
     scores: dict[str, Floats] = {}
     for weights in weights_files:
         say(f"📥 loading {weights}")
         model = open_model(weights, dtype)
+        ranks.require_alike("weights (--weights-file)", fingerprint(model))
         with progress(
             total=num_steps(wild_type, parsed, strategy), desc="🔍 scoring", unit="position"
         ) as bar:
@@ -162,7 +175,10 @@ def command(
                 offset=offset_idx,
                 long=cast(Long, long),
                 on_step=bar.update,
+                ranks=ranks,
             )
+    if not ranks.is_first:
+        return
     if measured is not None:
         _say_spearman(scores, *measured)
     write_variants(dms_output, table.with_columns(scores))
@@ -231,7 +247,7 @@ def _measured(table: VariantTable, score_col: str | None) -> tuple[str, Floats] 
     return name, table.numbers(name)
 
 
-def _require_outputs(dms_output: Path, dms_input: Path | None) -> Path:
+def _require_outputs(dms_output: Path, dms_input: Path | None, ranks: Ranks) -> Path:
     """Refuse outputs that cannot be written; the path of the heat map."""
     name = dms_output.name.removesuffix(".gz")
     if not name.endswith(".csv"):
@@ -239,9 +255,10 @@ def _require_outputs(dms_output: Path, dms_input: Path | None) -> Path:
     if dms_input is not None and dms_output.exists() and dms_output.samefile(dms_input):
         raise OutputError(f"{dms_output} is the input too; give the output another name.")
     picture = dms_output.with_name(name.removesuffix(".csv") + ".png")
-    require_writable(dms_output)
-    if dms_input is None:
-        require_writable(picture)
+    if ranks.is_first:  # the others write nothing, and may be on machines without that folder
+        require_writable(dms_output)
+        if dms_input is None:
+            require_writable(picture)
     return picture
 
 

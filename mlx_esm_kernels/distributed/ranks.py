@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import mlx.core as mx
 import numpy as np
@@ -18,6 +19,7 @@ from mlx.nn.utils import average_gradients
 
 from ..system.errors import UserError
 
+_Piece = TypeVar("_Piece")
 # By size of a number: what its bits are summed as, so that not even the sign of a zero is lost.
 _BITS = {1: mx.uint8, 2: mx.uint16, 4: mx.uint32, 8: mx.uint64}
 
@@ -59,6 +61,20 @@ class Ranks:
     def of_first(self, content: bytes) -> bytes:
         """What the first one has given; that of the others is left aside."""
         return self.gather(content if self.is_first else b"")[0]
+
+    def in_turns(
+        self, pieces: Iterable[_Piece], work: Callable[[_Piece], bytes]
+    ) -> Iterator[tuple[_Piece, bytes]]:
+        """Each piece and what `work` makes of it, in order; every process does some of it.
+
+        Args:
+            pieces: the same for all processes.
+            work: is called by one process for each piece.
+        """
+        pieces = iter(pieces)
+        while some := list(islice(pieces, self.count)):
+            mine = work(some[self.number]) if self.number < len(some) else b""
+            yield from zip(some, self.gather(mine), strict=False)  # fewer at the end
 
     def numbers(self, value: float) -> list[float]:
         """The number that each of them has given."""

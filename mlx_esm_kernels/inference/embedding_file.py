@@ -153,12 +153,16 @@ class EmbeddingFile:
 
     def write(self, name: str, first: int, rows: npt.NDArray[Any] | mx.array) -> None:
         """Put `rows`, of the column's dtype, at index `first` of the column's first axis."""
-        column = self.columns[name]
         if isinstance(rows, mx.array):
             bits = rows.view(mx.uint16) if rows.dtype == mx.bfloat16 else rows
             rows = np.array(bits)
+        self.write_bytes(name, first, rows.tobytes())
+
+    def write_bytes(self, name: str, first: int, content: bytes) -> None:
+        """As `write`, of rows as they lie in memory."""
         with output_errors(self.partial):
-            _write_all(self._file, rows.tobytes(), self._offsets[name] + first * column.row_bytes)
+            at = self._offsets[name] + first * self.columns[name].row_bytes
+            _write_all(self._file, content, at)
 
     def commit(self, done: int, *, now: bool = False) -> None:
         """Note that the first `done` proteins are written; on the disk every few seconds."""

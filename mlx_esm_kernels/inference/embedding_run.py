@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Iterator
 
 import mlx.core as mx
 import numpy as np
@@ -15,11 +16,12 @@ import numpy.typing as npt
 from mlx.utils import tree_flatten
 
 from ..data.proteins import Proteins
+from ..distributed.pulse import Pulse
+from ..distributed.ranks import Ranks
 from ..models.dtypes import STORED
 from ..models.esm1 import ESM1
 from ..system.console import duration, progress, say
-from ..system.interrupt import StopOnSignal
-from .embedding import LONG_ADVICE, Embedder, Embedding
+from .embedding import LONG_ADVICE, Embedder
 from .embedding_file import Column, EmbeddingFile
 from .requirements import require_lengths
 
@@ -50,31 +52,38 @@ class EmbeddingRun:
         self.columns = self._plan_columns()
         self.about = self._identity(weights_name)
 
-    def fill(self, file: EmbeddingFile, stop: StopOnSignal) -> bool:
+    def fill(self, file: EmbeddingFile | None, pulse: Pulse, ranks: Ranks) -> bool:
         """Embed what is not in the file yet; False where a signal came between.
+
+        Args:
+            file: takes the embeddings; None: another process has it.
+            pulse: whether a signal has come.
+            ranks: the processes that share the proteins out, all of which are here.
 
         Raises:
             UserError: the model gives NaN or infinity.
             OutputError: the file cannot be written.
         """
         proteins, offsets = self._proteins, self._offsets
-        if file.done:
-            say(f"⏩ {file.done:,} of {len(proteins):,} proteins are there already")
-        else:
+        done = int(ranks.numbers(0 if file is None else file.done)[0])
+        if done:
+            say(f"⏩ {done:,} of {len(proteins):,} proteins are there already")
+        elif file is not None:
             self._write_tables(file)
-        before, total = int(offsets[file.done]), int(offsets[-1])
+        before, total = int(offsets[done]), int(offsets[-1])
         started = time.monotonic()
         with progress(total=total, initial=before, desc="🧬 embedding", unit="residue") as bar:
-            places = range(file.done, len(proteins))
+            places = range(done, len(proteins))
             lengths = proteins.lengths
-            for group in self._embedder.groups(places, lambda place: int(lengths[place])):
-                found = self._embedder.run([proteins[place] for place in group])
-                for place, embedding in zip(group, found, strict=True):
-                    self._write(file, place, embedding)
+            groups = self._embedder.groups(places, lambda place: int(lengths[place]))
+            for group, content in ranks.in_turns(groups, self._embed):
                 end = group[-1] + 1
-                file.commit(end, now=stop.received is not None)
+                pulse.beat()
+                if file is not None:
+                    self._write(file, group, content)
+                    file.commit(end, now=pulse.received is not None)
                 bar.update(int(offsets[end] - offsets[group[0]]))
-                if stop.received is not None and end < len(proteins):
+                if pulse.received is not None and end < len(proteins):
                     return False
         seconds = time.monotonic() - started
         if total > before:
@@ -122,15 +131,40 @@ class EmbeddingRun:
         if "contacts" in self.columns:
             file.write("contact_offsets", 0, self._contact_offsets)
 
-    def _write(self, file: EmbeddingFile, place: int, embedding: Embedding) -> None:
-        for layer, vector in embedding.mean.items():
-            file.write(f"mean.{layer}", place, vector)
-        for layer, vector in embedding.bos.items():
-            file.write(f"bos.{layer}", place, vector)
-        for layer, rows in embedding.per_residue.items():
-            file.write(f"per-residue.{layer}", int(self._offsets[place]), rows)
-        if embedding.contacts is not None:
-            file.write("contacts", int(self._contact_offsets[place]), embedding.contacts)
+    def _embed(self, group: list[int]) -> bytes:
+        """The rows of the columns of some proteins, in the order of `_pieces`."""
+        found = self._embedder.run([self._proteins[place] for place in group])
+        contents = []
+        for place, embedding in zip(group, found, strict=True):
+            arrays: dict[str, mx.array | None] = {"contacts": embedding.contacts}
+            arrays |= {f"mean.{layer}": array for layer, array in embedding.mean.items()}
+            arrays |= {f"bos.{layer}": array for layer, array in embedding.bos.items()}
+            arrays |= {f"per-residue.{n}": array for n, array in embedding.per_residue.items()}
+            for name, _, _ in self._pieces(place):
+                array = arrays[name]
+                assert array is not None
+                contents.append(np.array(array.view(mx.uint8)).tobytes())
+        return b"".join(contents)
+
+    def _write(self, file: EmbeddingFile, group: list[int], content: bytes) -> None:
+        """Write what `_embed` gave."""
+        at = 0
+        for place in group:
+            for name, first, rows in self._pieces(place):
+                end = at + rows * self.columns[name].row_bytes
+                file.write_bytes(name, first, content[at:end])
+                at = end
+
+    def _pieces(self, place: int) -> Iterator[tuple[str, int, int]]:
+        """The columns in which a protein has rows: (name, first row, how many)."""
+        length = int(self._proteins.lengths[place])
+        starts = {"mean": (place, 1), "bos": (place, 1)}
+        starts["per-residue"] = (int(self._offsets[place]), length)
+        starts["contacts"] = (int(self._contact_offsets[place]), length**2)
+        for name in self.columns:
+            what = name.partition(".")[0]
+            if what in starts:
+                yield name, *starts[what]
 
 
 def fingerprint(model: ESM1) -> str:

@@ -9,6 +9,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from ..distributed.ranks import Ranks
 from ..models.esm1 import ESM1
 from .requirements import require_finite
 
@@ -25,6 +26,7 @@ def pseudo_perplexity(
     model: ESM1,
     tokens: Tokens,
     on_step: Callable[[int], object] = lambda scored: None,
+    ranks: Ranks | None = None,
 ) -> Floats:
     """The pseudo-perplexity of each protein: exp(-mean over i of log p(x_i | all but x_i)).
 
@@ -37,6 +39,7 @@ def pseudo_perplexity(
         tokens: (N, L) integer, one protein in each row, with the cls and eos of the model's
             alphabet; no masks or padding.
         on_step: called with a number of residues whenever that many more are scored.
+        ranks: the processes that share the work out, all of which get all of the result.
 
     Returns:
         (N,) float64.
@@ -50,15 +53,22 @@ def pseudo_perplexity(
     scores = np.empty((count, residues))
     # One row per residue: protein p with residue i masked. Passes go through them in order.
     per_pass = max(1, TOKENS_PER_PASS // length)
-    for start in range(0, count * residues, per_pass):
+
+    def run_pass(start: int) -> bytes:
         flat = np.arange(start, min(start + per_pass, count * residues))
         proteins, columns = flat // residues, flat % residues + int(alphabet.prepend_cls)
         copies = tokens[proteins]
         copies[np.arange(len(flat)), columns] = alphabet.mask_idx
         logits = logits_at(model, copies, np.arange(len(flat)), columns)
         true = tokens[proteins, columns]
-        scores.flat[flat] = log_softmax(logits)[np.arange(len(flat)), true]
-        on_step(len(flat))
+        found: Floats = log_softmax(logits)[np.arange(len(flat)), true]
+        return found.tobytes()
+
+    ranks = Ranks() if ranks is None else ranks
+    for start, content in ranks.in_turns(range(0, count * residues, per_pass), run_pass):
+        found = np.frombuffer(content)
+        scores.flat[start : start + len(found)] = found
+        on_step(len(found))
     perplexities: Floats = np.exp(-scores.mean(axis=1))
     return perplexities
 

@@ -29,6 +29,7 @@ import numpy.typing as npt
 from ..data.alphabet import STANDARD_RESIDUES
 from ..data.mutants import Mutant, mutated, parse_mutants
 from ..data.residues import require_residues
+from ..distributed.ranks import Ranks
 from ..models.esm1 import ESM1
 from ..system.errors import UserError
 from . import likelihood
@@ -56,6 +57,7 @@ def score_variants(
     offset: int = 1,
     long: Long = "error",
     on_step: Callable[[int], object] = lambda scored: None,
+    ranks: Ranks | None = None,
 ) -> Floats:
     """The score of each mutant; higher is fitter.
 
@@ -71,6 +73,7 @@ def score_variants(
             no windows for pseudo-perplexity.
         on_step: called with a number of positions whenever that many more are scored; `num_steps`
             tells how many there will be.
+        ranks: the processes that share the work out, all of which get all scores; None: this one.
 
     Returns:
         (N,) float64; NaN for a protein that is cut short, which one `MutantWarning` counts.
@@ -93,7 +96,7 @@ def score_variants(
             stacklevel=2,
         )
     if strategy == "pseudo-perplexity":
-        return _by_pseudo_perplexity(model, sequence, parsed, on_step)
+        return _by_pseudo_perplexity(model, sequence, parsed, on_step, ranks)
     for row, mutant in enumerate(parsed, start=1):
         if mutant.sequence is not None:
             raise UserError(
@@ -102,7 +105,12 @@ def score_variants(
             )
     positions = np.unique([one.position for some in parsed for one in some]).astype(np.int64)
     table = marginals(
-        model, sequence, positions, masked=strategy != "wt-marginals", on_step=on_step
+        model,
+        sequence,
+        positions,
+        masked=strategy != "wt-marginals",
+        on_step=on_step,
+        ranks=ranks,
     )
     place = {position: row for row, position in enumerate(positions.tolist())}
     ids = {letter: int(model.alphabet.encode(letter)[0]) for letter in _letters(parsed)}
@@ -134,6 +142,7 @@ def marginals(
     *,
     masked: bool,
     on_step: Callable[[int], object] = lambda scored: None,
+    ranks: Ranks | None = None,
 ) -> Floats:
     """log p over the vocabulary at some positions of a protein.
 
@@ -144,6 +153,7 @@ def marginals(
         masked: whether a position is masked while its residues are scored. If so each has a forward
             pass of its own, many of which go side by side; if not all share one.
         on_step: called with a number of positions whenever that many more are done.
+        ranks: the processes that share the work out, all of which get all of the result.
 
     Returns:
         (P, V) float64.
@@ -162,7 +172,8 @@ def marginals(
         row_starts, rows = np.unique(starts, return_inverse=True)
     parts = [np.empty((0, len(alphabet)))]
     per_pass = max(1, TOKENS_PER_PASS // (window + alphabet.num_specials))
-    for first in range(0, len(row_starts), per_pass):
+
+    def run_pass(first: int) -> bytes:
         tokens = np.stack(
             [
                 alphabet.with_specials(ids[start : start + window])
@@ -173,8 +184,12 @@ def marginals(
         at = rows[in_pass] - first, columns[in_pass]
         if masked:
             tokens[at] = alphabet.mask_idx
-        parts.append(log_softmax(logits_at(model, tokens, *at)))
-        on_step(int(in_pass.sum()))
+        return log_softmax(logits_at(model, tokens, *at)).tobytes()
+
+    ranks = Ranks() if ranks is None else ranks
+    for _, content in ranks.in_turns(range(0, len(row_starts), per_pass), run_pass):
+        parts.append(np.frombuffer(content).reshape(-1, len(alphabet)))
+        on_step(len(parts[-1]))
     return np.concatenate(parts)
 
 
@@ -242,7 +257,11 @@ def _ranks(values: Floats) -> Floats:
 
 
 def _by_pseudo_perplexity(
-    model: ESM1, sequence: str, parsed: Sequence[Mutant], on_step: Callable[[int], object]
+    model: ESM1,
+    sequence: str,
+    parsed: Sequence[Mutant],
+    on_step: Callable[[int], object],
+    ranks: Ranks | None,
 ) -> Floats:
     """The score of each mutant (N,) by the last strategy; those of one length go together."""
     alphabet = model.alphabet
@@ -259,7 +278,7 @@ def _by_pseudo_perplexity(
         for first in range(0, len(rows), _SEQUENCES_AT_ONCE):
             some = rows[first : first + _SEQUENCES_AT_ONCE]
             ids = [alphabet.with_specials(alphabet.encode(texts[row])) for row in some]
-            perplexities = likelihood.pseudo_perplexity(model, np.stack(ids), on_step)
+            perplexities = likelihood.pseudo_perplexity(model, np.stack(ids), on_step, ranks)
             scores[some] = -len(sequence) * np.log(perplexities)
     return scores
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Iterator
 
 import mlx.core as mx
@@ -103,13 +104,14 @@ class Validation:
         One at a time, so that the caller can show how far it is, or stop. The `ranks` share the
         batches out, and all of them get all the losses.
         """
+
+        def share(place: int) -> bytes:
+            loss = float(masked_loss(model, *self._batches[place]))
+            return struct.pack("<d", loss * self._counts[place] / self.num_targets)
+
         ranks = Ranks() if ranks is None else ranks
-        for first in range(0, len(self), ranks.count):
-            place, loss = first + ranks.number, 0.0
-            if place < len(self):
-                found = float(masked_loss(model, *self._batches[place]))
-                loss = found * self._counts[place] / self.num_targets
-            yield from ranks.numbers(loss)[: len(self) - first]
+        for _, found in ranks.in_turns(range(len(self)), share):
+            yield from struct.unpack("<d", found)
 
 
 def perplexity(loss: float) -> float:

@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 from launching import TINY_TRAIN, kill, launch, output_of
 
+from mlx_esm_kernels.models.esm1 import ESM1, ESM1Config
+from mlx_esm_kernels.weights import save_weights
+
 RUN = ("--data", "proteins.fasta", "--num-iters", 12, "--tokens-per-batch", 320)
 RUN += ("--valid-every", 6, "--checkpoint-every", 4, "--keep", 100)
 ENDLESS = ("--data", "proteins.fasta", "--num-iters", 10**6, "--tokens-per-batch", 320)
@@ -101,6 +104,13 @@ def test_a_run_is_resumed_by_another_number_of_processes(workplace):
         near(workplace / "alone", run)
 
 
+def processes_of(launcher):
+    """Their numbers: the launcher has a thread for each of them, in the order of their ranks."""
+    threads = sorted(Path(f"/proc/{launcher.pid}/task").iterdir(), key=lambda p: int(p.name))
+    children = [(path / "children").read_text().split() for path in threads]
+    return [int(pid) for some in children for pid in some]
+
+
 @pytest.fixture
 def started():
     """Begins an endless run: its launcher, and the numbers of its processes once they train."""
@@ -113,10 +123,7 @@ def started():
         while not list(Path("run/checkpoints").glob("step-*")):
             assert time.monotonic() < end
             time.sleep(0.05)
-        # The launcher has a thread for each of them, in the order of their numbers.
-        threads = sorted(Path(f"/proc/{process.pid}/task").iterdir(), key=lambda p: int(p.name))
-        children = [(path / "children").read_text().split() for path in threads]
-        return process, [int(pid) for some in children for pid in some]
+        return process, processes_of(process)
 
     yield start
     for process in launched:
@@ -173,3 +180,72 @@ def test_processes_with_different_proteins_do_not_train_together(workplace):
     said = train(2, *RUN, "--weights-dir", "run")
     assert "All processes must have the same proteins (--data)" in said
     assert not (workplace / "run").exists()
+
+
+EMBED_AND_SCORE = """
+import sys
+from mlx_esm_kernels.commands import embed, score
+commands = {"embed": embed.command, "score": score.command}
+commands[sys.argv[1]](sys.argv[2:])
+"""
+
+
+@pytest.mark.slow
+def test_embeddings_and_scores_are_the_same_file(workplace):
+    """Shared out by passes, each of which is what one process would run: bit for bit."""
+    (workplace / "run.py").write_text(EMBED_AND_SCORE)
+    mx.random.seed(0)
+    config = ESM1Config(num_layers=2, embed_dim=32, ffn_dim=64, num_heads=2, max_positions=512)
+    save_weights(workplace / "w.safetensors", ESM1(config))
+    rng = np.random.default_rng(1)
+    letters = np.array(list("ACDEFGHIKLMNPQRSTVWY"))
+    with (workplace / "many.fasta").open("w") as file:
+        for i in range(60):
+            file.write(f">p{i}\n{''.join(rng.choice(letters, rng.integers(1, 500)))}\n")
+    wild_type = "".join(rng.choice(letters, 100))
+    weights = ("--weights-file", "w.safetensors")
+    embed = ("embed", *weights, "many.fasta", "--include", "mean", "per-residue", "bos", "-o")
+    score = ("score", *weights, "--sequence", wild_type, "--all-single")
+    score += ("--scoring-strategy", "masked-marginals", "--dms-output")
+    for count in (1, 3):
+        said = output_of(launch(count, "run.py", *embed, f"{count}.safetensors"))
+        assert said.count("saved to") == 1, said
+        assert not (workplace / f"{count}.safetensors.partial").exists()
+        said = output_of(launch(count, "run.py", *score, f"{count}.csv"))
+        assert said.count("variants of 100 residues saved to") == 1, said
+    for name in ("safetensors", "csv"):
+        assert (workplace / f"1.{name}").read_bytes() == (workplace / f"3.{name}").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="finds the processes in /proc")
+def test_embeddings_that_are_stopped_go_on_with_any_number_of_processes(workplace):
+    (workplace / "run.py").write_text(EMBED_AND_SCORE)
+    mx.random.seed(0)
+    config = ESM1Config(num_layers=6, embed_dim=128, ffn_dim=512, num_heads=8, max_positions=512)
+    save_weights(workplace / "w.safetensors", ESM1(config))
+    letters = np.array(list("ACDEFGHIKLMNPQRSTVWY"))
+    rows = np.random.default_rng(1).choice(letters, (200, 400))
+    (workplace / "many.fasta").write_text(
+        "".join(f">p{i}\n{''.join(row)}\n" for i, row in enumerate(rows))
+    )
+    embed = ("embed", "--weights-file", "w.safetensors", "many.fasta", "-o")
+    process = launch(2, "run.py", *embed, "stopped.safetensors")
+    try:
+        partial = workplace / "stopped.safetensors.partial"
+        end = time.monotonic() + 60
+        while not partial.exists():
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        time.sleep(0.3)
+        _, second = processes_of(process)
+        os.kill(second, signal.SIGTERM)
+        said = output_of(process, seconds=60)
+    finally:
+        kill(process)
+    assert "stopped after" in said, said
+    said = output_of(launch(3, "run.py", *embed, "stopped.safetensors"))
+    assert "are there already" in said, said
+    output_of(launch(1, "run.py", *embed, "whole.safetensors"))
+    whole, stopped = (workplace / f"{name}.safetensors" for name in ("whole", "stopped"))
+    assert whole.read_bytes() == stopped.read_bytes()
