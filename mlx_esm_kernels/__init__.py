@@ -5,6 +5,7 @@ from typing import Any
 
 from .data.alphabet import ESM1_ALPHABET, ESM1B, Alphabet
 from .inference.embedding import Embedding, embed
+from .inference.evaluation import Evaluation, evaluate
 from .inference.structure_view import StructureView, view
 from .inference.variants import pseudo_perplexity, score_variants
 from .models.esm1 import ESM1, PRESETS, ESM1Config, predict_contacts
@@ -19,8 +20,10 @@ __all__ = [
     "Alphabet",
     "ESM1Config",
     "Embedding",
+    "Evaluation",
     "StructureView",
     "embed",
+    "evaluate",
     "linear",
     "load_model",
     "masked_attention",

@@ -6,6 +6,7 @@ import click
 
 from . import contacts, convert, doctor, generate, score, train, unmask, view
 from . import embed as embed_command
+from . import evaluate as evaluate_command
 
 
 @click.group("mlx-esm")
@@ -14,5 +15,16 @@ def main() -> None:
     """Train, sample and use ESM-1 protein language models with MLX."""
 
 
-for module in (train, generate, unmask, convert, embed_command, score, contacts, view, doctor):
+for module in (
+    train,
+    evaluate_command,
+    generate,
+    unmask,
+    convert,
+    embed_command,
+    score,
+    contacts,
+    view,
+    doctor,
+):
     main.add_command(module.command)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
 
 from ..data.proteins import Proteins
 from ..models.esm1 import ESM1
@@ -36,14 +38,25 @@ def require_room(model: ESM1, residues: int, label: str | None, advice: str) -> 
     raise UserError(f"{has} the position table of this model ends at {most:,}{told}.")
 
 
-def require_lengths(model: ESM1, proteins: Proteins, advice: str) -> None:
-    """`require_room` for all of some proteins before the work, not when the turn of one comes."""
-    longest = int(proteins.lengths.argmax())
+def require_lengths(
+    model: ESM1, proteins: Proteins, advice: str, indices: npt.NDArray[np.int64] | None = None
+) -> None:
+    """`require_room` for all of some proteins before the work, not when the turn of one comes.
+
+    Args:
+        model: the model.
+        proteins: some proteins.
+        advice: as there.
+        indices: (N,) those that the model is to take; None: all.
+    """
+    chosen = np.arange(len(proteins)) if indices is None else indices
+    lengths = proteins.lengths[chosen]
+    longest = int(chosen[lengths.argmax()])
     label = f"protein {longest + 1} ({proteins.names[longest]!r})"
-    count = int((proteins.lengths > model.config.max_residues).sum())
+    count = int((lengths > model.config.max_residues).sum())
     if count > 1:
         label = f"{count:,} proteins are too long, the longest of them {label}: it"
-    require_room(model, int(proteins.lengths[longest]), label, advice)
+    require_room(model, int(lengths.max()), label, advice)
 
 
 def require_finite(finite: mx.array | bool, dtype: mx.Dtype) -> None:

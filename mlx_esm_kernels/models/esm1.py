@@ -128,11 +128,7 @@ class ESM1(nn.Module):
 
     def head(self, x: mx.array) -> mx.array:
         """x (..., C) of `encode`, or some of its rows -> logits (..., V)."""
-        if not self.config.language_head:
-            raise UserError(
-                "this model has no language head, so it gives embeddings alone; what is to be "
-                "scored, generated or trained needs one, as in EsmForMaskedLM."
-            )
+        require_language_head(self.config)
         if self.config.tied_output:
             return self.lm_head(x, self.embed_tokens)
         return linear(x, self.embed_out, self.embed_out_bias)
@@ -200,6 +196,15 @@ class ESM1(nn.Module):
                 f"[ESM1] segment_ids must be of an integer dtype or bool; got {segment_ids.dtype}."
             )
         return mx.where(real, segment_ids.astype(mx.int64), 0)
+
+
+def require_language_head(config: ESM1Config) -> None:
+    """Raise UserError where a model of this config gives embeddings alone."""
+    if not config.language_head:
+        raise UserError(
+            "this model has no language head, so it gives embeddings alone; what is to be "
+            "scored, generated or trained needs one, as in EsmForMaskedLM."
+        )
 
 
 def predict_contacts(model: ESM1, tokens: mx.array) -> mx.array:

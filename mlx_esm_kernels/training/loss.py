@@ -7,6 +7,7 @@ import numpy as np
 
 from ..data.masking import Masked
 from ..models.esm1 import ESM1
+from ..models.masked_positions import masked_logits
 
 
 def masked_loss(
@@ -28,9 +29,7 @@ def masked_loss(
         positions, targets: (M,) integer, see `Masked`.
         weights: (M,) float32.
     """
-    hidden = model.encode(inputs, segment_ids)  # (B, L, C)
-    rows = hidden.reshape(-1, hidden.shape[-1])[positions]  # (M, C)
-    logits = model.head(rows).astype(mx.float32)  # (M, V)
+    logits = masked_logits(model, inputs, segment_ids, positions)  # (M, V)
     at_target = mx.take_along_axis(logits, targets[:, None].astype(mx.int32), axis=-1)[:, 0]
     nats = mx.logsumexp(logits, axis=-1) - at_target  # (M,)
     return mx.sum(weights * nats) / mx.maximum(mx.sum(weights), 1.0)

@@ -1,0 +1,18 @@
+"""The 20 amino acids in classes.
+
+Those of side chains in Nelson and Cox, "Lehninger Principles of Biochemistry", chapter 3 (nonpolar
+aliphatic, aromatic, polar uncharged, positively and negatively charged), less C, G and P, which
+are a class of their own for what no other side chain does: C makes bridges, G has no side chain,
+and that of P closes a ring with the backbone.
+"""
+
+from __future__ import annotations
+
+RESIDUE_CLASSES = {
+    "hydrophobic": "AILMV",
+    "aromatic": "FWY",
+    "polar": "NQST",
+    "positive": "HKR",
+    "negative": "DE",
+    "special": "CGP",
+}
