@@ -17,7 +17,7 @@ from ..inference.measuring import Measured
 
 # Models with a column of their own in the tables of parts; what is more is in the JSON.
 _MOST_COLUMNS = 3
-_SHORT = {FREQUENCIES: "frequencies", NEIGHBOURS: "neighbours", FLOOR: "floor"}
+_SHORT = {FREQUENCIES: "freq.", NEIGHBOURS: "neighb.", FLOOR: "floor"}
 _FEW_PROTEINS = 20
 
 
@@ -34,11 +34,11 @@ def lines(evaluations: Mapping[str, Evaluation], measured: Measured, kind: str) 
     named = _named(evaluations)
     body = _overall(named, evaluations, measured)
     shown = dict(list(zip(named, evaluations.values(), strict=True))[:_MOST_COLUMNS])
-    for title, group in (("length", "by_length"), ("place in the protein", "by_position")):
+    for title, group in (("length", "by_length"), ("place", "by_position")):
         parts = getattr(first, group)
         if len(parts) > 1:
             body += _parts(title, group, shown)
-    body += _parts("class of residue", "by_class", shown, RESIDUE_CLASSES)
+    body += _parts("class", "by_class", shown, RESIDUE_CLASSES)
     body += _residues(shown, first)
     if len(evaluations) > _MOST_COLUMNS:
         body += ["", f"the other {len(evaluations) - _MOST_COLUMNS} models: see --json"]
@@ -98,7 +98,7 @@ def _parts(
 
 def _residues(shown: Mapping[str, Evaluation], first: Evaluation) -> list[str]:
     """A line for each residue, with what the first model takes it for."""
-    heading = ["residue", "share", *_columns(shown), "right", "or else"]
+    heading = ["residue", "share", *_columns(shown), "right", "else"]
     rows = [heading]
     for place, part in enumerate(first.by_residue):
         share = f"{part.num_targets / first.whole.num_targets:.1%}"
@@ -113,7 +113,7 @@ def _mistaken(evaluation: Evaluation, part: Part) -> str:
     true = STANDARD_RESIDUES.index(part.name)
     chances = evaluation.confusion[true].copy()
     chances[true] = -1
-    return " ".join(STANDARD_RESIDUES[i] for i in np.argsort(-chances, kind="stable")[:3])
+    return "".join(STANDARD_RESIDUES[i] for i in np.argsort(-chances, kind="stable")[:3])
 
 
 def _columns(shown: Mapping[str, Evaluation]) -> list[str]:

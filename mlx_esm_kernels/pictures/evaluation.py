@@ -15,6 +15,8 @@ from .figure import new_figure, save_png
 # Residues of one class beside each other.
 _ORDER = "AILMVFWYNQSTHKRDECGP"
 _MOST_LABEL = 40
+# As in the loss curve of a run.
+_COLOURS = {"residue frequencies": "tab:gray", "neighbours": "0.2", "entropy floor": "tab:green"}
 
 
 def draw_evaluation(
@@ -35,18 +37,20 @@ def draw_evaluation(
             in `STANDARD_RESIDUES`; NaN where it is not known.
         title: whose confusion it is.
     """
-    figure = new_figure(12, 8)
-    grid = figure.add_gridspec(2, 2, width_ratios=(1.25, 1))
-    residues = figure.add_subplot(grid[0, 0])
-    labels = [label for label in _ORDER if label in by_residue["labels"]]
-    order = [by_residue["labels"].index(label) for label in labels]
-    _draw_curves(residues, labels, order, by_residue["curves"])
-    residues.set_xlabel("residue")
-    lengths = figure.add_subplot(grid[1, 0], sharey=residues)
-    labels = by_length["labels"]
-    _draw_curves(lengths, labels, range(len(labels)), by_length["curves"])
-    lengths.set_xlabel("residues of the protein")
-    handles, names = residues.get_legend_handles_labels()
+    # By length only where there is more than one: the sample's proteins are all short.
+    panels = [(by_residue, "residue"), (by_length, "residues of the protein")]
+    panels = [panel for panel in panels if panel[0] is by_residue or len(panel[0]["labels"]) > 1]
+    figure = new_figure(13, 3.4 + 2.6 * len(panels))
+    grid = figure.add_gridspec(len(panels), 2, width_ratios=(1.2, 1))
+    for row, (parts, what) in enumerate(panels):
+        axes = figure.add_subplot(grid[row, 0])
+        labels = parts["labels"]
+        order = list(range(len(labels)))
+        if parts is by_residue:
+            order.sort(key=lambda place: _ORDER.index(by_residue["labels"][place]))
+        _draw_curves(axes, [labels[place] for place in order], order, parts["curves"])
+        axes.set_xlabel(what)
+    handles, names = axes.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper left", ncols=2, frameon=False, fontsize=8)
     _draw_confusion(figure, figure.add_subplot(grid[:, 1]), confusion, title)
     save_png(figure, path)
@@ -66,6 +70,7 @@ def _draw_curves(
             [values[i] for i in order],
             yerr=[errors[i] for i in order],
             fmt="o",
+            color=_COLOURS.get(who),
             markersize=4,
             linewidth=1,
             label=_plain(who),
