@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -125,7 +125,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     positions that vary together are looked for too.
     """
     json_file, picture = options["json_file"], options["picture"]
-    _require_outputs(json_file, picture)
+    _require_outputs(json_file, picture, options["fasta"], options["baseline_from"])
     models = _open_models(options["weights_files"], options["dtype"])
     data = _load(options, models)
     targets = draw_targets(
@@ -155,12 +155,17 @@ def command(ctx: click.Context, /, **options: Any) -> None:
         say(f"💾 drawn to {picture}")
 
 
-def _require_outputs(json_file: Path | None, picture: Path | None) -> None:
+def _require_outputs(json_file: Path | None, picture: Path | None, *given: Sequence[str]) -> None:
+    """Refuse outputs that cannot be written, or are what was given."""
     if picture is not None and picture.suffix != ".png":
         raise OutputError(f"{picture} must end in .png.")
     for path in (json_file, picture):
-        if path is not None:
-            require_writable(path)
+        if path is None:
+            continue
+        require_writable(path)
+        sources = (Path(name) for names in given for name in names)
+        if path.exists() and any(one.exists() and path.samefile(one) for one in sources):
+            raise OutputError(f"{path} must not be the input; give the output another name.")
 
 
 def _open_models(weights_files: tuple[str, ...], dtype: str | None) -> dict[str, ESM1]:

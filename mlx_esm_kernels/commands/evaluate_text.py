@@ -41,7 +41,8 @@ def lines(evaluations: Mapping[str, Evaluation], measured: Measured, kind: str) 
     body += _parts("class", "by_class", shown, RESIDUE_CLASSES)
     body += _residues(shown, first)
     if len(evaluations) > _MOST_COLUMNS:
-        body += ["", f"the other {len(evaluations) - _MOST_COLUMNS} models: see --json"]
+        rest = len(evaluations) - _MOST_COLUMNS
+        body += ["", f"the other {'model' if rest == 1 else f'{rest} models'}: see --json"]
     body += _planted(named, evaluations)
     return [*head, *(f"   {line}".rstrip() for line in body)]
 
@@ -135,7 +136,7 @@ def _planted(named: Sequence[str], evaluations: Mapping[str, Evaluation]) -> lis
     if not found:
         return []
     _, any_of = found[0]
-    rows = [["planted pairs found", "of the L/8 surest", "of the L/4 surest", "by its"]]
+    rows = [["planted pairs among", "L/8 surest", "L/4 surest", "by its"]]
     for name, planted in found:
         rows.append([name, f"{planted.at_half:.0%}", f"{planted.at_all:.0%}", planted.measure])
     chance, at_distance = f"{any_of.chance:.0%}", f"{any_of.chance_at_distance:.0%}"

@@ -15,7 +15,7 @@ from .likelihood import TOKENS_PER_PASS
 from .masked_prediction import MaskedPredictor
 from .requirements import Long, require_lengths
 
-LONG_ADVICE = "ask for windows (long: window), or leave it out"
+LONG_ADVICE = 'ask for windows (--long window, or long="window"), or leave it out'
 _NUM_RESIDUES = len(STANDARD_RESIDUES)
 
 

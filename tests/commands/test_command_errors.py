@@ -31,6 +31,7 @@ INSIDE = {
     "convert": (["w.safetensors", "out.safetensors"], f"{COMMANDS}.convert.save_weights"),
     "doctor": (["--quick", "--json", "out.json"], f"{COMMANDS}.doctor.add_checks"),
     "embed": (["p.fasta", "-o", "out.npz"], (Embedder, "run")),
+    "evaluate": (["p.fasta", "--json", "out.json"], f"{COMMANDS}.evaluate.measure"),
     "generate": (["--length", "5", "-o", "out.fasta"], f"{COMMANDS}.growing.fill_masks"),
     "score": (
         ["--sequence", "MKT", "--all-single", "--dms-output", "out.csv"],
