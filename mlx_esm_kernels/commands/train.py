@@ -243,6 +243,7 @@ def _settings(options: dict[str, Any], width: int) -> Settings:
         seed=options["seed"],
         weight_decay=options["weight_decay"],
         betas=options["betas"],
+        optimizer=options["optimizer"],
         schedule=options["schedule"],
         accumulation=options["grad_accumulation"],
         checkpointing=options["grad_checkpointing"],

@@ -11,7 +11,7 @@ import click
 from ..models.dtypes import DTYPES
 from ..models.esm1 import PRESETS
 from ..training.checkpoint import Every
-from ..training.settings import BETAS, SCHEDULES
+from ..training.settings import BETAS, OPTIMIZERS, SCHEDULES
 from .flags import WEIGHTS_HELP, as_protein_flag, device_flag
 
 
@@ -112,6 +112,12 @@ _OPTIONS = [
         type=click.Choice(SCHEDULES),
         default="linear",
         help="How the rate goes down over the run.",
+    ),
+    click.option(
+        "--optimizer",
+        type=click.Choice(OPTIMIZERS),
+        default="adamw",
+        help="muon: AdamW, and Muon for the matrices of the layers, at the same rate.",
     ),
     click.option(
         "--betas",

@@ -65,6 +65,7 @@ def new_state(
         weight_decay=settings.weight_decay,
         clip_norm=settings.clip_norm,
         betas=settings.betas,
+        optimizer=settings.optimizer,
         dtype=DTYPES[settings.precision],
         ranks=ranks,
     )

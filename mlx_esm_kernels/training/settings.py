@@ -10,6 +10,7 @@ from ..system.errors import UserError
 # Shorter memories than Adam's 0.9 and 0.999, for runs of some hundred or thousand steps: on the
 # sample 0.8 saves a quarter of the steps that 0.9 needs. 0.98 is fairseq's for RoBERTa.
 BETAS = (0.8, 0.98)
+OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("linear", "cosine", "constant")
 
 
@@ -29,6 +30,7 @@ class Settings:
         warmup: steps of linear increase.
         weight_decay: see `TrainStep`.
         clip_norm, betas: see `TrainStep`.
+        optimizer: one of OPTIMIZERS, see `TrainStep`.
         schedule: how the learning rate goes down over the run; one of SCHEDULES.
         accumulation: batches of a step.
         checkpointing: see `ESM1`.
@@ -49,6 +51,7 @@ class Settings:
     valid_every: int | None = None
     seed: int = 42
     betas: tuple[float, float] = BETAS
+    optimizer: str = "adamw"
     schedule: str = "linear"
     accumulation: int = 1
     checkpointing: bool = False
@@ -58,6 +61,10 @@ class Settings:
         object.__setattr__(self, "betas", tuple(self.betas))  # of json, which has lists
         if not all(0 <= beta < 1 for beta in self.betas) or len(self.betas) != 2:
             raise ValueError(f"[Settings] betas must be two of [0, 1); got {self.betas}.")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(
+                f"[Settings] optimizer must be one of {OPTIMIZERS}; got {self.optimizer!r}."
+            )
         if self.schedule not in SCHEDULES:
             raise ValueError(
                 f"[Settings] schedule must be one of {SCHEDULES}; got {self.schedule!r}."

@@ -1,4 +1,4 @@
-"""One step of training: gradients, clipping, AdamW."""
+"""One step of training: gradients, clipping, AdamW or Muon."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from ..distributed.ranks import Ranks
 from ..models.esm1 import ESM1
 from ..ops import adamw
 from .loss import masked_loss
+from .muon import Muon, is_of_muon
 from .settings import BETAS
 
 EPSILON = 1e-8
+NEVER_CLIPPED = 1e30  # float32 divides by it; infinity by infinity would be NaN
 # Of float16, whose smallest gradients are lost unless the loss is multiplied: by this at first, by
 # half as much where something overflows, by twice as much after so many steps without.
 FIRST_SCALE, SMALLEST_SCALE, STEPS_PER_DOUBLING = 2.0**15, 2.0**-10, 2000
@@ -37,6 +39,8 @@ class TrainStep:
         weight_decay: share of a weight that decays in a step, times the learning rate.
         clip_norm: the highest norm.
         betas: what stays of the first and of the second moment in a step.
+        optimizer: "adamw", or "muon" for the matrices of the layers, see `Muon`, and AdamW for
+            the rest.
         dtype: of activations and their gradients. Weights and moments stay float32, and so do the
             statistics of LayerNorms, softmax and the loss.
         ranks: those that take the step together, each with batches of its own; None: this process.
@@ -50,6 +54,7 @@ class TrainStep:
         weight_decay: float,
         clip_norm: float,
         betas: tuple[float, float] = BETAS,
+        optimizer: str = "adamw",
         dtype: mx.Dtype = mx.float32,
         ranks: Ranks | None = None,
         compiled: bool | None = None,
@@ -63,7 +68,18 @@ class TrainStep:
         names, weights = zip(*tree_flatten(model.trainable_parameters()), strict=True)
         self._names = names
         self._places = [_place(model, name) for name in names]
-        self._moments = [[mx.zeros_like(w) for w in weights] for _ in range(2)]
+        by_muon = [
+            optimizer == "muon" and is_of_muon(name, weight)
+            for name, weight in zip(names, weights, strict=True)
+        ]
+        self._muon = Muon(weight_decay)
+        # Places of the parameters that either steps; Muon's have no second moment.
+        self._of_muon = [place for place, it_is in enumerate(by_muon) if it_is]
+        self._of_adamw = [place for place, it_is in enumerate(by_muon) if not it_is]
+        self._moments = [
+            [mx.zeros_like(weight) for weight in weights],
+            [mx.zeros_like(weights[place]) for place in self._of_adamw],
+        ]
         self._state = [model.state, self._moments]
         self._loss_and_gradients = mx.value_and_grad(self._loss)
         if compiled is None:
@@ -137,18 +153,24 @@ class TrainStep:
         return loss, gradients
 
     def arrays(self) -> dict[str, mx.array]:
-        """Both moments of every parameter: `moment_1.NAME` and `moment_2.NAME`."""
+        """Both moments of the parameters: `moment_1.NAME` and `moment_2.NAME`."""
         return {
             f"moment_{number}.{name}": moment
-            for number, moments in enumerate(self._moments, start=1)
-            for name, moment in zip(self._names, moments, strict=True)
+            for number, (names, moments) in enumerate(
+                zip(self._names_of_moments(), self._moments, strict=True), start=1
+            )
+            for name, moment in zip(names, moments, strict=True)
         }
 
     def set_arrays(self, arrays: Mapping[str, mx.array], steps: int) -> None:
         """Go on from what `arrays` gave after `steps` steps; other names are left aside."""
-        for place in range(2):
-            self._moments[place] = [arrays[f"moment_{place + 1}.{name}"] for name in self._names]
+        for place, names in enumerate(self._names_of_moments()):
+            self._moments[place] = [arrays[f"moment_{place + 1}.{name}"] for name in names]
         self.steps = steps
+
+    def _names_of_moments(self) -> tuple[list[str], list[str]]:
+        """The parameters that have a first moment, and a second."""
+        return list(self._names), [self._names[place] for place in self._of_adamw]
 
     def _step(self, batch: Batch, rates: mx.array) -> tuple[mx.array, mx.array]:
         loss, *gradients = self._gradients(batch)
@@ -166,21 +188,40 @@ class TrainStep:
 
     def _update(self, gradients: list[mx.array], rates: mx.array) -> mx.array:
         """Take the step, and give the norm of the gradients before clipping."""
-        weights = self._weights()
-        m, v = self._moments
-        new, self._moments[0], self._moments[1], norm = adamw(
-            weights,
-            gradients,
-            m,
-            v,
+        weights, clip_norm = self._weights(), self.clip_norm
+        first, second = self._moments
+        if self._of_muon:
+            # AdamW's op knows the norm of what it is given alone.
+            norm = mx.sqrt(mx.stack([g.square().sum() for g in gradients]).sum())
+            gradients = [g * (clip_norm / mx.maximum(norm, clip_norm)) for g in gradients]
+            clip_norm = NEVER_CLIPPED
+        new, momenta = list(weights), list(first)
+
+        def of(places: list[int], arrays: list[mx.array]) -> list[mx.array]:
+            return [arrays[place] for place in places]
+
+        def put(places: list[int], found: list[mx.array], found_momenta: list[mx.array]) -> None:
+            for place, weight, momentum in zip(places, found, found_momenta, strict=True):
+                new[place], momenta[place] = weight, momentum
+
+        some = self._of_adamw
+        found, found_momenta, self._moments[1], norm_of_adamw = adamw(
+            of(some, weights),
+            of(some, gradients),
+            of(some, first),
+            second,
             rates,
             beta_1=self.betas[0],
             beta_2=self.betas[1],
             weight_decay=self.weight_decay,
-            clip_norm=self.clip_norm,
+            clip_norm=clip_norm,
         )
+        put(some, found, found_momenta)
+        some = self._of_muon
+        put(some, *self._muon(of(some, weights), of(some, gradients), of(some, first), rates[0]))
+        self._moments[0] = momenta
         self._set(new)
-        return norm
+        return norm if self._of_muon else norm_of_adamw
 
     def _loss(self, weights: list[mx.array], scale: mx.array | None, *batch: mx.array) -> mx.array:
         low = self.dtype != mx.float32

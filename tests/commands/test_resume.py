@@ -92,9 +92,12 @@ def test_a_killed_run_is_gone_on_with_bit_for_bit(workplace, step):
     same_end(whole, killed)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
-def test_every_setting_is_that_of_the_run(workplace, precision):
-    settings = ("--precision", precision)
+@pytest.mark.parametrize(
+    ("precision", "optimizer"),
+    [("float32", "adamw"), ("bfloat16", "muon"), ("float16", "adamw")],
+)
+def test_every_setting_is_that_of_the_run(workplace, precision, optimizer):
+    settings = ("--precision", precision, "--optimizer", optimizer)
     settings += ("--grad-accumulation", 2, "--schedule", "cosine", "--betas", 0.9, 0.95)
     settings += (
         "--grad-checkpointing",

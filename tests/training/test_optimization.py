@@ -85,11 +85,18 @@ def test_steps_are_those_of_adamw_in_float64(clip_norm):
 
 @pytest.mark.slow  # On a CPU, MLX has the C++ compiler make some twenty kernels for it.
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16], ids=str)
-@pytest.mark.parametrize("accumulated", [1, 2])
-def test_a_compiled_step_is_the_same_step(dtype, accumulated):
+@pytest.mark.parametrize(("accumulated", "optimizer"), [(1, "adamw"), (2, "adamw"), (1, "muon")])
+def test_a_compiled_step_is_the_same_step(dtype, accumulated, optimizer):
     models = [new_model(), new_model()]
     plain, compiled = (
-        TrainStep(model, weight_decay=0.3, clip_norm=0.05, dtype=dtype, compiled=model is models[1])
+        TrainStep(
+            model,
+            weight_decay=0.3,
+            clip_norm=0.05,
+            optimizer=optimizer,
+            dtype=dtype,
+            compiled=model is models[1],
+        )
         for model in models
     )
     taken = list(batches(4))
@@ -260,3 +267,73 @@ def test_the_rate_may_fall_as_half_a_wave_or_not_at_all():
 def test_settings_that_mean_nothing_are_refused(wrong):
     with pytest.raises(ValueError, match=r"^\[Settings\]"):
         Settings(**{"num_iters": 10, "learning_rate": 1e-3, "warmup": 0} | wrong)
+
+
+def muon_in_numpy(weights, gradients, momenta, rate, decay):
+    """Jordan's algorithm in float64, with the rates of Liu et al.; the iteration's own numbers."""
+    new, new_momenta = {}, {}
+    for name, w in weights.items():
+        g = gradients[name]
+        new_momenta[name] = m = 0.95 * momenta[name] + 0.05 * g
+        x = 0.05 * g + 0.95 * m
+        x = x / np.sqrt((x**2).sum())
+        wide = x.shape[0] <= x.shape[1]
+        x = x if wide else x.T
+        for _ in range(5):
+            a = x @ x.T
+            x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+        x = x if wide else x.T
+        new[name] = w - rate * (0.2 * max(x.shape) ** 0.5 * x + decay * w)
+    return new, new_momenta
+
+
+def test_matrices_of_the_layers_are_stepped_by_muon_and_the_rest_by_adamw():
+    (batch,) = batches(1)
+    models = [new_model(), new_model()]
+    steps = [
+        TrainStep(model, weight_decay=0.3, clip_norm=1e9, optimizer=optimizer)
+        for model, optimizer in zip(models, ("muon", "adamw"), strict=True)
+    ]
+    before = named(models[0].parameters())
+    rate, names = 1e-2, [name for name in before if name.startswith("layers.")]
+    matrices = [name for name in names if before[name].ndim == 2]
+    assert matrices
+    gradients = named(mx.grad(lambda p: loss_of(models[0], p, batch))(models[0].parameters()))
+    results = [step(batch, rate) for step in steps]
+    assert results[0] == pytest.approx(results[1], rel=1e-5)  # loss and norm of all gradients
+    by_muon, by_adamw = (named(model.parameters()) for model in models)
+    zeros = {name: np.zeros_like(before[name]) for name in matrices}
+    expected, momenta = muon_in_numpy(
+        {name: before[name] for name in matrices}, gradients, zeros, rate, 0.3
+    )
+    arrays = steps[0].arrays()
+    for name in before:
+        if name in matrices:
+            np.testing.assert_allclose(by_muon[name], expected[name], atol=2e-2 * rate)
+            moment = np.array(arrays[f"moment_1.{name}"])
+            np.testing.assert_allclose(moment, momenta[name], rtol=1e-4, atol=1e-7)
+            assert f"moment_2.{name}" not in arrays
+        else:
+            np.testing.assert_allclose(by_muon[name], by_adamw[name], atol=1e-5 * rate)
+
+
+def test_a_step_of_muon_is_about_as_large_as_one_of_adamw():
+    """So that one learning rate serves both."""
+    (batch,) = batches(1)
+    sizes = []
+    for optimizer in ("muon", "adamw"):
+        model = new_model()
+        before = named(model.parameters())
+        TrainStep(model, weight_decay=0.0, clip_norm=1.0, optimizer=optimizer)(batch, 1e-3)
+        after = named(model.parameters())
+        name = "layers.0.fc1.weight"
+        sizes.append(np.sqrt(((after[name] - before[name]) ** 2).mean()) / 1e-3)
+    assert 0.1 < sizes[0] < 0.3, sizes  # AdamW's are 1 in the first step, and smaller later
+
+
+def loss_of(model, parameters, batch):
+    before = model.parameters()
+    model.update(parameters)
+    loss = masked_loss(model, *batch)
+    model.update(before)
+    return loss
