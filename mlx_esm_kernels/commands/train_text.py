@@ -25,7 +25,9 @@ def report(
     """Say what came of it: the comparison that shows whether it learned, and where all is."""
     say(
         f"🌳 {outcome.steps:,} steps in {duration(outcome.seconds)}: "
-        f"{outcome.residues / 1e6:.3g} M residues" + (f", batches {fill:.0%} full" if fill else "")
+        f"{outcome.residues / 1e6:.3g} M residues"
+        + (f", batches {fill:.0%} full, " if fill else ", ")
+        + f"{outcome.waiting:.0%} of the time waiting for data"
     )
     if not outcome.steps:
         say("   stopped before the first step, so there are no weights to save")

@@ -17,6 +17,7 @@ class StepEnd:
         rate: the learning rate.
         residues: residues in its batch.
         seconds: wall time.
+        waiting: seconds of it in which the step waited for its batches.
     """
 
     step: int
@@ -24,6 +25,7 @@ class StepEnd:
     rate: float
     residues: int
     seconds: float
+    waiting: float
 
 
 @dataclass(frozen=True)

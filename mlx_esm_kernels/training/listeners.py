@@ -37,11 +37,13 @@ class Window(Listener):
         """Begin anew."""
         self.losses: list[float] = []
         self.residues, self.seconds, self.rate = 0, 0.0, 0.0
+        self.waited = 0.0  # seconds
 
     def on_step(self, event: StepEnd, validation_follows: bool) -> None:
         self.losses.append(event.loss)
         self.residues += event.residues
         self.seconds += event.seconds
+        self.waited += event.waiting
         self.rate = event.rate
 
     def state(self) -> dict[str, Any]:
@@ -62,6 +64,11 @@ class Window(Listener):
         """Residues per second of training; validations do not count."""
         return self.residues / max(self.seconds, 1e-9)
 
+    @property
+    def waiting(self) -> float:
+        """The share of the steps' time in which they waited for batches."""
+        return self.waited / max(self.seconds, 1e-9)
+
 
 class Bar(Listener):
     """The bar of the steps, where there is a terminal."""
@@ -79,6 +86,7 @@ class Bar(Listener):
         assert self._bar is not None
         window = self._window
         text = f"loss {window.loss:.3f}, {window.speed:,.0f} residues/s"
+        text += f", {window.waiting:.0%} waiting for data"
         self._bar.set_postfix_str(text, refresh=False)
         self._bar.update()
 
@@ -140,6 +148,7 @@ class Record(Listener):
             row["train_loss"] = self._window.loss
             row["learning_rate"] = self._window.rate
             row["residues_per_second"] = round(self._window.speed, 1)
+            row["waiting"] = round(self._window.waiting, 4)
         self._window.clear()  # first: what cannot be written is not tried once more at the end
         self._log.append({**row, **columns})
 

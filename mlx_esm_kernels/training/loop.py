@@ -44,6 +44,7 @@ def train(
     """
     schedule = Schedule(settings, begun, lambda: pulse.now)
     steps, residues = begun.steps, begun.residues
+    seconds, waiting = 0.0, 0.0  # of the steps of this process
     valid_loss = None
     try:
         if not steps or schedule.done >= 1 or begun.validation_due:
@@ -54,6 +55,7 @@ def train(
             event = _step(state, schedule, steps)
             steps, residues, valid_loss = steps + 1, residues + event.residues, None
             pulse.beat()
+            seconds, waiting = seconds + event.seconds, waiting + event.waiting
             is_due = schedule.advance(steps)
             for listener in listeners:
                 listener.on_step(event, is_due)
@@ -67,12 +69,14 @@ def train(
     finally:
         for listener in listeners:
             listener.on_close()
-    return Outcome(steps, residues, schedule.seconds, valid_loss, pulse.received)
+    share = waiting / seconds if seconds else 0.0
+    return Outcome(steps, residues, schedule.seconds, valid_loss, pulse.received, share)
 
 
 def _step(state: TrainingState, schedule: Schedule, steps: int) -> StepEnd:
     begun, rate = time.perf_counter(), schedule.rate(steps)
     batches = [next(state.batches) for _ in range(schedule.settings.accumulation)]
+    waiting = time.perf_counter() - begun
     first, *others = (as_arrays(batch.masked, batch.segment_ids) for batch in batches)
     targets = sum(batch.targets for batch in batches)
     shares = [float(batch.masked.weights.sum()) / max(targets, 1) for batch in batches]
@@ -82,7 +86,7 @@ def _step(state: TrainingState, schedule: Schedule, steps: int) -> StepEnd:
     if not math.isfinite(loss) or not math.isfinite(norm):
         raise Diverged(f"the loss is {loss:.3g} and the norm of its gradient {norm:.3g}")
     residues = sum(batch.residues for batch in batches)
-    return StepEnd(state.step, loss, rate, residues, time.perf_counter() - begun)
+    return StepEnd(state.step, loss, rate, residues, time.perf_counter() - begun, waiting)
 
 
 def _validate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..data.ahead import BatchesAhead
 from ..data.masked_batches import MaskedBatches
 from ..data.packing import PackedBatches
 from ..distributed.pulse import Pulse
@@ -71,7 +72,9 @@ def new_state(
     )
     part = (ranks.number, ranks.count)
     masked = MaskedBatches(batches, model.alphabet, (settings.seed, earlier_steps), part)
-    return TrainingState(model, optimizer, masked, earlier_steps=earlier_steps)
+    # Those of this step may be taken at once, and those of the next one made meanwhile.
+    ahead = BatchesAhead(masked, 2 * settings.accumulation + 2)
+    return TrainingState(model, optimizer, ahead, earlier_steps=earlier_steps)
 
 
 def run_training(
@@ -102,7 +105,7 @@ def run_training(
     window, saver = Window(), None
     if begun is not None:
         window.restore(begun.window)
-    with StopOnSignal() as stop, Pulse(ranks, stop) as pulse:
+    with StopOnSignal() as stop, Pulse(ranks, stop) as pulse, state.batches:
         listeners: list[Listener] = []
         if files is not None:
             saver = WeightsSaver(state, files.folder.weights, progress.steps)

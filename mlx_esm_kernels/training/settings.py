@@ -104,6 +104,7 @@ class Outcome:
         seconds: wall time.
         valid_loss: nats per target at the end; None where the run was stopped before.
         stopped_by: the signal that stopped it, or None.
+        waiting: share of the time of the steps in which they waited for batches; of this process.
     """
 
     steps: int
@@ -111,3 +112,4 @@ class Outcome:
     seconds: float
     valid_loss: float | None
     stopped_by: int | None
+    waiting: float = 0.0

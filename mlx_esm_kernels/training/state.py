@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from ..data.masked_batches import MaskedBatches
+from ..data.ahead import BatchesAhead
 from ..distributed.ranks import Ranks
 from ..models.esm1 import ESM1
 from .step import TrainStep
@@ -47,7 +47,7 @@ class TrainingState:
         self,
         model: ESM1,
         optimizer: TrainStep,
-        batches: MaskedBatches,
+        batches: BatchesAhead,
         *,
         earlier_steps: int = 0,
     ) -> None:

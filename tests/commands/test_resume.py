@@ -67,7 +67,8 @@ def as_if_killed_after(run, step, folder):
 def rows_of(run):
     """All but the times."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k != "residues_per_second"} for row in rows]
+    times = {"residues_per_second", "waiting"}
+    return [{k: v for k, v in row.items() if k not in times} for row in rows]
 
 
 def weights_of(run):

@@ -73,7 +73,7 @@ def test_a_run_leaves_weights_a_record_and_a_plot_and_says_where(workplace):
     rows = rows_of(folder / "metrics.jsonl")
     assert [row["step"] for row in rows] == [0, 1, 2, 3]
     for row in rows[1:]:
-        assert {"train_loss", "learning_rate", "residues_per_second"} <= set(row)
+        assert {"train_loss", "learning_rate", "residues_per_second", "waiting"} <= set(row)
         assert row["valid_perplexity"] == pytest.approx(np.exp(row["valid_loss"]))
         assert 15 < row["unigram_perplexity"] < 25
 
