@@ -6,14 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from ..system.errors import DataError
 from . import download
 from .alphabet import Alphabet
 from .masking import OptimalLoss
-from .proteins import Proteins, load_proteins, split_held_out
+from .proteins import Places, Proteins, load_proteins, split_held_out
 from .synthetic import make_sample
 
 SAMPLE = "sample"
@@ -33,8 +30,8 @@ class Corpus:
 
     label: str
     proteins: Proteins
-    train: npt.NDArray[np.int64]
-    valid: npt.NDArray[np.int64]
+    train: Places
+    valid: Places
     optimal_loss: OptimalLoss | None = None
 
     def summary(self) -> str:

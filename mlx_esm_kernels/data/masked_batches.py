@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -87,7 +86,7 @@ class MaskedBatches:
         while True:
             if self._rest is None:
                 self.batches.epoch = self._epoch
-                self._rest = islice(self.batches, self._batch, None)
+                self._rest = self.batches.skipping(self._batch)
             for batch in self._rest:
                 self._batch += 1
                 return batch

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from .proteins import Proteins
 
 # Proteins are packed this many at a time: enough choice to fill rows well, and little to keep.
 WINDOW = 16_384
+_BLOCK = 1 << 20  # proteins that are gone through at a time, where nothing is kept of them
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,9 @@ class PackedBatches:
     Every protein is in every epoch. One that is too long is cropped to a window of residues, drawn
     anew each epoch. Only the last batch of an epoch may hold rows of padding alone. Iterating again
     is the next epoch: another order, other crops; the same seed gives the same epochs.
+
+    In memory are, beside `indices`, the order of the epoch, 4 bytes a protein (8 from 2^31 proteins
+    on), and 12 bytes for each that is cropped.
 
     Args:
         proteins: where the residues are.
@@ -74,14 +79,16 @@ class PackedBatches:
         shuffle: bool = True,
         max_length: int | None = None,
     ) -> None:
-        self.indices = np.asarray(indices, dtype=np.int64)
+        self.indices = np.asarray(indices)
+        if self.indices.dtype not in (np.int32, np.int64):
+            self.indices = self.indices.astype(np.int64)
         longest = row_length if max_length is None else min(row_length, max_length)
         _check(self.indices, len(proteins), rows, longest, seed, alphabet.num_specials)
         self.proteins, self.alphabet = proteins, alphabet
         self.rows, self.row_length, self.seed = rows, row_length, seed
         self.crop, self.shuffle = crop, shuffle
         self.epoch = 0
-        self._residues = np.minimum(proteins.lengths[self.indices], longest - alphabet.num_specials)
+        self._longest = longest - alphabet.num_specials  # in residues
         self._used_tokens = 0
         self._all_tokens = 0
 
@@ -91,48 +98,99 @@ class PackedBatches:
         return self._used_tokens / self._all_tokens if self._all_tokens else 0.0
 
     def __iter__(self) -> Iterator[Batch]:
+        return self.skipping(0)
+
+    def skipping(self, count: int) -> Iterator[Batch]:
+        """An epoch as iterating gives it, less its first batches, which are not even made."""
         epoch = self.epoch
         self.epoch += 1
-        return self._batches(epoch)
+        return self._batches(epoch, count)
 
-    def _batches(self, epoch: int) -> Iterator[Batch]:
-        order_rng = np.random.default_rng([self.seed, epoch, 0])
-        crop_rng = np.random.default_rng([self.seed, epoch if self.crop else 0, 1])
-        excess = self.proteins.lengths[self.indices] - self._residues
-        starts = crop_rng.integers(0, excess + 1)
-        count = len(self.indices)
-        order = order_rng.permutation(count) if self.shuffle else np.arange(count)
-
-        lengths = self._residues + self.alphabet.num_specials
-        waiting: list[npt.NDArray[np.int64]] = []  # rows; each the chosen places in self.indices
-        for first in range(0, count, WINDOW):
-            window = order[first : first + WINDOW]
-            packed = [window[row] for row in best_fit(lengths[window], self.row_length)]
-            waiting += (
-                [packed[i] for i in order_rng.permutation(len(packed))] if self.shuffle else packed
-            )
+    def _batches(self, epoch: int, skipped: int) -> Iterator[Batch]:
+        rng = np.random.default_rng([self.seed, epoch, 0])
+        crops = self._draw_crops(epoch)
+        waiting: list[_Row] = []
+        for places in self._windows(rng):
+            rows = self._pack(places, crops)
+            waiting += [rows[i] for i in rng.permutation(len(rows))] if self.shuffle else rows
             while len(waiting) >= self.rows:
-                yield self._batch(waiting[: self.rows], starts)
+                if skipped:
+                    skipped -= 1
+                else:
+                    yield self._batch(waiting[: self.rows])
                 del waiting[: self.rows]
-        if waiting:
-            yield self._batch(waiting, starts)
+        if waiting and not skipped:
+            yield self._batch(waiting)
 
-    def _batch(self, rows: list[npt.NDArray[np.int64]], starts: npt.NDArray[np.int64]) -> Batch:
+    def _windows(self, rng: np.random.Generator) -> Iterator[npt.NDArray[np.integer[Any]]]:
+        """Places in `indices`, in the order of the epoch, as many as are packed at a time."""
+        count = len(self.indices)
+        if not self.shuffle:
+            for first in range(0, count, WINDOW):
+                yield np.arange(first, min(first + WINDOW, count))
+            return
+        order = np.arange(count, dtype=np.int32 if count < 2**31 else np.int64)
+        rng.shuffle(order)  # the same order in either dtype
+        for first in range(0, count, WINDOW):
+            yield order[first : first + WINDOW]
+
+    def _draw_crops(self, epoch: int) -> _Crops:
+        rng = np.random.default_rng([self.seed, epoch if self.crop else 0, 1])
+        places, starts = [np.empty(0, np.int64)], [np.empty(0, np.int32)]
+        for first in range(0, len(self.indices), _BLOCK):
+            excess = self.proteins.lengths[self.indices[first : first + _BLOCK]] - self._longest
+            cropped = np.flatnonzero(excess > 0)
+            places.append(first + cropped)
+            # As int64, whose numbers are those that this seed has always given.
+            high = excess[cropped].astype(np.int64) + 1
+            starts.append(rng.integers(0, high).astype(np.int32))
+        return _Crops(np.concatenate(places), np.concatenate(starts))
+
+    def _pack(self, places: npt.NDArray[np.integer[Any]], crops: _Crops) -> list[_Row]:
+        """Rows of the proteins at these places in `indices`."""
+        numbers, starts = self.indices[places], crops.starts_at(places)
+        residues = np.minimum(self.proteins.lengths[numbers], self._longest)
+        rows = best_fit(residues + self.alphabet.num_specials, self.row_length)
+        return [_Row(numbers[row].tolist(), starts[row].tolist()) for row in rows]
+
+    def _batch(self, rows: list[_Row]) -> Batch:
         shape = (self.rows, self.row_length)
         tokens = np.full(shape, self.alphabet.padding_idx, dtype=np.int32)
         segment_ids = np.zeros(shape, dtype=np.int32)
-        for row, places in enumerate(rows):
+        for row, (numbers, starts) in enumerate(rows):
             at = 0
-            for segment, place in enumerate(places.tolist(), start=1):
-                start, residues = starts[place], self._residues[place]
-                protein = self.proteins[self.indices[place]][start : start + residues]
-                end = at + residues + self.alphabet.num_specials
+            for segment, (number, start) in enumerate(zip(numbers, starts, strict=True), start=1):
+                protein = self.proteins[number]
+                if len(protein) > self._longest:
+                    protein = protein[start : start + self._longest]
+                end = at + len(protein) + self.alphabet.num_specials
                 tokens[row, at:end] = self.alphabet.with_specials(protein)
                 segment_ids[row, at:end] = segment
                 at = end
-            self._used_tokens += int(at)
+            self._used_tokens += at
         self._all_tokens += self.rows * self.row_length
         return Batch(tokens, segment_ids)
+
+
+class _Row(NamedTuple):
+    """The proteins of a row, and where the crop of each begins."""
+
+    numbers: list[int]
+    starts: list[int]
+
+
+class _Crops(NamedTuple):
+    """Which proteins of an epoch are cropped, as places in `indices`, and where they begin then."""
+
+    places: npt.NDArray[np.int64]  # ascending
+    starts: npt.NDArray[np.int32]
+
+    def starts_at(self, places: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int32]:
+        """(N,) int32, for each place; 0 where nothing is cropped."""
+        if not len(self.places):
+            return np.zeros(len(places), np.int32)
+        found = np.searchsorted(self.places, places).clip(max=len(self.places) - 1)
+        return np.where(self.places[found] == places, self.starts[found], 0)
 
 
 def best_fit(lengths: npt.ArrayLike, capacity: int) -> list[list[int]]:
@@ -191,14 +249,15 @@ def batch_shape(
         max_positions: tokens of the longest protein that the model takes.
         num_specials: how many of cls and eos stand around a protein.
     """
-    needed = int(np.minimum(lengths + num_specials, max_positions).sum())
+    blocks = (lengths[first : first + _BLOCK] for first in range(0, len(lengths), _BLOCK))
+    needed = sum(int(np.minimum(block + num_specials, max_positions).sum()) for block in blocks)
     row_length = min(max_positions, tokens_per_batch, needed)
     rows = min(tokens_per_batch // row_length, math.ceil(needed / row_length))
     return rows, row_length
 
 
 def _check(
-    indices: npt.NDArray[np.int64],
+    indices: npt.NDArray[np.integer[Any]],
     num_proteins: int,
     rows: int,
     longest: int,

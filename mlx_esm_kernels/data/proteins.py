@@ -1,6 +1,7 @@
-"""Proteins as tokens: encoded once, kept in the cache folder, mapped into memory from there.
+"""Proteins as tokens: encoded once, kept in the cache folder, read from there when needed.
 
-However large the FASTA files are, only the proteins that a batch needs are in memory.
+However large the FASTA files are, only the proteins that a batch needs are in memory, and some
+bytes of each of the others: see `Proteins` and `split_held_out`.
 """
 
 from __future__ import annotations
@@ -30,36 +31,44 @@ from .fasta import Notes, parse_fasta
 from .kinds import KindCounts, judge
 from .known_files import content_of, identity, remember
 from .sources import Source, is_stream, list_sources, open_source, source_name
-from .token_table import Table, build_table, open_table, write_about, write_table
+from .stored_table import StoredTable, TableDamaged, open_table, write_about, write_table
+from .token_table import Table, build_table
 
 # Part of each cache key: raise it when the same file would be encoded another way.
-_ENCODING_VERSION = 2
+_ENCODING_VERSION = 3
 _CHUNK = 1 << 20
-_MOST_MAPPED = 16  # files whose tables are all mapped at once; each has five columns
+_MOST_MAPPED = 16  # files whose tables are all open at once; each has six columns
+_BLOCK = 1 << 20  # proteins that are gone through at a time
+
+Places = npt.NDArray[np.integer[Any]]
 
 
 class EmptyRecordWarning(UserWarning):
     """Some records of the input have no residues; they were left out."""
 
 
+class DamagedCacheWarning(UserWarning):
+    """Encoded proteins in the cache were not as they had been written; they are made anew."""
+
+
 class Proteins:
     """Many proteins as residue ids, by number.
 
-    `proteins[i]` is (length,) uint8, without cls and eos, read-only; `len(proteins)` is N.
+    `proteins[i]` is (length,) uint8, without cls and eos, read-only; `len(proteins)` is N. Of one
+    file nothing is in memory but what the system maps (see `StoredTable`); of several, 4 bytes a
+    protein, and 8 more where they are more than 16.
 
     Attributes:
-        lengths: (N,) int64, residues of each protein.
-        hashes: (N,) uint64, the same for proteins that are the same.
+        lengths: (N,) int32, residues of each protein.
         names: the header of each protein, by number; several may be the same.
     """
 
     def __init__(self, tables: Sequence[Table]) -> None:
         self._tables = list(tables)
         self._ends = np.cumsum([len(table) for table in self._tables]).tolist()
-        lengths = [np.diff(table.offsets) for table in self._tables]
-        self.lengths: npt.NDArray[np.int64] = np.concatenate([*lengths, np.empty(0, np.int64)])
-        hashes = [table.hashes for table in self._tables]
-        self.hashes: npt.NDArray[np.uint64] = np.concatenate([*hashes, np.empty(0, np.uint64)])
+        self.lengths: npt.NDArray[np.int32] = _end_to_end(
+            [table.lengths for table in self._tables], np.int32
+        )
         self.names = ProteinNames(self)
 
     @classmethod
@@ -90,6 +99,18 @@ class Proteins:
 
     def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
         return (table.residues(row) for table in self._tables for row in range(len(table)))
+
+    @property
+    def hashes(self) -> npt.NDArray[np.uint64]:
+        """(N,) uint64, the same for proteins that are the same; of several files made anew."""
+        return _end_to_end([table.hashes for table in self._tables], np.uint64)
+
+    def hash_blocks(self) -> Iterator[npt.NDArray[np.uint64]]:
+        """The hashes of all proteins in order, as arrays of at most a million."""
+        for table in self._tables:
+            hashes = table.hashes
+            for first in range(0, len(hashes), _BLOCK):
+                yield hashes[first : first + _BLOCK]
 
     def __repr__(self) -> str:
         return f"Proteins({len(self):,} proteins, {int(self.lengths.sum()):,} residues)"
@@ -168,9 +189,7 @@ def load_proteins(
     return Proteins(tables)
 
 
-def split_held_out(
-    proteins: Proteins, fraction: float = 0.05
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def split_held_out(proteins: Proteins, fraction: float = 0.05) -> tuple[Places, Places]:
     """Hold proteins out by a hash of their residues, so that duplicates never part.
 
     Which side a protein is on depends on its residues alone: not on its name, its place or a seed.
@@ -181,7 +200,8 @@ def split_held_out(
         fraction: share of the distinct proteins to hold out, about; between 0 and 1.
 
     Returns:
-        (number for training,) and (number held out,) int64: places in `proteins`, ascending.
+        (number for training,) and (number held out,) int32 (int64 from 2^31 proteins on): places
+        in `proteins`, ascending. They are all the memory that is taken, 4 bytes a protein.
 
     Raises:
         DataError: all proteins are the same, so that nothing can be held out.
@@ -189,8 +209,10 @@ def split_held_out(
     """
     if not 0 < fraction < 1:
         raise ValueError(f"[split_held_out] fraction must be between 0 and 1; got {fraction}.")
-    distinct = np.unique(proteins.hashes)
-    if len(distinct) < 2:
+    threshold = np.uint64(int(fraction * 2.0**64))
+    least = min((block.min() for block in proteins.hash_blocks()), default=np.uint64(0))
+    most = max((block.max() for block in proteins.hash_blocks()), default=np.uint64(0))
+    if least == most:
         had = "there are none" if not len(proteins) else f"all {len(proteins):,} are the same"
         if len(proteins) == 1:
             had = "there is one"
@@ -198,10 +220,34 @@ def split_held_out(
             "At least two different proteins are needed, one to train on and one to hold out; "
             f"{had}."
         )
-    below = int(np.searchsorted(distinct, np.uint64(int(fraction * 2.0**64))))
-    threshold = distinct[min(max(below, 1), len(distinct) - 1)]
-    held_out = proteins.hashes < threshold
-    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    if most < threshold:
+        threshold = most
+    elif least >= threshold:
+        above = (block[block > least] for block in proteins.hash_blocks())
+        threshold = min(block.min(initial=most) for block in above)
+    return _parted(proteins, threshold)
+
+
+def _parted(proteins: Proteins, threshold: np.uint64) -> tuple[Places, Places]:
+    """The places of hashes that are not below the threshold, and of those that are."""
+    count = len(proteins)
+    dtype = np.int32 if count < 2**31 else np.int64
+    num_below = sum(int((block < threshold).sum()) for block in proteins.hash_blocks())
+    above, below = (np.empty(n, dtype) for n in (count - num_below, num_below))
+    place = at_above = at_below = 0
+    for block in proteins.hash_blocks():
+        is_below = block < threshold
+        some, others = place + np.flatnonzero(~is_below), place + np.flatnonzero(is_below)
+        above[at_above : at_above + len(some)] = some
+        below[at_below : at_below + len(others)] = others
+        at_above, at_below = at_above + len(some), at_below + len(others)
+        place += len(block)
+    return above, below
+
+
+def _end_to_end(columns: list[npt.NDArray[Any]], dtype: type[np.generic]) -> npt.NDArray[Any]:
+    """One column as it is, several as a copy."""
+    return columns[0] if len(columns) == 1 else np.concatenate([*columns, np.empty(0, dtype)])
 
 
 def _load_source(
@@ -221,13 +267,29 @@ def _load_source(
                 file = copy
         folder = parent / _content_key(file, alphabet, name, parent)
         with cache_errors():
-            found = open_table(folder, distant=distant)
+            found = _open_sound(folder, name, distant=distant)
             if found is None:
                 _encode(file, folder, alphabet, name)
-                found = open_table(folder, distant=distant)
+                found = _open_sound(folder, name, distant=distant)
         if found is None:
             raise DataError(f"{folder} changed while it was read; try again.")
     return found
+
+
+def _open_sound(
+    folder: Path, name: str, *, distant: bool
+) -> tuple[StoredTable, dict[str, Any]] | None:
+    """The table in a folder; None where there is none, or, with a warning, a damaged one."""
+    try:
+        return open_table(folder, name, distant=distant)
+    except TableDamaged as damage:
+        warnings.warn(
+            f"what the cache has of {name} is damaged ({damage}, in {folder}) and is made anew; if "
+            f"that happens again, look after the disk.",
+            DamagedCacheWarning,
+            stacklevel=4,
+        )
+        return None
 
 
 def _content_key(file: IO[bytes], alphabet: Alphabet, name: str, parent: Path) -> str:
@@ -279,7 +341,7 @@ def _encode(file: IO[bytes], folder: Path, alphabet: Alphabet, name: str) -> Non
     ) as partial:
         table = Path(partial) / "table"
         table.mkdir()
-        write_table(records(), table)
+        digests = write_table(records(), table)
         if not kinds.num_records:
             raise DataError(f"{name} has records, but not one residue; expected proteins.")
         about = {
@@ -289,16 +351,27 @@ def _encode(file: IO[bytes], folder: Path, alphabet: Alphabet, name: str) -> Non
             "empty_names": empty,
             "kinds": kinds.to_dict(),
             "notes": notes.seen,
+            "digests": digests,
+            "key": folder.name,
         }
         write_about(table, about)
-        if folder.exists() and open_table(folder) is None:
-            shutil.rmtree(folder)
-        try:
-            os.replace(table, folder)
-        except OSError:
-            # Another process was faster with the same content; its table is as good as this one.
-            if open_table(folder) is None:
-                raise
+        _put_in_place(table, folder, name)
+
+
+def _put_in_place(table: Path, folder: Path, name: str) -> None:
+    """Give a table its name, also where a damaged one has it."""
+    try:
+        os.replace(table, folder)
+        return
+    except OSError:
+        if not folder.exists():
+            raise
+    try:
+        # Another process was faster with the same content; its table is as good as this one.
+        open_table(folder, name)
+    except TableDamaged:
+        os.replace(folder, table.with_name("damaged"))  # which goes with the rest
+        os.replace(table, folder)
 
 
 def _with_progress(file: IO[bytes], name: str, notes: Notes) -> Iterator[tuple[str, str]]:

@@ -1,55 +1,78 @@
-"""A table of encoded proteins: residue ids of all of them end to end, in memory or in a folder.
+"""A table of encoded proteins: residue ids of all of them end to end, beside what is of each.
 
-In a folder each column is a file of its own, written front to back and later mapped into memory:
-
-    tokens        (T,) uint8       residue ids, one protein after the other
-    offsets       (N + 1,) int64   where each protein begins in tokens
-    hashes        (N,) uint64      a hash of each protein's residue ids
-    names         (U,) uint8       UTF-8, one name a line
-    name_offsets  (N + 1,) int64   where each name begins in names
-    about.json                     N, T, U, and what had to be said about the source
+tokens        (T,) uint8       residue ids, one protein after the other
+lengths       (N,) int32       residues of each protein
+offsets       (N + 1,) int64   where each protein begins in tokens
+hashes        (N,) uint64      a hash of each protein's residue ids
+names         (U,) uint8       UTF-8, one name a line
+name_offsets  (N + 1,) int64   where each name begins in names
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import hashlib
-import io
-import json
-import os
-import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..system.errors import DataError
-
-_COLUMNS: dict[str, type[np.generic]] = {
+COLUMNS: dict[str, type[np.generic]] = {
     "tokens": np.uint8,
+    "lengths": np.int32,
     "offsets": np.int64,
     "hashes": np.uint64,
     "names": np.uint8,
     "name_offsets": np.int64,
 }
-_ABOUT = "about.json"
+# Proteins and residues of a block: enough for arrays to pay, and little to keep.
+_BLOCK, _BLOCK_RESIDUES = 1024, 1 << 20
+
+Record = tuple[str, npt.NDArray[np.uint8]]
 
 
 class Table:
-    """Proteins by row; the attributes are those of `TokenTable`."""
+    """Proteins by row.
+
+    Attributes:
+        lengths: (N,) int32, residues of each protein.
+        hashes: (N,) uint64, the same for proteins that are the same.
+    """
+
+    lengths: npt.NDArray[np.int32]
+    hashes: npt.NDArray[np.uint64]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def residues(self, i: int) -> npt.NDArray[np.uint8]:
+        """(length of protein i,) uint8, read-only."""
+        raise NotImplementedError
+
+    def name(self, i: int) -> str:
+        """The name of protein i."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class TokenTable(Table):
+    """Encoded proteins in memory.
+
+    Attributes:
+        tokens: (T,) uint8, residue ids of all proteins, without cls and eos.
+        lengths: (N,) int32, residues of each protein.
+        offsets: (N + 1,) int64; protein i is tokens[offsets[i] : offsets[i + 1]].
+        hashes: (N,) uint64, the same for proteins that are the same.
+        names: (U,) uint8, UTF-8, each name followed by a line end.
+        name_offsets: (N + 1,) int64, where each name begins.
+    """
 
     tokens: npt.NDArray[np.uint8]
+    lengths: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int64]
     hashes: npt.NDArray[np.uint64]
     names: npt.NDArray[np.uint8]
     name_offsets: npt.NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.hashes)
 
     def residues(self, i: int) -> npt.NDArray[np.uint8]:
         """(length of protein i,) uint8: a read-only view."""
@@ -61,147 +84,55 @@ class Table:
         return line.tobytes().decode()
 
 
-@dataclass(frozen=True)
-class TokenTable(Table):
-    """Encoded proteins, every column at hand.
-
-    Attributes:
-        tokens: (T,) uint8, residue ids of all proteins, without cls and eos.
-        offsets: (N + 1,) int64; protein i is tokens[offsets[i] : offsets[i + 1]].
-        hashes: (N,) uint64, the same for proteins that are the same.
-        names: (U,) uint8, UTF-8, each name followed by a line end.
-        name_offsets: (N + 1,) int64, where each name begins.
-    """
-
-    tokens: npt.NDArray[np.uint8]
-    offsets: npt.NDArray[np.int64]
-    hashes: npt.NDArray[np.uint64]
-    names: npt.NDArray[np.uint8]
-    name_offsets: npt.NDArray[np.int64]
-
-
-class DistantTable(Table):
-    """One of many tables: tokens and names are mapped when they are needed, and let go of again.
-
-    A map keeps its file open, and a process on a Mac may have 256 of them.
-
-    Args:
-        folder: where the columns are.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.offsets = np.fromfile(folder / "offsets", np.int64)
-        self.hashes = np.fromfile(folder / "hashes", np.uint64)
-        self.name_offsets = np.fromfile(folder / "name_offsets", np.int64)
-
-    @property
-    def tokens(self) -> npt.NDArray[np.uint8]:  # type: ignore[override]
-        return _map_again(self._folder / "tokens")
-
-    @property
-    def names(self) -> npt.NDArray[np.uint8]:  # type: ignore[override]
-        return _map_again(self._folder / "names")
-
-
-@functools.lru_cache(maxsize=32)
-def _map_again(path: Path) -> npt.NDArray[np.uint8]:
-    try:
-        return np.memmap(path, dtype=np.uint8, mode="r").view(np.ndarray)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path} went from the cache folder while it was in use ({error}); run it again."
-        ) from None
-
-
-def build_table(records: Iterable[tuple[str, npt.NDArray[np.uint8]]]) -> TokenTable:
+def build_table(records: Iterable[Record]) -> TokenTable:
     """A table in memory.
 
     Args:
         records: name, and (length,) uint8 residue ids, of each protein.
     """
-    streams = {column: io.BytesIO() for column in _COLUMNS}
-    _write_columns(records, streams)
+    columns = {column: bytearray() for column in COLUMNS}
+    for block in column_blocks(records):
+        for column, content in block.items():
+            columns[column] += content
     return TokenTable(
-        **{c: np.frombuffer(s.getvalue(), dtype=_COLUMNS[c]) for c, s in streams.items()}
+        **{c: np.frombuffer(bytes(content), COLUMNS[c]) for c, content in columns.items()}
     )
 
 
-def write_table(records: Iterable[tuple[str, npt.NDArray[np.uint8]]], folder: Path) -> None:
-    """Write a table into an empty folder, in constant memory, and see it safely on the disk.
-
-    The table counts only once `write_about` has been called too.
-
-    Args:
-        records: name, and (length,) uint8 residue ids, of each protein.
-        folder: exists.
-
-    Raises:
-        OSError: the disk is full or may not be written.
-    """
-    with contextlib.ExitStack() as stack:
-        streams = {
-            column: stack.enter_context((folder / column).open("wb", buffering=1 << 20))
-            for column in _COLUMNS
-        }
-        _write_columns(records, streams)
-        for stream in streams.values():
-            stream.flush()
-            os.fsync(stream.fileno())
-
-
-def write_about(folder: Path, about: Mapping[str, Any]) -> None:
-    """Write about.json: `about` and the sizes of the columns, by which `open_table` checks them."""
-    sizes = {column: (folder / column).stat().st_size for column in _COLUMNS}
-    with (folder / _ABOUT).open("w", encoding="utf-8") as file:
-        json.dump({**about, "sizes": sizes}, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def open_table(folder: Path, *, distant: bool = False) -> tuple[Table, dict[str, Any]] | None:
-    """Map a table from its folder into memory.
-
-    Args:
-        folder: of `write_table`.
-        distant: keep no file open (see `DistantTable`).
-
-    Returns:
-        The table and what `write_about` was told; None where no complete table is there.
-
-    Raises:
-        OSError: it is there, and cannot be opened.
-    """
-    try:
-        about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
-        if any((folder / column).stat().st_size != about["sizes"][column] for column in _COLUMNS):
-            return None
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
-        return None
-    if distant:
-        return DistantTable(folder), about
-    # Plain array views: slicing a np.memmap costs ten times as much.
-    columns = {
-        column: np.memmap(folder / column, dtype=dtype, mode="r").view(np.ndarray)
-        for column, dtype in _COLUMNS.items()
-    }
-    return TokenTable(**columns), about
-
-
-def _write_columns(
-    records: Iterable[tuple[str, npt.NDArray[np.uint8]]], streams: Mapping[str, IO[bytes]]
-) -> None:
-    """Append each record to every column's stream."""
+def column_blocks(records: Iterable[Record]) -> Iterator[dict[str, bytes]]:
+    """What comes next in each column, some thousand proteins at a time."""
     tokens, names = 0, 0
-    pack = struct.Struct("=q").pack
-    streams["offsets"].write(pack(0))
-    streams["name_offsets"].write(pack(0))
-    for name, ids in records:
-        line = name.encode("utf-8", "replace") + b"\n"
-        residues = ids.tobytes()
-        tokens, names = tokens + len(residues), names + len(line)
-        streams["tokens"].write(residues)
-        streams["names"].write(line)
-        streams["hashes"].write(hashlib.blake2b(residues, digest_size=8).digest())
-        streams["offsets"].write(pack(tokens))
-        streams["name_offsets"].write(pack(names))
+    yield {"offsets": bytes(8), "name_offsets": bytes(8)}
+    for some in _some_at_a_time(records):
+        residues = [ids.tobytes() for _, ids in some]
+        lines = [name.encode("utf-8", "replace") + b"\n" for name, _ in some]
+        lengths = np.array([len(one) for one in residues])
+        ends = tokens + np.cumsum(lengths)
+        name_ends = names + np.cumsum([len(line) for line in lines])
+        tokens, names = int(ends[-1]), int(name_ends[-1])
+        yield {
+            "tokens": b"".join(residues),
+            "lengths": lengths.astype(np.int32).tobytes(),
+            "offsets": ends.astype(np.int64).tobytes(),
+            "hashes": b"".join([hash_of(one) for one in residues]),
+            "names": b"".join(lines),
+            "name_offsets": name_ends.astype(np.int64).tobytes(),
+        }
+
+
+def hash_of(residues: bytes) -> bytes:
+    """Eight bytes by which a protein is known."""
+    return hashlib.blake2b(residues, digest_size=8).digest()
+
+
+def _some_at_a_time(records: Iterable[Record]) -> Iterator[list[Record]]:
+    some: list[Record] = []
+    residues = 0
+    for record in records:
+        some.append(record)
+        residues += len(record[1])
+        if len(some) == _BLOCK or residues >= _BLOCK_RESIDUES:
+            yield some
+            some, residues = [], 0
+    if some:
+        yield some

@@ -9,6 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -48,7 +49,7 @@ class EmbeddingRun:
         self._embedder, self._proteins = embedder, proteins
         self._names = "".join(f"{name}\n" for name in proteins.names).encode()
         self._offsets = _offsets(proteins.lengths)
-        self._contact_offsets = _offsets(proteins.lengths**2)
+        self._contact_offsets = _offsets(proteins.lengths.astype(np.int64) ** 2)
         self.columns = self._plan_columns()
         self.about = self._identity(weights_name)
 
@@ -177,5 +178,5 @@ def fingerprint(model: ESM1) -> str:
     return digest.hexdigest()
 
 
-def _offsets(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _offsets(sizes: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)

@@ -7,11 +7,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from ..data.alphabet import Alphabet
 from ..data.proteins import Proteins
 from ..models.config import ESM1Config
 from ..system.errors import DataError
 from .settings import Settings
+
+_BLOCK = 1 << 20  # proteins that are gone through at a time
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,8 @@ class Recipe:
 def fingerprint(proteins: Proteins) -> str:
     """The same for the same proteins in the same order."""
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(proteins.lengths.tobytes())
-    digest.update(proteins.hashes.tobytes())
+    for first in range(0, len(proteins), _BLOCK):
+        digest.update(proteins.lengths[first : first + _BLOCK].astype(np.int64).tobytes())
+    for hashes in proteins.hash_blocks():
+        digest.update(hashes.tobytes())
     return digest.hexdigest()

@@ -168,22 +168,6 @@ def test_another_alphabet_is_encoded_anew(write, parsed):
     assert len(parsed) == 2
 
 
-@pytest.mark.parametrize("column", ["tokens", "offsets", "hashes", "names", "about.json"])
-@pytest.mark.parametrize("harm", ["remove", "shorten"])
-def test_a_harmed_cache_is_made_anew(write, cache, parsed, column, harm):
-    path = write(STORY)
-    load_proteins(path)
-    (file,) = cache.glob(f"tokens/*/{column}")
-    if harm == "remove":
-        file.unlink()
-    else:
-        file.write_bytes(file.read_bytes()[:-1])
-    proteins = load_proteins(path)
-    assert texts(proteins) == ["MKTAYIAKQR", "GGSGG"]
-    assert list(proteins.names) == ["one first protein", "two"]
-    assert len(parsed) == 2
-
-
 def test_a_failure_leaves_nothing_behind(write, cache, monkeypatch):
     with pytest.raises(DataError):
         load_proteins(write(STORY + b"\xff"))
