@@ -13,7 +13,7 @@ import mlx.core as mx
 from click.core import ParameterSource
 
 from ..data.alphabet import Alphabet
-from ..data.corpus import SAMPLE, SWISSPROT, Corpus, open_corpus
+from ..data.corpus import NAMES, Corpus, open_corpus
 from ..data.packing import PackedBatches, batch_shape
 from ..data.sources import STDIN
 from ..distributed.ranks import Ranks, join_ranks
@@ -202,7 +202,7 @@ class _Run:
 
 def _absolute(name: str) -> str:
     """A file's path that holds in any folder; other names as they are."""
-    return name if name in (SAMPLE, SWISSPROT, STDIN) else str(Path(name).absolute())
+    return name if name in (*NAMES, STDIN) else str(Path(name).absolute())
 
 
 def _load(

@@ -60,9 +60,10 @@ _OPTIONS = [
     click.option(
         "--data",
         multiple=True,
-        metavar="PATH...|sample|swissprot",
+        metavar="PATH...|sample|swissprot|uniref50",
         help="FASTA files, plain or compressed (- is standard input); several may follow. sample "
-        "is synthetic protein families, made on the spot; swissprot is downloaded once (90 MB).  "
+        "is synthetic protein families, made on the spot; swissprot (90 MB) and uniref50 (about "
+        "10 GB, and 30 GB for what is encoded of it) are downloaded once.  "
         "[default: sample]",
     ),
     click.option(

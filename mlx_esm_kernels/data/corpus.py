@@ -15,6 +15,8 @@ from .synthetic import make_sample
 
 SAMPLE = "sample"
 SWISSPROT = "swissprot"
+UNIREF50 = "uniref50"
+NAMES = (SAMPLE, SWISSPROT, UNIREF50)  # of data that are no files
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def open_corpus(
     """Load, or download, or make what is asked for.
 
     Args:
-        data: paths of FASTA files, "-", "swissprot", or "sample" alone; nothing and no
+        data: paths of FASTA files, "-", "swissprot", "uniref50", or "sample" alone; nothing and no
             partitions: the sample. (A file of such a name is reached as ./sample.)
         partitions: of UniParc, in addition.
         alphabet: which residue is which token.
@@ -75,7 +77,12 @@ def open_corpus(
         return Corpus(SAMPLE, families.proteins, train, valid, families.optimal_loss)
     sources: list[str | Path] = []
     for name in data:
-        sources.append(download.swissprot() if name == SWISSPROT else name)
+        if name == SWISSPROT:
+            sources.append(download.swissprot())
+        elif name == UNIREF50:
+            sources.append(download.uniref50())
+        else:
+            sources.append(name)
     if partitions:
         sources += download.uniparc(partitions)
     proteins = load_proteins(sources, alphabet, as_protein=as_protein)

@@ -56,6 +56,18 @@ def swissprot() -> Path:
     return _uniprot("knowledgebase/complete/uniprot_sprot.fasta.gz")
 
 
+def uniref50() -> Path:
+    """UniRef50, UniProt's clusters at 50 % identity, one protein of each: 60 million or more.
+
+    Returns:
+        The gzip FASTA file in the cache folder, about 10 GB, downloaded if it is not there yet.
+
+    Raises:
+        DownloadError: it cannot be had.
+    """
+    return _uniprot("uniref/uniref50/uniref50.fasta.gz")
+
+
 def uniparc(partitions: Sequence[int]) -> list[Path]:
     """Partitions of UniParc, UniProt's archive of all protein sequences known.
 

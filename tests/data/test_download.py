@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from mlx_esm_kernels.data import download as module
-from mlx_esm_kernels.data.download import DownloadError, download, swissprot, uniparc
+from mlx_esm_kernels.data.download import DownloadError, download, swissprot, uniparc, uniref50
 from mlx_esm_kernels.system.errors import DataError
 
 SWISSPROT = "/knowledgebase/complete/uniprot_sprot.fasta.gz"
@@ -134,6 +134,22 @@ def test_swissprot_is_downloaded_once(server, tmp_path, capsys):
     printed = capsys.readouterr()
     assert printed.out == f"📥 downloading {server.url}{SWISSPROT} (0.0 MB)\n"
     assert printed.err == ""
+
+
+def test_uniref50_is_downloaded_once_and_gone_on_with(server, tmp_path):
+    server.will(Answer(cut_after=HALF), Answer())
+    path = uniref50()
+    assert path == tmp_path / "cache" / "downloads" / "uniref50.fasta.gz"
+    assert path.read_bytes() == FILE
+    assert uniref50() == path
+    where = "/uniref/uniref50/uniref50.fasta.gz"
+    assert server.requests == [(where, None), (where, f"bytes={HALF}-")]
+
+
+def test_uniref50_that_cannot_be_had_is_a_sentence(server):
+    server.will(Answer(status=404))
+    with pytest.raises(DownloadError, match=r"uniref50.fasta.gz cannot be downloaded: .* 404 "):
+        uniref50()
 
 
 def test_uniparc_partitions_are_downloaded_in_order_and_once(server):
