@@ -7,6 +7,7 @@ behind a missing line end.
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 import warnings
@@ -333,4 +334,4 @@ def _text(file: IO[bytes], name: str) -> Iterator[str]:
         encoding = "utf-16-be"
     errors = "surrogateescape" if encoding == "utf-8-sig" else "replace"
     text = io.TextIOWrapper(stream, encoding=encoding, errors=errors)
-    return iter(lambda: text.readline(_LONGEST), "")
+    return iter(functools.partial(text.readline, _LONGEST), "")

@@ -11,7 +11,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mlx_esm_kernels.data import proteins as data
@@ -22,6 +22,7 @@ from mlx_esm_kernels.data.proteins import (
     load_proteins,
     split_held_out,
 )
+from mlx_esm_kernels.data.token_table import Table
 from mlx_esm_kernels.system.cache import cache_folder
 from mlx_esm_kernels.system.errors import DataError
 
@@ -282,6 +283,32 @@ def test_duplicates_never_part_and_no_side_is_empty(sequences, fraction):
     assert len(train) > 0
     assert len(valid) > 0
     assert not {sequences[i] for i in train} & {sequences[i] for i in valid}
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 9), max_size=9), max_size=4),
+    st.floats(0.01, 0.99),
+)
+def test_the_split_is_that_of_the_distinct_hashes_in_order(tables, fraction):
+    """The definition, with all of them at hand; here they are gone through three at a time."""
+    hashes = np.array([one for table in tables for one in table], np.uint64)
+    distinct = np.unique(hashes)
+    assume(len(distinct) > 1)
+    below = int(np.searchsorted(distinct, np.uint64(int(fraction * 2.0**64))))
+    threshold = distinct[min(max(below, 1), len(distinct) - 1)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "_BLOCK", 3)
+        train, valid = split_held_out(Proteins([WithHashes(table) for table in tables]), fraction)
+    assert train.tolist() == np.flatnonzero(hashes >= threshold).tolist()
+    assert valid.tolist() == np.flatnonzero(hashes < threshold).tolist()
+
+
+class WithHashes(Table):
+    """A table of which nothing else is known."""
+
+    def __init__(self, hashes):
+        self.hashes = np.array(hashes, np.uint64)
+        self.lengths = np.ones(len(hashes), np.int32)
 
 
 def test_the_share_is_about_what_is_asked_for():

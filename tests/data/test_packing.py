@@ -245,3 +245,46 @@ def test_an_alphabet_without_eos_gets_none_and_its_rows_hold_more():
     assert not (batch.tokens == ESM1_ALPHABET.eos_idx).any()
     with pytest.raises(ValueError, match=r"at least 2 \(a residue, and 1 of cls and eos\); got 1"):
         PackedBatches(proteins, range(3), ESM1_ALPHABET, rows=1, row_length=1, seed=0)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=40), st.integers(0, 12), st.booleans())
+def test_batches_that_are_skipped_leave_the_others_as_they_are(lengths, count, shuffle):
+    proteins = random_proteins(lengths)
+    packed = [
+        PackedBatches(
+            proteins, range(len(lengths)), ESM1B, rows=2, row_length=32, seed=1, shuffle=shuffle
+        )
+        for _ in range(2)
+    ]
+    for _ in range(2):
+        whole, rest = list(packed[0]), list(packed[1].skipping(count))
+        assert fingerprint(whole[count:]) == fingerprint(rest)
+        assert packed[0].epoch == packed[1].epoch
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint16])
+def test_orders_and_crops_depend_neither_on_blocks_nor_on_the_type_of_the_indices(
+    monkeypatch, dtype
+):
+    proteins = random_proteins(np.random.default_rng(2).integers(1, 60, 300))
+
+    def epochs(indices):
+        batches = PackedBatches(proteins, indices, ESM1B, rows=2, row_length=32, seed=1)
+        return [fingerprint(batches) for _ in range(2)]
+
+    indices = np.tile(np.arange(300), 2)  # each twice, with a crop for each
+    expected = epochs(indices)
+    monkeypatch.setattr(packing, "_BLOCK", 7)
+    assert epochs(indices.astype(dtype)) == expected
+
+
+def test_crops_are_those_that_numpy_draws_for_all_proteins_at_once():
+    lengths = np.random.default_rng(3).integers(1, 90, 500)
+    proteins = random_proteins(lengths)
+    batches = PackedBatches(proteins, range(500), ESM1B, rows=2, row_length=32, seed=9)
+    starts = np.random.default_rng([9, 0, 1]).integers(0, np.maximum(lengths - 30, 0) + 1)
+    expected = Counter(
+        tuple(protein[start : start + 30].tolist())
+        for protein, start in zip(proteins, starts, strict=True)
+    )
+    assert Counter(tuple(protein) for protein in epoch(batches)) == expected
