@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlx_esm_kernels.data.ahead import BatchesAhead
@@ -39,9 +39,11 @@ def threads_ahead():
 
 
 @given(
-    st.lists(st.sampled_from(["next", "place", "keep", "back", "open", "close"]), max_size=40),
+    st.lists(st.sampled_from(["next", "place", "keep", "back", "open", "close", "rest"])),
     st.integers(1, 5),
 )
+@example(["open", "next", "rest", "back", "next"], 3)
+@example(["open", "next", "keep", "next", "rest", "close", "next", "open", "back", "next"], 2)
 def test_batches_and_places_are_those_of_no_thread(calls, count):
     plain, ahead = masked_batches(), BatchesAhead(masked_batches(), count)
     kept = plain.place()
@@ -56,6 +58,8 @@ def test_batches_and_places_are_those_of_no_thread(calls, count):
         elif call == "back":
             ahead.go_to(kept)
             plain.go_to(kept)
+        elif call == "rest":
+            time.sleep(0.005)  # until what may lie ready does
         elif call == "open" and not is_open:
             is_open = True
             ahead.__enter__()

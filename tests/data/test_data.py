@@ -11,7 +11,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from mlx_esm_kernels.data import proteins as data
@@ -289,6 +289,8 @@ def test_duplicates_never_part_and_no_side_is_empty(sequences, fraction):
     st.lists(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 9), max_size=9), max_size=4),
     st.floats(0.01, 0.99),
 )
+@example([[2**63], [2**63 + 1, 2**63]], 0.5)
+@example([[2**63 - 1, 2**63]], 0.5)
 def test_the_split_is_that_of_the_distinct_hashes_in_order(tables, fraction):
     """The definition, with all of them at hand; here they are gone through three at a time."""
     hashes = np.array([one for table in tables for one in table], np.uint64)
