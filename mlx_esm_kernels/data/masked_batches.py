@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from .alphabet import Alphabet
 from .masking import Masked, mask_tokens
-from .packing import Batch, PackedBatches
+from .packing import Batch, Mark, PackedBatches
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class MaskedBatches:
         special.remove(alphabet.unk_idx)  # an unreadable residue is one all the same
         self._special = special
         self._epoch, self._batch = batches.epoch, 0
+        self._mark: Mark | None = None
         self._rest: Iterator[Batch] | None = None
 
     def __iter__(self) -> MaskedBatches:
@@ -74,23 +75,28 @@ class MaskedBatches:
             "epoch": self._epoch,
             "batch": self._batch,
             "random": self._rng.bit_generator.state,
+            "near": self._mark,
         }
 
     def go_to(self, place: dict[str, Any]) -> None:
         """Go on from a `place` of batches of the same proteins, shape and seed."""
         self._epoch, self._batch = place["epoch"], place["batch"]
         self._rng.bit_generator.state = place["random"]
+        # Without it (in checkpoints of earlier versions) all before the batch is packed again.
+        self._mark = place.get("near")
         self._rest = None
 
     def _next_batch(self) -> Batch:
         while True:
             if self._rest is None:
                 self.batches.epoch = self._epoch
-                self._rest = self.batches.skipping(self._batch)
+                self._rest = self.batches.skipping(self._batch, self._mark)
             for batch in self._rest:
                 self._batch += 1
+                self._mark = self.batches.mark
                 return batch
             self._epoch, self._batch, self._rest = self._epoch + 1, 0, None
+            self._mark = None
 
 
 def part_of(batch: MaskedBatch, number: int, count: int, padding_idx: int) -> MaskedBatch:

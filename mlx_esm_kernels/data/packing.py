@@ -22,6 +22,9 @@ WINDOW = 16_384
 _BLOCK = 1 << 20  # proteins that are gone through at a time, where nothing is kept of them
 
 
+Mark = dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Batch:
     """Packed proteins.
@@ -61,6 +64,8 @@ class PackedBatches:
 
     Attributes:
         epoch: int, the number of the epoch that the next iteration gives; may be set, to go on.
+        mark: a place in the epoch that is iterated, before its next batch: plain numbers, ready
+            for json, with which `skipping` finds that batch soon.
 
     Raises:
         ValueError: a number is out of range, or there are no proteins.
@@ -88,6 +93,7 @@ class PackedBatches:
         self.rows, self.row_length, self.seed = rows, row_length, seed
         self.crop, self.shuffle = crop, shuffle
         self.epoch = 0
+        self.mark: Mark | None = None
         self._longest = longest - alphabet.num_specials  # in residues
         self._used_tokens = 0
         self._all_tokens = 0
@@ -100,39 +106,52 @@ class PackedBatches:
     def __iter__(self) -> Iterator[Batch]:
         return self.skipping(0)
 
-    def skipping(self, count: int) -> Iterator[Batch]:
-        """An epoch as iterating gives it, less its first batches, which are not even made."""
+    def skipping(self, count: int, mark: Mark | None = None) -> Iterator[Batch]:
+        """An epoch as iterating gives it, less its first batches, which are not made.
+
+        Args:
+            count: how many.
+            mark: of the same epoch, as it was when one of the first `count` + 1 batches came; what
+                lies before it is not even packed.
+        """
         epoch = self.epoch
         self.epoch += 1
-        return self._batches(epoch, count)
+        self.mark = mark
+        return self._batches(epoch, count, mark)
 
-    def _batches(self, epoch: int, skipped: int) -> Iterator[Batch]:
+    def _batches(self, epoch: int, skipped: int, mark: Mark | None) -> Iterator[Batch]:
         rng = np.random.default_rng([self.seed, epoch, 0])
-        crops = self._draw_crops(epoch)
+        order, crops = self._draw_order(rng), self._draw_crops(epoch)
+        first, made = 0, 0
         waiting: list[_Row] = []
-        for places in self._windows(rng):
-            rows = self._pack(places, crops)
+        if mark is not None:
+            first, made = mark["proteins"], mark["batches"]
+            waiting = [_Row(*row) for row in mark["rows"]]
+            rng.bit_generator.state = mark["random"]
+        for place in range(first, len(order), WINDOW):
+            self.mark = {
+                "proteins": place,
+                "batches": made,
+                "rows": [list(row) for row in waiting],
+                "random": rng.bit_generator.state,
+            }
+            rows = self._pack(order[place : place + WINDOW], crops)
             waiting += [rows[i] for i in rng.permutation(len(rows))] if self.shuffle else rows
             while len(waiting) >= self.rows:
-                if skipped:
-                    skipped -= 1
-                else:
+                made += 1
+                if made > skipped:
                     yield self._batch(waiting[: self.rows])
                 del waiting[: self.rows]
-        if waiting and not skipped:
+        if waiting and made >= skipped:
             yield self._batch(waiting)
 
-    def _windows(self, rng: np.random.Generator) -> Iterator[npt.NDArray[np.integer[Any]]]:
-        """Places in `indices`, in the order of the epoch, as many as are packed at a time."""
+    def _draw_order(self, rng: np.random.Generator) -> npt.NDArray[np.integer[Any]]:
+        """Places in `indices`."""
         count = len(self.indices)
-        if not self.shuffle:
-            for first in range(0, count, WINDOW):
-                yield np.arange(first, min(first + WINDOW, count))
-            return
         order = np.arange(count, dtype=np.int32 if count < 2**31 else np.int64)
-        rng.shuffle(order)  # the same order in either dtype
-        for first in range(0, count, WINDOW):
-            yield order[first : first + WINDOW]
+        if self.shuffle:
+            rng.shuffle(order)  # the same order in either dtype
+        return order
 
     def _draw_crops(self, epoch: int) -> _Crops:
         rng = np.random.default_rng([self.seed, epoch if self.crop else 0, 1])

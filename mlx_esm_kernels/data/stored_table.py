@@ -199,7 +199,7 @@ def open_table(
         return None
     try:
         about = _read_about(folder)
-        if about["key"] != folder.name:
+        if about.get("key") != folder.name:
             raise TableDamaged("it is that of another file")
         for column, size in about["sizes"].items():
             found = (folder / column).stat().st_size

@@ -1,6 +1,7 @@
 """Packing: every protein once an epoch, in full rows, the same for the same seed."""
 
 import hashlib
+import json
 from collections import Counter
 
 import numpy as np
@@ -288,3 +289,45 @@ def test_crops_are_those_that_numpy_draws_for_all_proteins_at_once():
         for protein, start in zip(proteins, starts, strict=True)
     )
     assert Counter(tuple(protein) for protein in epoch(batches)) == expected
+
+
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=40),
+    st.integers(1, 3),
+    st.integers(0, 12),
+    st.booleans(),
+)
+def test_an_epoch_is_gone_on_with_from_a_mark(lengths, rows, more, shuffle):
+    proteins = random_proteins(lengths)
+
+    def packed():
+        return PackedBatches(
+            proteins, range(len(lengths)), ESM1B, rows=rows, row_length=32, seed=1, shuffle=shuffle
+        )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "WINDOW", 5)
+        whole = list(packed())
+        first = packed()
+        for taken, _ in enumerate(first, start=1):
+            mark = json.loads(json.dumps(first.mark))
+            rest = packed().skipping(taken + more, mark)
+            assert fingerprint(rest) == fingerprint(whole[taken + more :])
+
+
+def test_what_lies_before_a_mark_is_not_packed_again(monkeypatch):
+    monkeypatch.setattr(packing, "WINDOW", 10)
+    proteins, calls = random_proteins([20] * 100), []
+    original = packing.best_fit
+
+    def counting(*arguments):
+        calls.append(1)
+        return original(*arguments)
+
+    monkeypatch.setattr(packing, "best_fit", counting)
+    batches = PackedBatches(proteins, range(100), ESM1B, rows=1, row_length=32, seed=1)
+    taken = list(zip(range(85), batches, strict=False))
+    assert len(calls) == 9
+    calls.clear()
+    next(batches.skipping(len(taken), batches.mark))
+    assert len(calls) == 1
