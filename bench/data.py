@@ -122,8 +122,8 @@ def train(fasta: Path, steps: int) -> Figures:
     begun, figures = time.perf_counter(), {}
     first_step, validate, validating = TrainStep.__call__, loop._validate, [0.0]
 
-    def noting(self: TrainStep, *arguments: Any) -> tuple[float, float]:
-        found = first_step(self, *arguments)
+    def noting(self: TrainStep, *arguments: Any, **options: Any) -> tuple[float, float]:
+        found = first_step(self, *arguments, **options)
         figures.setdefault("first step after", time.perf_counter() - begun)
         figures.setdefault("of which validating", validating[0])
         return found

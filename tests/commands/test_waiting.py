@@ -19,9 +19,9 @@ def test_the_share_of_time_that_steps_wait_for_data_is_shown(tmp_path, monkeypat
     method = "__next__" if slow is MaskedBatches else "__call__"
     original = getattr(slow, method)
 
-    def slowly(*arguments):
+    def slowly(*arguments, **options):
         time.sleep(0.2)
-        return original(*arguments)
+        return original(*arguments, **options)
 
     monkeypatch.setattr(slow, method, slowly)
     monkeypatch.chdir(tmp_path)
