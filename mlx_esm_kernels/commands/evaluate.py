@@ -10,12 +10,11 @@ from typing import Any, cast
 
 import click
 import numpy as np
-import numpy.typing as npt
 
 from ..data.alphabet import Alphabet
 from ..data.baselines import BaselineCounts
 from ..data.corpus import SAMPLE
-from ..data.proteins import Proteins, load_proteins, split_held_out
+from ..data.proteins import Places, Proteins, load_proteins, split_held_out
 from ..data.synthetic import SyntheticFamilies, make_sample
 from ..data.targets import Targets, draw_targets, symbols
 from ..inference.evaluation import Evaluation, summarised, yardsticks
@@ -62,9 +61,9 @@ class _Data:
     """
 
     proteins: Proteins
-    measured: npt.NDArray[np.int64]
+    measured: Places
     counted: Proteins
-    counted_on: npt.NDArray[np.int64]
+    counted_on: Places
     families: SyntheticFamilies | None
     kind: str
 

@@ -62,8 +62,7 @@ class Targets:
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
         """(T,) residues of each target's protein."""
-        lengths: npt.NDArray[np.int64] = self.proteins.lengths[self.indices[self.owners]]
-        return lengths
+        return self.proteins.lengths[self.indices[self.owners]].astype(np.int64)
 
     def of_copy(self, copy: int) -> slice:
         """Where the targets of a copy are."""

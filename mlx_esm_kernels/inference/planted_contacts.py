@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..data.proteins import Places
 from ..data.synthetic import PAIR_DISTANCE, SyntheticFamilies
 from ..models.esm1 import ESM1
 from .embedding import contact_map
@@ -55,7 +56,7 @@ class PlantedPrecision:
 def planted_precision(
     model: ESM1,
     families: SyntheticFamilies,
-    indices: npt.NDArray[np.int64],
+    indices: Places,
     on_step: Callable[[int], object] = lambda done: None,
 ) -> PlantedPrecision | None:
     """How well a model finds the pairs that were planted, in a few proteins of each family.
@@ -141,7 +142,7 @@ def precision_at(sureness: _Floats, pairs: npt.NDArray[np.int64], count: int) ->
     return sum(pair in planted for pair in found) / count
 
 
-def _chosen(families: SyntheticFamilies, indices: npt.NDArray[np.int64]) -> list[int]:
+def _chosen(families: SyntheticFamilies, indices: Places) -> list[int]:
     """The first proteins of each family that has pairs."""
     family_of = families.family_of[indices]
     return [
