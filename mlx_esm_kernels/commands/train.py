@@ -23,6 +23,7 @@ from ..ops import keep_freed_memory
 from ..system.console import say
 from ..system.errors import UserError
 from ..training.checkpoint import Checkpoint, Checkpoints, newest_checkpoint, share_checkpoint
+from ..training.config_file import ConfigFile
 from ..training.recipe import DataSource, Recipe, fingerprint
 from ..training.record import MetricsLog
 from ..training.run import RunFiles, new_state, run_training
@@ -31,15 +32,21 @@ from ..training.settings import Settings
 from ..training.validation import Validation
 from ..weights import load_model
 from .errors import errors_as_sentences, one_speaks
+from .run_config import (
+    require_as_begun,
+    require_one_size,
+    require_sizes,
+    run_tables,
+    sources,
+    write_run_config,
+)
 from .spread_command import SpreadCommand
+from .train_config import is_unsaid
 from .train_options import train_options
 from .train_text import report, say_what
 
-# The default run: about a minute on two cores.
-NUM_ITERS = 1000
-WARMUP = 100
-# Wider models take smaller steps: 0.003 for small, 0.0006 for medium, 0.00016 for the released.
-RATE_TIMES_WIDTH = 0.2
+# Wider models take smaller steps: the default rate is that of this width, 0.003, times it / width.
+WIDTH_OF_RATE = PRESETS["small"].embed_dim
 
 
 @click.command(name="train", cls=SpreadCommand, context_settings={"show_default": True})
@@ -68,36 +75,40 @@ def _train(ctx: click.Context, **options: Any) -> int | None:
 def _begin(ctx: click.Context, options: dict[str, Any], ranks: Ranks) -> int | None:
     """Begin a run."""
     mx.random.seed(options["seed"])
-    model, alphabet = _make_model(ctx, options["preset"], options["weights_file"])
-    corpus = _load(options["data"], options["dataset_partitions"], options["as_protein"], alphabet)
+    model, alphabet = _make_model(ctx, options)
+    names, partitions = sources(ctx)
+    corpus = _load(names, partitions, options["as_protein"], alphabet)
+    max_length = min(
+        model.config.max_positions, options["max_length"] or model.config.max_positions
+    )
     rows, row_length = batch_shape(
         corpus.proteins.lengths[corpus.train],
         tokens_per_batch=options["tokens_per_batch"],
-        max_positions=min(
-            model.config.max_positions, options["max_length"] or model.config.max_positions
-        ),
+        max_positions=max_length,
         num_specials=alphabet.num_specials,
     )
     data = DataSource(
-        tuple(_absolute(name) for name in options["data"]),
-        tuple(options["dataset_partitions"]),
+        tuple(_absolute(name) for name in names),
+        tuple(partitions),
         options["as_protein"],
         len(corpus.proteins),
         int(corpus.proteins.lengths.sum()),
         fingerprint(corpus.proteins),
     )
-    settings = _settings(options, model.config.embed_dim)
+    settings = _settings(ctx, options, model.config.embed_dim)
     recipe = Recipe(model.config, alphabet, data, rows, row_length, options["seed"], settings)
     run = _Run.of(model, corpus, recipe, ranks)
     ranks.require_alike("weights (--weights-file)", weights_fingerprint(model))
     if not ranks.is_first:
         return run.train(None, None)
+    # What a configuration names is only read: its run is another one, in a folder of its own.
+    is_said = ctx.get_parameter_source("weights_file") is ParameterSource.COMMANDLINE
+    goes_on = options["weights_file"] if is_said else None
     with (
-        open_run_folder(
-            options["weights_dir"], options["weights_file"], label=corpus.label
-        ) as folder,
+        open_run_folder(options["weights_dir"], goes_on, label=corpus.label) as folder,
         MetricsLog(folder.metrics) as log,
     ):
+        write_run_config(folder, run_tables(ctx, recipe, max_length))
         checkpoints = Checkpoints(folder.checkpoints, options["every"], options["keep"], recipe)
         return run.train(RunFiles(folder, log, checkpoints), None)
 
@@ -118,6 +129,7 @@ def _resume(ctx: click.Context, options: dict[str, Any], ranks: Ranks) -> int | 
         return _resumed(begun, ranks).train(None, begun)
     with reopen_run_folder(options["resume"]) as folder:
         begun = share_checkpoint(newest_checkpoint(folder.checkpoints), ranks)
+        require_as_begun(folder.config, begun.recipe.settings)
         run = _resumed(begun, ranks)
         with MetricsLog(folder.metrics, begun.rows) as log:
             checkpoints = Checkpoints(
@@ -214,31 +226,35 @@ def _load(
     return corpus
 
 
-def _make_model(ctx: click.Context, preset: str, weights_file: str | None) -> tuple[ESM1, Alphabet]:
+def _make_model(ctx: click.Context, options: dict[str, Any]) -> tuple[ESM1, Alphabet]:
     keep_freed_memory()  # a step frees nearly all that the next one needs again
+    config: ConfigFile | None = options["config"]
+    sizes = {} if config is None else config.sizes
+    weights_file = options["weights_file"]
+    require_one_size(ctx)
     if weights_file is None:
-        model = ESM1(PRESETS[preset])
+        model = ESM1(config.model_config() if config and sizes else PRESETS[options["preset"]])
         return model, model.alphabet
-    if ctx.get_parameter_source("preset") is ParameterSource.COMMANDLINE:
-        raise click.UsageError(
-            "--preset is the size of a new model, but --weights-file brings one with a size: "
-            "leave one of them out."
-        )
     model = load_model(weights_file, dtype=mx.float32)  # what small steps are added to
+    if config is not None:
+        require_sizes(config, model, weights_file)
     return model, model.alphabet
 
 
-def _settings(options: dict[str, Any], width: int) -> Settings:
-    num_iters, warmup = options["num_iters"], options["warmup"]
-    if num_iters is None and options["max_minutes"] is None:
-        num_iters = NUM_ITERS
-    if warmup is None:
-        warmup = WARMUP if num_iters is None else min(WARMUP, num_iters // 10)
+def _settings(ctx: click.Context, options: dict[str, Any], width: int) -> Settings:
+    num_iters, warmup, rate = (options[name] for name in ("num_iters", "warmup", "learning_rate"))
+    if is_unsaid(ctx, "num_iters") and options["max_minutes"] is not None:
+        num_iters = None
+    if is_unsaid(ctx, "warmup") and num_iters is not None:
+        warmup = min(warmup, num_iters // 10)
+    if is_unsaid(ctx, "learning_rate"):
+        rate = rate * WIDTH_OF_RATE / width
     return Settings(
         num_iters=num_iters,
         max_minutes=options["max_minutes"],
-        learning_rate=options["learning_rate"] or RATE_TIMES_WIDTH / width,
+        learning_rate=rate,
         warmup=warmup,
+        clip_norm=options["clip_norm"],
         valid_every=options["valid_every"],
         seed=options["seed"],
         weight_decay=options["weight_decay"],

@@ -11,8 +11,10 @@ import click
 from ..models.dtypes import DTYPES
 from ..models.esm1 import PRESETS
 from ..training.checkpoint import Every
-from ..training.settings import BETAS, OPTIMIZERS, SCHEDULES
+from ..training.config_file import DEFAULTS, read_config, recipe_names
+from ..training.settings import OPTIMIZERS, SCHEDULES
 from .flags import WEIGHTS_HELP, as_protein_flag, device_flag
+from .train_config import take_config, take_resumed
 
 
 def parse_partitions(
@@ -40,9 +42,9 @@ def require_finite(
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
-def parse_every(ctx: click.Context, parameter: click.Parameter, value: str) -> Every:
+def parse_every(ctx: click.Context, parameter: click.Parameter, value: str | int) -> Every:
     """`500` -> steps, `90s`, `15m` or `2h` -> seconds, `never`."""
-    number, unit = value.strip().lower(), ""
+    number, unit = str(value).strip().lower(), ""
     if number == "never":
         return Every()
     if number[-1:] in _UNITS:
@@ -56,15 +58,26 @@ def parse_every(ctx: click.Context, parameter: click.Parameter, value: str) -> E
     return Every(seconds=int(number) * _UNITS[unit]) if unit else Every(steps=int(number))
 
 
+_DEFAULTS = {k: v for table in read_config(DEFAULTS).tables.values() for k, v in table.items()}
+
 _OPTIONS = [
+    click.option(
+        "--config",
+        is_eager=True,
+        callback=take_config,
+        metavar="FILE|NAME",
+        help="A TOML file with these options as keys in the tables [model] (with a model's sizes), "
+        "[data] and [training]: the config.toml of a run, say, to do it again. Or a recipe by its "
+        f"name: {', '.join(recipe_names())}. What is said beside it here wins.",
+    ),
     click.option(
         "--data",
         multiple=True,
+        default=_DEFAULTS["data"],
         metavar="PATH...|sample|swissprot|uniref50",
         help="FASTA files, plain or compressed (- is standard input); several may follow. sample "
         "is synthetic protein families, made on the spot; swissprot (90 MB) and uniref50 (about "
-        "10 GB, and 30 GB for what is encoded of it) are downloaded once.  "
-        "[default: sample]",
+        "10 GB, and 30 GB for what is encoded of it) are downloaded once.",
     ),
     click.option(
         "--dataset-partitions",
@@ -74,7 +87,10 @@ _OPTIONS = [
         help="Partitions of UniParc, 1 to 200, downloaded once (each about 1 GB).",
     ),
     click.option(
-        "--num-iters", type=click.IntRange(min=1), help="Steps to train.  [default: 1000]"
+        "--num-iters",
+        type=click.IntRange(min=1),
+        default=_DEFAULTS["num_iters"],
+        help="Steps to train; where only --max-minutes is given, as many as there is time for.",
     ),
     click.option(
         "--max-minutes",
@@ -93,56 +109,82 @@ _OPTIONS = [
         "given is never written to.",
     ),
     click.option(
-        "--preset", type=click.Choice(list(PRESETS)), default="small", help="Size of a new model."
+        "--preset",
+        type=click.Choice(list(PRESETS)),
+        default=_DEFAULTS["preset"],
+        help="Size of a new model.",
     ),
-    click.option("--tokens-per-batch", type=click.IntRange(min=32), default=2048),
+    click.option(
+        "--tokens-per-batch",
+        type=click.IntRange(min=32),
+        default=_DEFAULTS["tokens_per_batch"],
+        help="Of all proteins that are packed into a batch, as it is in memory.",
+    ),
     click.option(
         "--learning-rate",
         type=click.FloatRange(min=0, min_open=True),
+        default=_DEFAULTS["learning_rate"],
+        show_default=False,
         callback=require_finite,
-        help="The highest rate; it decays to 0.  [default: 0.2 / width, which is 0.003 for small]",
+        help="The highest rate.  [default: 0.2 / width, which is 0.003 for small]",
     ),
     click.option(
         "--warmup",
         type=click.IntRange(min=0),
+        default=_DEFAULTS["warmup"],
+        show_default=False,
         help="Steps in which the rate rises to --learning-rate.  "
         "[default: 100, or a tenth of --num-iters]",
     ),
     click.option(
         "--schedule",
         type=click.Choice(SCHEDULES),
-        default="linear",
-        help="How the rate goes down over the run.",
+        default=_DEFAULTS["schedule"],
+        help="How the rate goes down after the warm-up: linear and cosine to 0 at the end of the "
+        "run, constant not at all, inverse-sqrt as 1 / sqrt(step).",
     ),
     click.option(
         "--optimizer",
         type=click.Choice(OPTIMIZERS),
-        default="adamw",
+        default=_DEFAULTS["optimizer"],
         help="muon: AdamW, and Muon for the matrices of the layers, at the same rate.",
     ),
     click.option(
         "--betas",
         nargs=2,
         type=click.FloatRange(min=0, max=1, max_open=True),
-        default=BETAS,
+        default=_DEFAULTS["betas"],
         help="AdamW's: what stays of either moment in a step.",
     ),
-    click.option("--weight-decay", type=click.FloatRange(min=0), default=0.01, help="AdamW's."),
+    click.option(
+        "--weight-decay",
+        type=click.FloatRange(min=0),
+        default=_DEFAULTS["weight_decay"],
+        callback=require_finite,
+        help="AdamW's.",
+    ),
+    click.option(
+        "--clip-norm",
+        type=click.FloatRange(min=0, min_open=True),
+        default=_DEFAULTS["clip_norm"],
+        callback=require_finite,
+        help="The highest norm of all gradients together; larger ones are scaled down to it.",
+    ),
     click.option(
         "--precision",
         type=click.Choice(list(DTYPES)),
-        default="float32",
+        default=_DEFAULTS["precision"],
         help="Of activations and their gradients; weights and moments stay float32.",
     ),
     click.option(
         "--grad-accumulation",
         type=click.IntRange(min=1),
-        default=1,
+        default=_DEFAULTS["grad_accumulation"],
         help="Batches of a step: as one batch of so many times the tokens, in the memory of one.",
     ),
     click.option(
-        "--grad-checkpointing",
-        is_flag=True,
+        "--grad-checkpointing/--no-grad-checkpointing",
+        default=_DEFAULTS["grad_checkpointing"],
         help="Compute each layer again for its gradient: less memory, a third more work.",
     ),
     click.option(
@@ -155,22 +197,32 @@ _OPTIONS = [
         type=click.IntRange(min=1),
         help="Steps between validations.  [default: ten times in a run]",
     ),
-    click.option("--seed", type=click.IntRange(min=0), default=42),
+    click.option(
+        "--seed",
+        type=click.IntRange(min=0),
+        default=_DEFAULTS["seed"],
+        help="Of new weights, batches and masks.",
+    ),
     click.option(
         "--checkpoint-every",
         "every",
-        default="15m",
+        default=_DEFAULTS["checkpoint_every"],
         callback=parse_every,
         metavar="N|TIME|never",
         help="Steps, or time as in 90s, 15m or 2h, between checkpoints, from which --resume goes "
         "on.",
     ),
     click.option(
-        "--keep", type=click.IntRange(min=1), default=2, help="Checkpoints that are kept."
+        "--keep",
+        type=click.IntRange(min=1),
+        default=_DEFAULTS["keep"],
+        help="Checkpoints that are kept.",
     ),
     click.option(
         "--resume",
         type=click.Path(path_type=Path),
+        is_eager=True,
+        callback=take_resumed,
         metavar="RUN_DIR",
         help="Go on with a run that was stopped or killed, from its last checkpoint, as if it had "
         "never been; it has its own data and settings.",

@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 
 from ..system.errors import UserError
+from .config_file import CONFIG
 
 RUNS = Path("runs")
 WEIGHTS = "weights.safetensors"
@@ -48,6 +49,11 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """The folder of its checkpoints; it need not exist."""
         return self.weights.with_name(CHECKPOINTS)
+
+    @property
+    def config(self) -> Path:
+        """What the run was begun with; it need not exist."""
+        return self.weights.with_name(CONFIG)
 
     def __enter__(self) -> RunFolder:
         return self
@@ -92,7 +98,8 @@ def open_run_folder(weights_dir: Path | None, weights_file: str | None, *, label
             # Not the beginning of this run; and perhaps not even ours.
             for path in (files.metrics, files.plot):
                 _set_aside(path)
-        _set_aside(files.checkpoints)  # of a run that this one is not, or no longer
+        for path in (files.checkpoints, files.config):
+            _set_aside(path)  # of a run that this one is not, or no longer
     except BaseException as error:
         if lock is not None:
             os.close(lock)

@@ -74,9 +74,12 @@ def learning_rate(
         step: steps taken so far, from 0.
         warmup: steps of increase.
         done: the share of the run that is over, from 0 to 1.
-        schedule: linear to 0, cosine (half a wave, to 0), or constant.
+        schedule: linear to 0, cosine (half a wave, to 0), constant, or inverse-sqrt: after the
+            increase sqrt(warmup / step), whatever the length of the run.
     """
     rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
+    if schedule == "inverse-sqrt":
+        return peak * min(rise, math.sqrt(max(warmup, 1) / (step + 1)))
     if schedule == "constant":
         return peak * rise
     left = max(0.0, 1 - done)

@@ -11,7 +11,7 @@ from ..system.errors import UserError
 # sample 0.8 saves a quarter of the steps that 0.9 needs. 0.98 is fairseq's for RoBERTa.
 BETAS = (0.8, 0.98)
 OPTIMIZERS = ("adamw", "muon")
-SCHEDULES = ("linear", "cosine", "constant")
+SCHEDULES = ("linear", "cosine", "constant", "inverse-sqrt")
 
 
 class TrainingDiverged(UserError):
@@ -25,7 +25,7 @@ class Settings:
     Attributes:
         num_iters: steps to take; None: as many as there is time for.
         max_minutes: time to take, validations included; None: no limit. Whichever limit comes
-            first ends the run, and the learning rate decays towards it.
+            first ends the run, and a learning rate that ends at 0 does so there.
         learning_rate: the highest one, reached after `warmup` steps.
         warmup: steps of linear increase.
         weight_decay: see `TrainStep`.

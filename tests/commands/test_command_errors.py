@@ -19,6 +19,7 @@ from mlx_esm_kernels.inference.embedding import Embedder
 from mlx_esm_kernels.system.errors import DataError, UserError
 from mlx_esm_kernels.system.whole_file import OutputError
 from mlx_esm_kernels.training.checkpoint import CheckpointError
+from mlx_esm_kernels.training.config_file import ConfigError
 from mlx_esm_kernels.training.record import MetricsError
 from mlx_esm_kernels.training.run_folder import RunFolderError
 from mlx_esm_kernels.training.settings import TrainingDiverged
@@ -48,6 +49,7 @@ USER_ERRORS = [
     MetricsError,
     OutputError,
     CheckpointError,
+    ConfigError,
     RunFolderError,
     TrainingDiverged,
     WeightsError,

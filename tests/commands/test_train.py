@@ -63,6 +63,7 @@ def test_a_run_leaves_weights_a_record_and_a_plot_and_says_where(workplace):
     assert result.exit_code == 0, result.output
     folder = workplace / "runs" / "proteins-1"
     assert sorted(path.name for path in folder.iterdir()) == [
+        "config.toml",
         "loss.png",
         "metrics.jsonl",
         "weights.safetensors",

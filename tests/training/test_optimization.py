@@ -260,6 +260,12 @@ def test_the_rate_may_fall_as_half_a_wave_or_not_at_all():
     ]  # fmt: skip
 
 
+def test_the_rate_may_fall_as_the_inverse_square_root_of_the_step():
+    rates = [learning_rate(2.0, step, 4, step / 100, "inverse-sqrt") for step in (0, 3, 15, 99)]
+    assert rates == pytest.approx([0.5, 2.0, 1.0, 0.4])
+    assert learning_rate(2.0, 3, 0, 0.0, "inverse-sqrt") == 1.0
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"betas": (0.9, 1.0)}, {"schedule": "square"}, {"accumulation": 0}, {"num_iters": None}],
