@@ -98,18 +98,20 @@ def require_sizes(config: ConfigFile, model: ESM1, weights_file: str) -> None:
             )
 
 
-def require_as_begun(config: Path, settings: Settings) -> None:
-    """Refuse a config.toml that was changed since the run began, which --resume does not obey.
+def tables_as_begun(config: Path, settings: Settings) -> Tables:
+    """What the config.toml of a run that goes on says; empty where there is none.
 
     Raises:
-        UsageError: one of its settings is not that of the run.
+        UsageError: it was changed since: one of its settings is not that of the run, and --resume
+            would not obey it.
     """
     if not config.is_file():
-        return  # of a version that wrote none
+        return {}  # of a version that wrote none
     with errors_of_flag("--resume"):
-        written = read_config(str(config))
-    for key, value in written.tables.get("training", {}).items():
-        begun = _settings_by_key(settings).get(key, value)
+        tables = read_config(str(config)).tables
+    begun_with = _settings_by_key(settings)
+    for key, value in tables.get("training", {}).items():
+        begun = begun_with.get(key, value)
         begun = list(begun) if isinstance(begun, tuple) else begun
         if begun != value:
             raise click.UsageError(
@@ -117,6 +119,7 @@ def require_as_begun(config: Path, settings: Settings) -> None:
                 f"begun and goes on; got {json.dumps(value)}. Put that back, or begin a new run "
                 f"with --config {config}."
             )
+    return tables
 
 
 def run_tables(ctx: click.Context, recipe: Recipe, max_length: int) -> Tables:
@@ -162,7 +165,7 @@ def write_run_config(folder: RunFolder, tables: Tables) -> None:
         remarks,
         "All that this run was begun with. To do it again, in a folder of its own:\n"
         f"  mlx-esm train --config {shlex.quote(str(folder.config))}\n"
-        "--resume takes checkpoint_every and keep from here; the rest cannot change in a run.",
+        "--resume takes checkpoint_every, keep and report_to from here; the rest stays as it was.",
     )
 
 

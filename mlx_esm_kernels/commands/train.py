@@ -23,21 +23,22 @@ from ..ops import keep_freed_memory
 from ..system.console import say
 from ..system.errors import UserError
 from ..training.checkpoint import Checkpoint, Checkpoints, newest_checkpoint, share_checkpoint
-from ..training.config_file import ConfigFile
+from ..training.config_file import ConfigFile, Tables
 from ..training.recipe import DataSource, Recipe, fingerprint
 from ..training.record import MetricsLog
+from ..training.reports import open_reports, require_reports
 from ..training.run import RunFiles, new_state, run_training
-from ..training.run_folder import open_run_folder, reopen_run_folder
+from ..training.run_folder import RunFolder, open_run_folder, reopen_run_folder
 from ..training.settings import Settings
 from ..training.validation import Validation
 from ..weights import load_model
-from .errors import errors_as_sentences, one_speaks
+from .errors import errors_as_sentences, errors_of_flag, one_speaks
 from .run_config import (
-    require_as_begun,
     require_one_size,
     require_sizes,
     run_tables,
     sources,
+    tables_as_begun,
     write_run_config,
 )
 from .spread_command import SpreadCommand
@@ -66,6 +67,8 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 
 def _train(ctx: click.Context, **options: Any) -> int | None:
     """Do what the options say; the number of the signal that stopped it, or None."""
+    with errors_of_flag("--report-to"):
+        require_reports(options["report_to"])
     ranks = join_ranks()
     with one_speaks(ranks):
         begin = _begin if options["resume"] is None else _resume
@@ -108,14 +111,14 @@ def _begin(ctx: click.Context, options: dict[str, Any], ranks: Ranks) -> int | N
         open_run_folder(options["weights_dir"], goes_on, label=corpus.label) as folder,
         MetricsLog(folder.metrics) as log,
     ):
-        write_run_config(folder, run_tables(ctx, recipe, max_length))
-        checkpoints = Checkpoints(folder.checkpoints, options["every"], options["keep"], recipe)
-        return run.train(RunFiles(folder, log, checkpoints), None)
+        tables = run_tables(ctx, recipe, max_length)
+        write_run_config(folder, tables)
+        return run.train(_files(folder, log, recipe, tables, options), None)
 
 
 def _resume(ctx: click.Context, options: dict[str, Any], ranks: Ranks) -> int | None:
     """Go on with the run of --resume."""
-    own = {"resume", "every", "keep"}
+    own = {"resume", "every", "keep", "report_to"}
     given = [p for p in ctx.command.params if p.name not in own and p.expose_value]
     for parameter in given:
         if ctx.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE:
@@ -129,13 +132,19 @@ def _resume(ctx: click.Context, options: dict[str, Any], ranks: Ranks) -> int | 
         return _resumed(begun, ranks).train(None, begun)
     with reopen_run_folder(options["resume"]) as folder:
         begun = share_checkpoint(newest_checkpoint(folder.checkpoints), ranks)
-        require_as_begun(folder.config, begun.recipe.settings)
+        tables = tables_as_begun(folder.config, begun.recipe.settings)
         run = _resumed(begun, ranks)
         with MetricsLog(folder.metrics, begun.rows) as log:
-            checkpoints = Checkpoints(
-                folder.checkpoints, options["every"], options["keep"], begun.recipe
-            )
-            return run.train(RunFiles(folder, log, checkpoints), begun)
+            return run.train(_files(folder, log, begun.recipe, tables, options), begun)
+
+
+def _files(
+    folder: RunFolder, log: MetricsLog, recipe: Recipe, tables: Tables, options: dict[str, Any]
+) -> RunFiles:
+    """What the run writes, and where else it is reported."""
+    checkpoints = Checkpoints(folder.checkpoints, options["every"], options["keep"], recipe)
+    reports = open_reports(options["report_to"], folder, log, tables)
+    return RunFiles(folder, log, checkpoints, reports)
 
 
 def _resumed(begun: Checkpoint, ranks: Ranks) -> _Run:

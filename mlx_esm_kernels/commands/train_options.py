@@ -12,6 +12,7 @@ from ..models.dtypes import DTYPES
 from ..models.esm1 import PRESETS
 from ..training.checkpoint import Every
 from ..training.config_file import DEFAULTS, read_config, recipe_names
+from ..training.reports import REPORTS
 from ..training.settings import OPTIMIZERS, SCHEDULES
 from .flags import WEIGHTS_HELP, as_protein_flag, device_flag
 from .train_config import take_config, take_resumed
@@ -37,6 +38,15 @@ def require_finite(
     if value is not None and not math.isfinite(value):
         raise click.BadParameter(f"expected a finite number; got {value}.", ctx, parameter)
     return value
+
+
+def without_none(
+    ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    """`none` -> nothing; it stands alone."""
+    if "none" in values and set(values) != {"none"}:
+        raise click.BadParameter(f"expected none alone; got {' '.join(values)}.", ctx, parameter)
+    return () if "none" in values else values
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -226,6 +236,15 @@ _OPTIONS = [
         metavar="RUN_DIR",
         help="Go on with a run that was stopped or killed, from its last checkpoint, as if it had "
         "never been; it has its own data and settings.",
+    ),
+    click.option(
+        "--report-to",
+        multiple=True,
+        type=click.Choice([*REPORTS, "none"]),
+        default=_DEFAULTS["report_to"],
+        callback=without_none,
+        help="Send the rows of metrics.jsonl and config.toml there as well (pip install wandb or "
+        "tensorboardX); --resume goes on there.",
     ),
     as_protein_flag,
     device_flag,

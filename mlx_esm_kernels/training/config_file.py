@@ -9,6 +9,7 @@ import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import tomlkit
@@ -167,6 +168,14 @@ def write_config(path: Path, tables: Tables, remarks: Mapping[str, str], head: s
     Raises:
         OutputError: it cannot be written.
     """
+    with whole_file(path) as half_done:
+        half_done.write_text(config_text(tables, remarks, head), "utf-8")
+
+
+def config_text(
+    tables: Tables, remarks: Mapping[str, str] = MappingProxyType({}), head: str = ""
+) -> str:
+    """The TOML of `write_config`."""
     document = tomlkit.document()
     for line in head.splitlines():
         document.add(tomlkit.comment(line))
@@ -178,8 +187,7 @@ def write_config(path: Path, tables: Tables, remarks: Mapping[str, str], head: s
                 table[key].comment(remarks[key])
         document.add(tomlkit.nl())
         document.add(name, table)
-    with whole_file(path) as half_done:
-        half_done.write_text(tomlkit.dumps(document), "utf-8")
+    return tomlkit.dumps(document)
 
 
 def model_table(config: ESM1Config, alphabet: Alphabet) -> dict[str, Any]:

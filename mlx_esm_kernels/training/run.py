@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..data.ahead import BatchesAhead
@@ -32,11 +33,13 @@ class RunFiles:
         folder: where the weights go at each validation and at the end, and the plot of the loss.
         log: takes the rows.
         checkpoints: where, how often and of what checkpoints are made; None: none are.
+        reports: who else hears of the run, after all others.
     """
 
     folder: RunFolder
     log: MetricsLog
     checkpoints: Checkpoints | None = None
+    reports: Sequence[Listener] = ()
 
 
 def new_state(
@@ -119,6 +122,7 @@ def run_training(
             ]
             if files.checkpoints is not None:
                 listeners.append(Checkpointer(state, window, files.log, files.checkpoints, pulse))
+            listeners.extend(files.reports)
         try:
             return train(state, validation, settings, listeners, pulse, ranks, progress)
         except Diverged as error:

@@ -18,6 +18,8 @@ WEIGHTS = "weights.safetensors"
 METRICS = "metrics.jsonl"
 PLOT = "loss.png"
 CHECKPOINTS = "checkpoints"
+# What is reported of it elsewhere, see training/reports.py.
+WANDB, TENSORBOARD = "wandb", "tensorboard"
 LOCK = ".lock"
 # What flock raises on file systems (some of a network) that have no locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
@@ -96,7 +98,7 @@ def open_run_folder(weights_dir: Path | None, weights_file: str | None, *, label
         files = RunFolder(weights, folder / METRICS, folder / PLOT, lock)
         if not goes_on:
             # Not the beginning of this run; and perhaps not even ours.
-            for path in (files.metrics, files.plot):
+            for path in (files.metrics, files.plot, folder / WANDB, folder / TENSORBOARD):
                 _set_aside(path)
         for path in (files.checkpoints, files.config):
             _set_aside(path)  # of a run that this one is not, or no longer

@@ -21,6 +21,7 @@ from mlx_esm_kernels.system.whole_file import OutputError
 from mlx_esm_kernels.training.checkpoint import CheckpointError
 from mlx_esm_kernels.training.config_file import ConfigError
 from mlx_esm_kernels.training.record import MetricsError
+from mlx_esm_kernels.training.reports import ReportError
 from mlx_esm_kernels.training.run_folder import RunFolderError
 from mlx_esm_kernels.training.settings import TrainingDiverged
 from mlx_esm_kernels.weights import WeightsError
@@ -50,6 +51,7 @@ USER_ERRORS = [
     OutputError,
     CheckpointError,
     ConfigError,
+    ReportError,
     RunFolderError,
     TrainingDiverged,
     WeightsError,
