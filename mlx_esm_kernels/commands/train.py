@@ -33,6 +33,7 @@ from ..training.settings import Settings
 from ..training.validation import Validation
 from ..weights import load_model
 from .errors import errors_as_sentences, errors_of_flag, one_speaks
+from .grouped_command import GroupedCommand
 from .run_config import (
     require_one_size,
     require_sizes,
@@ -41,16 +42,17 @@ from .run_config import (
     tables_as_begun,
     write_run_config,
 )
-from .spread_command import SpreadCommand
 from .train_config import is_unsaid
-from .train_options import train_options
+from .train_options import GROUPS, train_options
 from .train_text import report, say_what
 
 # Wider models take smaller steps: the default rate is that of this width, 0.003, times it / width.
 WIDTH_OF_RATE = PRESETS["small"].embed_dim
 
 
-@click.command(name="train", cls=SpreadCommand, context_settings={"show_default": True})
+@click.command(
+    name="train", cls=GroupedCommand, groups=GROUPS, context_settings={"show_default": True}
+)
 @train_options
 @click.pass_context
 @errors_as_sentences()
@@ -59,6 +61,13 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 
     Without any option it trains a small one on synthetic protein families for about a minute, and
     compares it with the best that any model could do.
+
+    \b
+    Examples:
+      mlx-esm train --data proteins.fasta --max-minutes 10
+      mlx-esm train --config small-mac
+      mlx-esm train --resume runs/swissprot-1
+      mlx-esm train --config runs/swissprot-1/config.toml --seed 1
     """
     stopped_by = _train(ctx, **options)
     if stopped_by is not None:

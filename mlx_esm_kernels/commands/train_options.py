@@ -31,12 +31,11 @@ def parse_partitions(
     return [int(number) for number in numbers]
 
 
-def require_finite(
-    ctx: click.Context, parameter: click.Parameter, value: float | None
-) -> float | None:
-    """The value; nan and inf, which are floats to click, are refused."""
-    if value is not None and not math.isfinite(value):
-        raise click.BadParameter(f"expected a finite number; got {value}.", ctx, parameter)
+def require_finite(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """The value, one number or several; nan and inf, which are floats to click, are refused."""
+    for number in value if isinstance(value, tuple) else (value,):
+        if number is not None and not math.isfinite(number):
+            raise click.BadParameter(f"expected a finite number; got {number}.", ctx, parameter)
     return value
 
 
@@ -111,7 +110,8 @@ _OPTIONS = [
     click.option(
         "--weights-dir",
         type=click.Path(file_okay=False, path_type=Path),
-        help="Where weights, metrics.jsonl and loss.png go.  [default: runs/NAME-1, -2, ...]",
+        help="Where weights, config.toml, metrics.jsonl and loss.png go.  "
+        "[default: runs/NAME-1, -2, ...]",
     ),
     click.option(
         "--weights-file",
@@ -128,7 +128,7 @@ _OPTIONS = [
         "--tokens-per-batch",
         type=click.IntRange(min=32),
         default=_DEFAULTS["tokens_per_batch"],
-        help="Of all proteins that are packed into a batch, as it is in memory.",
+        help="Of a batch, into which proteins are packed; of all processes together.",
     ),
     click.option(
         "--learning-rate",
@@ -164,6 +164,7 @@ _OPTIONS = [
         nargs=2,
         type=click.FloatRange(min=0, max=1, max_open=True),
         default=_DEFAULTS["betas"],
+        callback=require_finite,
         help="AdamW's: what stays of either moment in a step.",
     ),
     click.option(
@@ -249,6 +250,38 @@ _OPTIONS = [
     as_protein_flag,
     device_flag,
 ]
+
+# How --help shows them, what a newcomer needs first. An option that is nowhere here comes last.
+GROUPS = {
+    "What to train": ["data", "preset", "config", "weights-file", "resume"],
+    "How long, and where it goes": [
+        "num-iters",
+        "max-minutes",
+        "weights-dir",
+        "valid-every",
+        "checkpoint-every",
+        "keep",
+        "report-to",
+    ],
+    "Learning": [
+        "learning-rate",
+        "warmup",
+        "schedule",
+        "betas",
+        "weight-decay",
+        "clip-norm",
+        "seed",
+    ],
+    "Batches, memory and speed": [
+        "tokens-per-batch",
+        "max-length",
+        "grad-accumulation",
+        "grad-checkpointing",
+        "precision",
+        "device",
+    ],
+    "More about data": ["dataset-partitions", "as-protein"],
+}
 
 
 def train_options(command: Any) -> Any:
