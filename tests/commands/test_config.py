@@ -8,13 +8,18 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from mlx_esm_kernels.commands import train
-from mlx_esm_kernels.commands.train_config import _COMMAND_LINE_ONLY, _options
+from mlx_esm_kernels.commands.run_config import _settings_by_key
+from mlx_esm_kernels.commands.train_config import _COMMAND_LINE_ONLY, _options, training_values
 from mlx_esm_kernels.models.config import PRESETS, ESM1Config
+from mlx_esm_kernels.models.dtypes import DTYPES
 from mlx_esm_kernels.models.esm1 import ESM1
 from mlx_esm_kernels.training.config_file import read_config, recipe_names, write_config
-from mlx_esm_kernels.training.settings import Settings
+from mlx_esm_kernels.training.settings import SCHEDULES, Settings
 from mlx_esm_kernels.weights import load_model, save_weights
 
 TINY = ESM1Config(num_layers=1, embed_dim=32, ffn_dim=64, num_heads=2, max_positions=64)
@@ -265,102 +270,8 @@ def test_every_recipe_is_one_and_gives_the_reason_of_each_number(name):
             assert "#" in line, f"line {number} has no reason: {line}"
 
 
-# What is wrong with a file, in a sentence
-
-
-MODEL = f"[model]\n{SIZES}"
-WRONG = [
-    ("seed = \n", "r.toml: expected TOML; invalid value (at line 1, column 8)."),
-    ("[training]\n[training]\n", "r.toml: expected TOML; cannot declare ('training',) twice"),
-    ("[trainning]\nseed = 1\n", "there is no such table; did you mean training?"),
-    ("[other]\n", "r.toml, [other]: expected the tables [model], [data], [training]; there is no"),
-    ("seed = 1\n", "r.toml, seed: expected it in the table [training]; it stands in none."),
-    ("model = 3\n", "r.toml, model: expected keys in the tables [model], [data], [training];"),
-    ("[training]\nlearnin_rate = 1\n", "r.toml, [training] learnin_rate: there is no such key; did "
-     "you mean learning_rate?"),
-    ("[training]\nnum-iters = 1\n", "there is no such key; did you mean num_iters?"),
-    ("[training]\nzzz = 1\n", "r.toml, [training] zzz: there is no such key."),
-    ("[data]\nseed = 1\n", "r.toml, [data] seed: expected it in the table [training]."),
-    ("[training]\nweights_dir = 'x'\n", "this belongs on the command line: --weights-dir."),
-    ("[training]\nnum_iters = 'ten'\n", 'r.toml, [training] num_iters: expected a whole number of '
-     'at least 1; got "ten".'),
-    ("[training]\nnum_iters = 1.5\n", "num_iters: expected a whole number of at least 1; got 1.5."),
-    ("[training]\nnum_iters = true\n", "expected a whole number of at least 1; got true."),
-    ("[training]\nnum_iters = 0\n", "num_iters: expected a whole number of at least 1; got 0."),
-    ("[training]\nnum_iters = [5]\n", "num_iters: expected a whole number of at least 1; got [5]."),
-    ("[training]\nlearning_rate = inf\n", "rate: expected a number above 0; got Infinity."),
-    ("[training]\nweight_decay = nan\n", "weight_decay: expected a number of at least 0; got NaN."),
-    ("[training]\nweight_decay = 1979-05-27\n", 'of at least 0; got "1979-05-27".'),
-    ("[training]\nbetas = [0.9]\n", "expected 2 numbers of at least 0 and below 1; got [0.9]."),
-    ("[training]\nbetas = 0.9\n", "betas: expected 2 numbers of at least 0 and below 1; got 0.9."),
-    ("[training]\nbetas = [0.9, 1.0]\n", "at least 0 and below 1; got [0.9, 1.0]."),
-    ("[training]\nschedule = 'steep'\n", 'schedule: expected one of "linear", "cosine", "const'),
-    ("[training]\ngrad_checkpointing = 1\n", "grad_checkpointing: expected true or false; got 1."),
-    ("[training]\ncheckpoint_every = 'often'\n", '15m or 2h, or never; got "often".'),
-    ("[training]\ncheckpoint_every = 0\n", 'such as 500, a time such as 90s, 15m or 2h, or never'),
-    ("[data]\ndata = [1]\n", "r.toml, [data] data: expected a list of texts; got [1]."),
-    ("[data]\ndataset_partitions = ['1']\n", "a list of partition numbers such as [1, 2, 3]; got"),
-    ("[data]\ndata = []\n", "r.toml, [data]: expected files in data or numbers in dataset_part"),
-    ("[model]\npreset = 'huge'\n", 'r.toml, [model] preset: expected one of "small", '),
-    ("[model]\nnum_layers = 4\n", "r.toml, [model] embed_dim: expected a whole number beside num_"
-     "layers; it is missing."),
-    (MODEL + "alphabet = 'dna'\n", 'alphabet: expected "esm1b" or "esm1"; got "dna".'),
-    (MODEL.replace("heads = 2", "heads = 5"), "r.toml, [model] embed_dim must be a multiple of num_"
-     "heads; got embed_dim 32 and num_heads 5."),
-    (MODEL.replace("layers = 1", "layers = '1'"), "[model] num_layers must be an integer at least "
-     "1; got '1'."),
-    (MODEL.replace("layers = 1", "layers = -1"), "num_layers must be at least 1; got -1."),
-    (MODEL + "token_dropout = 1\n", "token_dropout must be True or False; got 1."),
-    (MODEL + "vocab_size = 33\n", "r.toml, [model] vocab_size: there is no such key."),
-    (MODEL + "preset = 'small'\n", "r.toml, [model] preset: expected it alone, as it is the size "
-     'of a new model; got "small" and num_layers.'),
-    ("[model]\npreset = 'small'\nweights_file = 'w'\n", 'got "small" and weights_file.'),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("text", "sentence"), WRONG, ids=range(len(WRONG)))
-def test_what_is_wrong_with_a_file_is_a_sentence(workplace, text, sentence):
-    result = invoke("--config", write("r.toml", text))
-    assert result.exit_code == 2, result.output
-    assert sentence in said(result)
-    assert "Traceback" not in result.output
-    assert not (workplace / "runs").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (("--config", "my-own"), "and the recipes of this package are first-minute, "),
-        (("--config", "first-minut"), "did you mean first-minute?"),
-        (("--config", "folder"), "folder is a folder, not a TOML file."),
-        (("--config", "binary.toml"), "binary.toml: expected text in UTF-8; byte 0 is none."),
-        (("--config", "sizes.toml", "--preset", "medium"), "--preset medium is the size of a new "
-         "model, but sizes.toml, [model] has num_layers, embed_dim, ffn_dim ...: leave one"),
-        (("--config", "sizes.toml", "--resume", "run"), "leave out --config."),
-        (("--config", "other.toml", "--weights-file", "w.safetensors"), "other.toml, [model] num_"
-         "layers: expected 1, as the weights of w.safetensors have; got 2."),
-        (("--config", "folder", "--seed", "x"), "folder is a folder"),
-    ],
-)  # fmt: skip
-def test_what_cannot_be_meant_beside_a_file_is_a_sentence(workplace, arguments, sentence):
-    (workplace / "folder").mkdir()
-    (workplace / "binary.toml").write_bytes(b"\xff\xfe\x00")
-    write("sizes.toml", MODEL, DATA)
-    write("other.toml", MODEL.replace("layers = 1", "layers = 2"), DATA)
-    save_weights("w.safetensors", ESM1(TINY))
-    result = invoke(*arguments)
-    assert result.exit_code == 2, result.output
-    assert sentence in said(result)
-    assert not (workplace / "runs").exists()
-
-
-def test_a_folder_of_a_run_says_which_file_may_be_meant(workplace):
-    trained("--config", write("r.toml", DATA, QUICK), "--weights-dir", "run")
-    assert "did you mean run/config.toml?" in said(invoke("--config", "run"))
-
-
 def test_a_file_of_windows_is_read(workplace):
-    text = (MODEL + DATA + QUICK).replace("\n", "\r\n")
+    text = (f"[model]\n{SIZES}" + DATA + QUICK).replace("\n", "\r\n")
     (workplace / "r.toml").write_bytes(b"\xef\xbb\xbf" + text.encode())
     trained("--config", "r.toml", "--weights-dir", "run")
     assert rows_of("run")[-1]["step"] == 6
@@ -370,3 +281,49 @@ def test_odd_texts_and_numbers_come_back_as_they_were(tmp_path):
     tables = {"data": {"data": ['a"b\\', "é\n#", "[x]"]}, "training": {"a": 0.1 + 0.2, "b": 1e-30}}
     write_config(tmp_path / "c.toml", tables, {"a": "odd"}, "head\nof two lines")
     assert read_config(str(tmp_path / "c.toml")).tables == tables
+
+
+# What is given comes back, whatever it is
+
+FRACTIONS = st.floats(0, 1, exclude_max=True)
+POSITIVE = st.floats(0, exclude_min=True, allow_infinity=False, allow_nan=False)
+GIVEN = {
+    "--num-iters": st.integers(1, 10**9),
+    "--max-minutes": POSITIVE,
+    "--tokens-per-batch": st.integers(32, 10**6),
+    "--learning-rate": POSITIVE,
+    "--warmup": st.integers(0, 10**6),
+    "--schedule": st.sampled_from(SCHEDULES),
+    "--betas": st.tuples(FRACTIONS, FRACTIONS),
+    "--weight-decay": POSITIVE,
+    "--clip-norm": POSITIVE,
+    "--precision": st.sampled_from(list(DTYPES)),
+    "--grad-accumulation": st.integers(1, 100),
+    "--valid-every": st.integers(1, 10**6),
+    "--seed": st.integers(0, 2**62),
+    "--checkpoint-every": st.sampled_from(["1", "500", "90s", "15m", "3h", "61m", "never"]),
+    "--keep": st.integers(1, 9),
+    "--report-to": st.sampled_from(["wandb", "tensorboard", "none"]),
+}
+
+
+def arguments_of(given):
+    for name, value in given.items():
+        yield name
+        yield from map(str, value if isinstance(value, tuple) else [value])
+
+
+@hypothesis_settings(max_examples=60, deadline=None)
+@given(st.fixed_dictionaries({}, optional=GIVEN), st.booleans())
+def test_what_is_written_of_any_options_is_read_as_the_same(tmp_path_factory, given, checkpointing):
+    flag = "--grad-checkpointing" if checkpointing else "--no-grad-checkpointing"
+    path = tmp_path_factory.mktemp("law") / "c.toml"
+    with train.command.make_context("train", [*arguments_of(given), flag]) as ctx:
+        settings = train._settings(ctx, ctx.params, 32)
+        written = training_values(ctx, _settings_by_key(settings))
+        write_config(path, {"training": written}, {}, "")
+        expected = dict(ctx.params)
+    with train.command.make_context("train", ["--config", str(path)]) as ctx:
+        assert train._settings(ctx, ctx.params, 320) == settings
+        for name in ("tokens_per_batch", "every", "keep", "report_to"):
+            assert ctx.params[name] == expected[name]

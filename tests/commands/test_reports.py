@@ -67,7 +67,7 @@ class Wandb(types.ModuleType):
 
     def log(self, rows, values, step):
         if self.fails_at is not None and step >= self.fails_at:
-            raise ConnectionError("the line\nis dead")
+            raise ConnectionError(f"the line\nis dead at {step}")
         assert step >= max(rows, default=-1), "wandb leaves such a row out, with a warning"
         rows[step] = values
 
@@ -83,9 +83,10 @@ def invoke(*arguments):
     return CliRunner().invoke(train.command, [str(argument) for argument in arguments])
 
 
-def trained(*arguments):
+def trained(*arguments, is_reported=True):
     result = invoke(*arguments)
     assert result.exit_code == 0, result.output
+    assert ("gets no more of this run" in result.output) != is_reported
     return result
 
 
@@ -173,10 +174,10 @@ def test_none_takes_the_place_of_what_a_recipe_says(wandb):
 def test_an_error_of_theirs_is_one_warning_and_the_run_is_as_without_them(wandb):
     trained(*RUN, "--weights-dir", "plain")
     wandb.fails_at = 4
-    result = trained(*RUN, "--weights-dir", "run", "--report-to", "wandb")
+    result = trained(*RUN, "--weights-dir", "run", "--report-to", "wandb", is_reported=False)
     warned = [line for line in result.output.splitlines() if "⚠️" in line]
     assert warned == [
-        "⚠️ wandb gets no more of this run: the line is dead. The run goes on; all is in "
+        "⚠️ wandb gets no more of this run: the line is dead at 5. The run goes on; all is in "
         "run/metrics.jsonl too."
     ]
     one, other = (mx.load(f"{run}/weights.safetensors") for run in ("plain", "run"))
@@ -229,14 +230,18 @@ def events_of(run):
 
 def scalars_of(run):
     """By step, as TensorBoard shows them: a start takes away what it finds from its step on."""
-    shown = {}
+    shown = []
     for event in events_of(run):
         if event.session_log.status:
-            shown = {step: row for step, row in shown.items() if step < event.step}
+            shown = [point for point in shown if point[0] < event.step]
         for value in event.summary.value:
             if value.tag != "config/text_summary":
-                shown.setdefault(event.step, {})[value.tag] = value.simple_value
-    return shown
+                shown.append((event.step, value.tag, value.simple_value))
+    assert len({point[:2] for point in shown}) == len(shown), "two values at one step"
+    by_step = {}
+    for step, tag, value in shown:
+        by_step.setdefault(step, {})[tag] = value
+    return by_step
 
 
 def test_tensorboard_gets_every_row_and_the_configuration():
@@ -284,7 +289,8 @@ def test_a_disk_that_is_full_for_tensorboard_ends_only_the_report(monkeypatch):
         return written(self, event)
 
     monkeypatch.setattr(writers.EventsWriter, "write_event", full)
-    result = trained(*RUN, "--weights-dir", "run", "--report-to", "tensorboard")
+    where = ("--weights-dir", "run", "--report-to", "tensorboard")
+    result = trained(*RUN, *where, is_reported=False)
     assert result.output.count("tensorboard gets no more of this run") == 1
     assert rows_of("run")[-1]["step"] == 9
 
