@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,16 @@ from click.core import ParameterSource
 
 from ..models.esm1 import ESM1
 from ..training.config_file import (
+    CONFIG,
     ConfigFile,
+    ConfigWarning,
     Tables,
     model_table,
     read_config,
     write_config,
 )
 from ..training.recipe import Recipe
-from ..training.run_folder import RunFolder
+from ..training.run_folder import WEIGHTS, RunFolder
 from ..training.settings import Settings
 from .errors import errors_of_flag
 from .train_config import training_values
@@ -96,6 +99,20 @@ def require_sizes(config: ConfigFile, model: ESM1, weights_file: str) -> None:
                 f"{config.name}, [model] {key}: expected {json.dumps(found.get(key))}, as the "
                 f"weights of {weights_file} have; got {json.dumps(value)}."
             )
+
+
+def warn_of_own_weights(config: ConfigFile, weights_file: str) -> None:
+    """Say that a run which trained its own weights on cannot be repeated from them."""
+    if config.path is None or config.path.name != CONFIG:
+        return
+    own = config.path.with_name(WEIGHTS)
+    if own.exists() and Path(weights_file).exists() and own.samefile(weights_file):
+        warnings.warn(
+            f"{weights_file} has been trained on by the run of {config.name} itself: this one "
+            "begins with what it is now, and its numbers will be others.",
+            ConfigWarning,
+            stacklevel=2,
+        )
 
 
 def tables_as_begun(config: Path, settings: Settings) -> Tables:

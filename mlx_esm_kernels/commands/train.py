@@ -40,6 +40,7 @@ from .run_config import (
     run_tables,
     sources,
     tables_as_begun,
+    warn_of_own_weights,
     write_run_config,
 )
 from .train_config import is_unsaid
@@ -76,10 +77,11 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 
 def _train(ctx: click.Context, **options: Any) -> int | None:
     """Do what the options say; the number of the signal that stopped it, or None."""
-    with errors_of_flag("--report-to"):
-        require_reports(options["report_to"])
     ranks = join_ranks()
     with one_speaks(ranks):
+        if ranks.is_first:
+            with errors_of_flag("--report-to"):
+                require_reports(options["report_to"])
         begin = _begin if options["resume"] is None else _resume
         return begin(ctx, options, ranks)
 
@@ -256,6 +258,7 @@ def _make_model(ctx: click.Context, options: dict[str, Any]) -> tuple[ESM1, Alph
     model = load_model(weights_file, dtype=mx.float32)  # what small steps are added to
     if config is not None:
         require_sizes(config, model, weights_file)
+        warn_of_own_weights(config, weights_file)
     return model, model.alphabet
 
 

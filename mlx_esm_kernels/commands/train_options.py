@@ -267,6 +267,7 @@ GROUPS = {
         "learning-rate",
         "warmup",
         "schedule",
+        "optimizer",
         "betas",
         "weight-decay",
         "clip-norm",

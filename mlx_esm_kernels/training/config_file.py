@@ -42,6 +42,10 @@ class ConfigError(UserError):
     """A configuration that cannot be meant; the message names file, table and key."""
 
 
+class ConfigWarning(UserWarning):
+    """A configuration that does not do what one may think."""
+
+
 @dataclass(frozen=True)
 class ConfigFile:
     """A configuration as it was written.
@@ -108,7 +112,7 @@ class ConfigFile:
                     f"{self.name}, [{table}]: expected the tables {listed}; there is no such "
                     f"table{_end(table, known)}"
                 )
-            for key in set(values) - set(known[table]):
+            for key in (key for key in values if key not in known[table]):
                 where, home = f"{self.name}, [{table}] {key}", _table_of(key, known)
                 if home is not None:
                     raise ConfigError(f"{where}: expected it in the table [{home}].")

@@ -179,7 +179,7 @@ class _Wandb:
             config = {key: value for table in tables.values() for key, value in table.items()}
             self._run.config.update(config, allow_val_change=True)
         known.write_text(run_id + "\n", "utf-8")
-        self.where = f"{self._run.url}"
+        self.where = self._run.url or "nowhere, as WANDB_MODE says"
         if self._run.offline:
             self.where = f"wandb sync {os.path.dirname(self._run.dir)}"
         self._next = self._run.step  # what was sent before a kill and is told again is left out

@@ -19,7 +19,7 @@ from mlx_esm_kernels.models.config import PRESETS, ESM1Config
 from mlx_esm_kernels.models.dtypes import DTYPES
 from mlx_esm_kernels.models.esm1 import ESM1
 from mlx_esm_kernels.training.config_file import read_config, recipe_names, write_config
-from mlx_esm_kernels.training.settings import SCHEDULES, Settings
+from mlx_esm_kernels.training.settings import OPTIMIZERS, SCHEDULES, Settings
 from mlx_esm_kernels.weights import load_model, save_weights
 
 TINY = ESM1Config(num_layers=1, embed_dim=32, ffn_dim=64, num_heads=2, max_positions=64)
@@ -62,7 +62,8 @@ def said(result):
 def rows_of(run):
     """All but the times."""
     rows = [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k != "residues_per_second"} for row in rows]
+    times = {"residues_per_second", "waiting"}
+    return [{k: v for k, v in row.items() if k not in times} for row in rows]
 
 
 def same_end(a, b):
@@ -88,7 +89,7 @@ EVERY_SETTING = (
     *("--schedule", "cosine", "--betas", 0.9, 0.95, "--weight-decay", 0.1, "--clip-norm", 0.5),
     *("--precision", "bfloat16", "--grad-accumulation", 2, "--grad-checkpointing"),
     *("--max-length", 20, "--valid-every", 4, "--seed", 7, "--warmup", 3, "--as-protein"),
-    *("--learning-rate", 0.0123456789, "--checkpoint-every", 3, "--keep", 5),
+    *("--optimizer", "muon", "--learning-rate", 0.0123456789, "--checkpoint-every", 3, "--keep", 5),
 )
 
 
@@ -160,6 +161,9 @@ def test_the_config_of_the_run_before_is_kept_where_weights_go_on_in_their_folde
     now = (workplace / "run" / "config.toml").read_text()
     assert "seed = 5" in now
     assert re.search("weights_file = .* # as it was then: this run has trained it on", now)
+    again = trained("--config", "run/config.toml")
+    assert "run/config.toml itself: this one begins with what it is now" in again.output
+    assert rows_of("runs/proteins-1")[0]["valid_loss"] == rows_of("run")[-1]["valid_loss"]
 
 
 def test_it_is_as_it_was_after_resume_which_reports_and_saves_as_before(workplace):
@@ -294,6 +298,7 @@ GIVEN = {
     "--learning-rate": POSITIVE,
     "--warmup": st.integers(0, 10**6),
     "--schedule": st.sampled_from(SCHEDULES),
+    "--optimizer": st.sampled_from(OPTIMIZERS),
     "--betas": st.tuples(FRACTIONS, FRACTIONS),
     "--weight-decay": POSITIVE,
     "--clip-norm": POSITIVE,
