@@ -12,10 +12,10 @@ import click
 import numpy as np
 
 from ..data.alphabet import ESM1B
+from ..data.csv_table import CsvTable, read_csv, write_csv
 from ..data.fasta import read_fasta
 from ..data.mutants import Mutant, mutated, parse_mutants
 from ..data.residues import require_residues
-from ..data.variant_table import VariantTable, read_variants, write_variants
 from ..distributed.ranks import Ranks, join_ranks
 from ..inference.embedding_run import fingerprint
 from ..inference.likelihood import Floats
@@ -149,9 +149,9 @@ def _score(
         raise click.UsageError("Give either --dms-input or --all-single.")
     if dms_input is None:
         rows = [[mutant] for mutant in every_substitution(wild_type, offset_idx)]
-        table = VariantTable("--sequence", [mutation_col], rows)
+        table = CsvTable("--sequence", [mutation_col], rows)
     else:
-        table = read_variants(dms_input)
+        table = read_csv(dms_input)
     mutation_col = _column_of_mutants(table, mutation_col)
     parsed = _parse(table, mutation_col, wild_type, offset_idx)
     measured = _measured(table, score_col)
@@ -181,7 +181,7 @@ def _score(
         return
     if measured is not None:
         _say_spearman(scores, *measured)
-    write_variants(dms_output, table.with_columns(scores))
+    write_csv(dms_output, table.with_columns(scores))
     say(f"💾 {len(parsed):,} variants of {len(wild_type):,} residues saved to {dms_output}")
     if all_single:
         grid = substitution_grid(wild_type, np.mean(list(scores.values()), axis=0))
@@ -201,7 +201,7 @@ def _wild_type(sequence: str | None, fasta: str | None) -> str:
     return require_residues(cast(str, sequence), ESM1B)
 
 
-def _column_of_mutants(table: VariantTable, mutation_col: str) -> str:
+def _column_of_mutants(table: CsvTable, mutation_col: str) -> str:
     """The column that was named; where that is the default and missing, one of its other names."""
     if mutation_col == MUTANTS and MUTANTS not in table.header:
         for name in _OTHER_MUTANTS:
@@ -211,7 +211,7 @@ def _column_of_mutants(table: VariantTable, mutation_col: str) -> str:
     return mutation_col
 
 
-def _mutants(table: VariantTable, mutation_col: str) -> list[str]:
+def _mutants(table: CsvTable, mutation_col: str) -> list[str]:
     """The mutants of a table; an empty cell among others is the wild type."""
     cells = table.column(mutation_col)
     if len(table.header) == 1:
@@ -219,7 +219,7 @@ def _mutants(table: VariantTable, mutation_col: str) -> list[str]:
     return [cell if cell.strip() else "WT" for cell in cells]
 
 
-def _parse(table: VariantTable, mutation_col: str, wild_type: str, offset: int) -> list[Mutant]:
+def _parse(table: CsvTable, mutation_col: str, wild_type: str, offset: int) -> list[Mutant]:
     """The mutants of a table, and a look whether its mutated sequences, if any, are theirs."""
     mutants = _mutants(table, mutation_col)
     try:
@@ -239,7 +239,7 @@ def _parse(table: VariantTable, mutation_col: str, wild_type: str, offset: int) 
     return parsed
 
 
-def _measured(table: VariantTable, score_col: str | None) -> tuple[str, Floats] | None:
+def _measured(table: CsvTable, score_col: str | None) -> tuple[str, Floats] | None:
     """The measured scores and the name of their column, if there are any."""
     if score_col is None and PROTEIN_GYM_SCORE not in table.header:
         return None
@@ -262,7 +262,7 @@ def _require_outputs(dms_output: Path, dms_input: Path | None, ranks: Ranks) -> 
     return picture
 
 
-def _require_new_columns(table: VariantTable, weights_files: tuple[str, ...]) -> None:
+def _require_new_columns(table: CsvTable, weights_files: tuple[str, ...]) -> None:
     for place, weights in enumerate(weights_files):
         if weights in weights_files[:place]:
             raise DataError(f"{weights} is given twice.")

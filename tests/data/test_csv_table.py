@@ -1,4 +1,4 @@
-"""Tables of variants as spreadsheets and other programs write them."""
+"""Tables as spreadsheets and other programs write them."""
 
 import contextlib
 import gzip
@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlx_esm_kernels.data.csv_table import TableWarning, read_csv, write_csv
 from mlx_esm_kernels.data.unpacking import zstd
-from mlx_esm_kernels.data.variant_table import TableWarning, read_variants, write_variants
 from mlx_esm_kernels.system.errors import DataError
 
 PLAIN = "mutant,score\nM1A,0.5\nK2R,1.25\n"
@@ -35,7 +35,7 @@ PLAIN = "mutant,score\nM1A,0.5\nK2R,1.25\n"
     ],
 )
 def test_a_table_is_read_however_it_is_written(write, content):
-    table = read_variants(write(content, "in.csv"))
+    table = read_csv(write(content, "in.csv"))
     assert table.column("mutant") == ["M1A", "K2R"]
     assert table.numbers("score").tolist() == [0.5, 1.25]
 
@@ -49,8 +49,8 @@ def test_a_table_is_read_however_it_is_written(write, content):
     ],
 )
 def test_a_table_is_written_as_it_came_with_a_column_more(write, tmp_path, content, written):
-    table = read_variants(write(content.encode(), "in.csv"))
-    write_variants(tmp_path / "out.csv", table.with_columns({"new": np.array([-1.25])}))
+    table = read_csv(write(content.encode(), "in.csv"))
+    write_csv(tmp_path / "out.csv", table.with_columns({"new": np.array([-1.25])}))
     assert (tmp_path / "out.csv").read_text("utf-8") == written
 
 
@@ -58,18 +58,41 @@ def test_a_table_is_written_as_it_came_with_a_column_more(write, tmp_path, conte
     "missing", ["", "NA", "N/A", "#N/A", "nan", "NaN", "null", "None", "-", " "]
 )
 def test_a_missing_number_is_nan_and_an_empty_cell_again(write, tmp_path, missing):
-    table = read_variants(write(f"mutant,score\nM1A,{missing}\nK2R,2\n".encode(), "in.csv"))
+    table = read_csv(write(f"mutant,score\nM1A,{missing}\nK2R,2\n".encode(), "in.csv"))
     numbers = table.numbers("score")
     assert math.isnan(numbers[0])
     assert numbers[1] == 2
-    write_variants(tmp_path / "out.csv", table.with_columns({"new": numbers}))
+    write_csv(tmp_path / "out.csv", table.with_columns({"new": numbers}))
     assert (tmp_path / "out.csv").read_text().splitlines()[1] == f"M1A,{missing},"
+
+
+def test_texts_may_be_added_beside_numbers(write, tmp_path):
+    table = read_csv(write(b"mutant;score\nM1A;0,5\n", "in.csv"))
+    write_csv(tmp_path / "out.csv", table.with_columns({"kind": ["a;b"], "x": np.array([0.5])}))
+    assert (tmp_path / "out.csv").read_text() == 'mutant;score;kind;x\nM1A;0,5;"a;b";0,5\n'
+
+
+@pytest.mark.parametrize(
+    ("cell", "number"), [("1.234,5", 1234.5), ("12,5", 12.5), ("12", 12.0), ("-1.234", -1234.0)]
+)
+def test_where_decimals_are_commas_a_full_stop_stands_between_thousands(write, cell, number):
+    table = read_csv(write(f"mutant;score\nM1A;0,5\nK2R;{cell}\n".encode(), "in.csv"))
+    assert table.numbers("score").tolist() == [0.5, number]
+
+
+@pytest.mark.parametrize("cell", ["0.5", "12.5", "0.500", "1_000", "infinity", "1e999", "x"])
+def test_what_is_no_number_or_may_be_two_is_refused(write, cell):
+    table = read_csv(write(f"mutant;score\nM1A;0,5\nK2R;{cell}\n".encode(), "in.csv"))
+    with pytest.raises(
+        DataError, match=f"row 2: expected a number in column 'score'; got '{cell}'"
+    ):
+        table.numbers("score")
 
 
 def test_text_of_windows_is_read_and_said(write):
     path = write("mutant,note\nM1A,\u00c5ngstr\u00f6m\n".encode("cp1252"), "in.csv")
     with pytest.warns(TableWarning, match="read as Windows-1252"):
-        assert read_variants(path).column("note") == ["\u00c5ngstr\u00f6m"]
+        assert read_csv(path).column("note") == ["\u00c5ngstr\u00f6m"]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +106,7 @@ def test_text_of_windows_is_read_and_said(write):
 )
 def test_what_is_no_table_is_called_what_it_is(write, content, sentence):
     with pytest.raises(DataError, match=sentence):
-        read_variants(write(content, "in.csv")).column("mutant")
+        read_csv(write(content, "in.csv")).column("mutant")
 
 
 @given(st.binary(max_size=200) | st.text(max_size=60).map(lambda t: ("mutant,x\n" + t).encode()))
@@ -92,5 +115,5 @@ def test_any_bytes_end_in_a_table_or_one_sentence(tmp_path_factory, content):
     path.write_bytes(content)
     with warnings.catch_warnings(), contextlib.suppress(DataError):
         warnings.simplefilter("ignore")
-        table = read_variants(path)
+        table = read_csv(path)
         assert all(len(row) == len(table.header) for row in table.rows)

@@ -1,4 +1,4 @@
-"""Variants and their measured fitness as tables of text; every cell is kept as it is.
+"""Tables of text, such as variants and what was measured of them; every cell is kept as it is.
 
 Separated by commas, semicolons, tabs or bars, in UTF-8, UTF-16 (Excel's "Unicode Text") or
 Windows-1252, plain or compressed: the content tells.
@@ -12,7 +12,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,8 +27,14 @@ Floats = npt.NDArray[np.float64]
 
 _SEPARATORS = (",", ";", "\t", "|")
 _DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+([eE][-+]?\d+)?\s*")
+_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(\.\d{3})+(,\d*)?([eE][-+]?\d+)?")
 # What R, pandas, Excel and people write where there is no number.
 _MISSING = frozenset(("", "na", "n/a", "#n/a", "nan", "null", "none", "-", ".", "?", "inf", "-inf"))
+
+
+def is_missing(cell: str) -> bool:
+    """Whether a cell is empty, or says that there is no number."""
+    return cell.strip().lower() in _MISSING
 
 
 class TableWarning(UserWarning):
@@ -36,7 +42,7 @@ class TableWarning(UserWarning):
 
 
 @dataclass(frozen=True)
-class VariantTable:
+class CsvTable:
     """A table.
 
     Attributes:
@@ -74,33 +80,48 @@ class VariantTable:
         """
         numbers = []
         for row, cell in enumerate(self.column(name), start=1):
-            text = cell.strip().lower()
-            if text in _MISSING:
-                numbers.append(math.nan)
-                continue
-            if self.decimal == ",":
-                text = text.replace(".", "").replace(",", ".")
-            try:
-                numbers.append(float(text))
-            except ValueError:
+            number = self.as_number(cell)
+            if number is None:
                 raise DataError(
                     f"{self.name}, row {row}: expected a number in column {name!r}; got {cell!r}."
-                ) from None
+                )
+            numbers.append(number)
         return np.array(numbers)
 
-    def with_columns(self, scores: Mapping[str, Floats]) -> VariantTable:
-        """The table with a column (N,) more for each name; NaN becomes an empty cell."""
-        rows = [
-            [*row, *(self._cell(values[place]) for values in scores.values())]
-            for place, row in enumerate(self.rows)
-        ]
-        return replace(self, header=[*self.header, *scores], rows=rows)
+    def as_number(self, cell: str) -> float | None:
+        """A number as this table writes it; NaN where it is missing, None where it is none.
 
-    def _cell(self, value: float) -> str:
+        Where decimals are commas a full stop is a sign between thousands, and elsewhere no number:
+        nobody knows whether 0.5 is a half there or five.
+        """
+        text = cell.strip().lower()
+        if is_missing(text):
+            return math.nan
+        if self.decimal == ",":
+            if "." in text and not _THOUSANDS.fullmatch(text):
+                return None
+            text = text.replace(".", "").replace(",", ".")
+        try:
+            number = float(text)
+        except ValueError:
+            return None
+        return number if math.isfinite(number) and "_" not in text else None
+
+    def with_columns(self, columns: Mapping[str, Floats | Sequence[str]]) -> CsvTable:
+        """The table with a column more for each name: numbers (N,), or texts as they are."""
+        cells = [[self._cell(value) for value in values] for values in columns.values()]
+        rows = [[*row, *more] for row, *more in zip(self.rows, *cells, strict=True)]
+        return replace(self, header=[*self.header, *columns], rows=rows)
+
+    def _cell(self, value: float | str) -> str:
+        return value if isinstance(value, str) else self.number_as_text(value)
+
+    def number_as_text(self, value: float) -> str:
+        """A number as this table writes it; NaN becomes an empty cell."""
         return "" if math.isnan(value) else f"{value:.7g}".replace(".", self.decimal)
 
 
-def read_variants(path: Path) -> VariantTable:
+def read_csv(path: Path) -> CsvTable:
     """The table in a file.
 
     Raises:
@@ -123,7 +144,7 @@ def read_variants(path: Path) -> VariantTable:
     except csv.Error as error:
         raise DataError(f"{path} is no csv: {error}.") from None
     if not rows:
-        raise DataError(f"{path} is empty; expected csv: a line of names, then a line a variant.")
+        raise DataError(f"{path} is empty; expected csv: a line of names, then the rows.")
     header, *rows = rows
     if not rows:
         raise DataError(f"{path} has a line of names, but no rows.")
@@ -134,10 +155,10 @@ def read_variants(path: Path) -> VariantTable:
                 f"got {len(row)}."
             )
     has_commas = separator != "," and any(_DECIMAL_COMMA.fullmatch(c) for row in rows for c in row)
-    return VariantTable(str(path), header, rows, separator, "," if has_commas else ".", comments)
+    return CsvTable(str(path), header, rows, separator, "," if has_commas else ".", comments)
 
 
-def write_variants(path: Path, table: VariantTable) -> None:
+def write_csv(path: Path, table: CsvTable) -> None:
     """Write a table as UTF-8, whole or not at all; gzip where its name ends in .gz."""
     text = io.StringIO(newline="")
     text.writelines(f"{line}\n" for line in table.comments)
