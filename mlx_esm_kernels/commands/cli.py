@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from . import contacts, convert, doctor, generate, score, train, unmask, view
+from . import contacts, convert, doctor, fit, generate, predict, score, train, unmask, view
 from . import embed as embed_command
 from . import evaluate as evaluate_command
 
@@ -22,6 +22,8 @@ for module in (
     unmask,
     convert,
     embed_command,
+    fit,
+    predict,
     score,
     contacts,
     view,

@@ -113,6 +113,13 @@ class CsvTable:
         rows = [[*row, *more] for row, *more in zip(self.rows, *cells, strict=True)]
         return replace(self, header=[*self.header, *columns], rows=rows)
 
+    def without_column(self, name: str) -> CsvTable:
+        """The table without a column; DataError where there is none of that name, or several."""
+        self.column(name)
+        place = self.header.index(name)
+        rows = [[*row[:place], *row[place + 1 :]] for row in self.rows]
+        return replace(self, header=[n for n in self.header if n != name], rows=rows)
+
     def _cell(self, value: float | str) -> str:
         return value if isinstance(value, str) else self.number_as_text(value)
 

@@ -114,3 +114,21 @@ def require_writable(path: Path) -> None:
     for place in (target.parent, target):
         if place.exists() and not os.access(place, os.W_OK):
             raise OutputError(f"{path} cannot be written: {place} may not be changed.")
+
+
+def require_new_folder(path: Path) -> None:
+    """Refuse a folder that `whole_folder` could not make, before the work is done.
+
+    Raises:
+        OutputError: there is something in it already, it is a file, or the folder around it is
+            missing or may not be written.
+    """
+    if path.is_dir() and not path.is_symlink():
+        if any(path.iterdir()):
+            raise OutputError(f"{path} has something in it already; give a new folder.")
+    elif path.exists() or path.is_symlink():
+        raise OutputError(f"{path} cannot be written: it is there already and is no folder.")
+    if not path.parent.is_dir():
+        raise OutputError(f"{path} cannot be written: there is no folder {path.parent}.")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"{path} cannot be written: {path.parent} may not be changed.")

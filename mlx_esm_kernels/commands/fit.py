@@ -1,0 +1,318 @@
+"""`python -m mlx_esm_kernels.fit`: a head on a model's embeddings, from labelled proteins."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from ..data.csv_table import CsvTable, read_csv, write_csv
+from ..data.labelled import LEVELS, TASKS, UNKNOWN_LABEL, Labelled, read_labelled
+from ..data.splitting import PARTS, Parts, split_by_column, split_by_hash
+from ..fitting.baselines import baselines
+from ..fitting.fitting import Fitted, fit_head, known_targets
+from ..fitting.head_folder import (
+    METRICS,
+    PICTURE,
+    PREDICTIONS,
+    REPORT,
+    Base,
+    SavedHead,
+    save_head,
+)
+from ..fitting.optimising import History, Pace
+from ..fitting.predicting import prediction_columns, prediction_names
+from ..fitting.report import Report, make_report
+from ..inference.requirements import LONGS
+from ..models.esm1 import ESM1, describe
+from ..pictures.predictions import draw_confusion, draw_scatter
+from ..system.console import duration, progress, say
+from ..system.errors import DataError
+from ..system.interrupt import StopOnSignal
+from ..system.whole_file import require_new_folder, whole_folder
+from .errors import errors_as_sentences
+from .flags import as_protein_flag, device_flag, dtype_flag, open_model, weights_flag
+from .spread_command import SpreadCommand
+
+SPLIT = "split"
+LAYOUT = """\b
+HEAD_DIR has
+  head.safetensors  the head
+  head.json         what it is, and which weights it belongs to
+  predictions.csv   the table, with the columns split and prediction, and of
+                    classes of proteins probability_CLASS
+  report.txt, metrics.json   how good it is in every part
+  predictions.png   predicted against measured, or the confusion matrix
+
+Proteins are parted by a hash of the sequence, so that the same one is never
+in two parts. Relatives may be: where proteins come in families, part them by
+family yourself, in a column that --split-col names.
+"""
+
+
+@click.command("fit", cls=SpreadCommand, context_settings={"show_default": True}, epilog=LAYOUT)
+@weights_flag
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A table with a line of names, of commas, semicolons or tabs, plain or compressed.",
+)
+@click.option("--sequence-col", default="sequence", help="Column with the sequences.")
+@click.option("--target-col", required=True, help="Column with what is to be predicted.")
+@click.option(
+    "--task",
+    required=True,
+    type=click.Choice(TASKS),
+    help="regression: of numbers; classification: of names.",
+)
+@click.option(
+    "--level",
+    type=click.Choice(LEVELS),
+    default="protein",
+    help="residue: a target has as many characters as the sequence has residues (HHHEEC), or as "
+    "many numbers, with spaces or semicolons between them.",
+)
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="HEAD_DIR",
+    help="Folder to make.",
+)
+@click.option(
+    "--split-col",
+    help="Column with train, valid or test.  [default: parts by a hash of the sequence]",
+)
+@click.option(
+    "--valid-fraction",
+    type=click.FloatRange(0, 0.5, min_open=True),
+    default=0.1,
+    help="Share of the proteins by which the best epoch is chosen.",
+)
+@click.option(
+    "--test-fraction",
+    type=click.FloatRange(0, 0.49),
+    default=0.2,
+    help="Share of the proteins that judge.",
+)
+@click.option(
+    "--unknown-label",
+    default=UNKNOWN_LABEL,
+    help='The character of residues whose class is unknown; "": there is none.',
+)
+@click.option(
+    "--layers",
+    type=int,
+    multiple=True,
+    default=(-1,),
+    metavar="N...",
+    help="Layers whose embeddings are the features, side by side; -1 is the last.",
+)
+@click.option(
+    "--hidden", type=click.IntRange(min=1), help="Width of a layer between.  [default: none]"
+)
+@click.option("--learning-rate", type=click.FloatRange(0, 1, min_open=True), default=1e-3)
+@click.option("--weight-decay", type=click.FloatRange(min=0), default=0.01, help="AdamW's.")
+@click.option("--max-epochs", type=click.IntRange(min=1), default=500)
+@click.option(
+    "--patience",
+    type=click.IntRange(min=1),
+    default=20,
+    help="Epochs without a better one after which training ends.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=42, help="Same seed, same head.")
+@click.option(
+    "--long",
+    type=click.Choice(LONGS),
+    default="error",
+    help="Proteins longer than the position table. window: seen in windows, as embed has it.",
+)
+@dtype_flag
+@as_protein_flag
+@device_flag
+@click.pass_context
+@errors_as_sentences()
+def command(ctx: click.Context, /, **options: Any) -> None:
+    """Fit a head on a model's embeddings to labelled proteins, and say how good it is.
+
+    The model stays as it is. A part of the proteins chooses the best epoch, another judges, beside
+    what needs no model: a constant, and linear regression on the residues.
+    """
+    stopped_by = _fit(**options)
+    if stopped_by is not None:
+        ctx.exit(128 + stopped_by)  # as shells count what a signal ended
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What there is to write."""
+
+    table: CsvTable
+    labelled: Labelled
+    parts: Parts
+    fitted: Fitted
+    report: Report
+    saved: SavedHead
+
+
+def _fit(output: Path, data: Path, weights_file: str, **options: Any) -> int | None:
+    require_new_folder(output)
+    table = read_csv(data)
+    say("📥 loading weights")
+    model = open_model(weights_file, options["dtype"])
+    base = Base.of(model, weights_file)
+    labelled = read_labelled(
+        table,
+        sequence_col=options["sequence_col"],
+        target_col=options["target_col"],
+        task=options["task"],
+        level=options["level"],
+        alphabet=model.alphabet,
+        unknown_label=options["unknown_label"],
+        as_protein=options["as_protein"],
+    )
+    _require_new_columns(table, labelled, options["split_col"])
+    parts = _parts(table, labelled, options)
+    say(f"   {_told(labelled, parts)}")
+    say(f"   {describe(model)}")
+    fitted = _with_bars(model, labelled, parts, options)
+    known = known_targets(labelled, parts)
+    others = baselines(
+        labelled, model.alphabet, known["train"], known["valid"], seed=options["seed"]
+    )
+    report = make_report(labelled, parts, fitted, others)
+    for line in report.lines():
+        say(line)
+    saved = SavedHead(fitted.head, fitted.spec, base, options["sequence_col"])
+    result = _Result(table, labelled, parts, fitted, report, saved)
+    with whole_folder(output) as folder:
+        _write(folder, result, options["split_col"])
+    say(f"💾 saved to {output}")
+    return fitted.history.stopped_by
+
+
+def _parts(table: CsvTable, labelled: Labelled, options: dict[str, Any]) -> Parts:
+    hashes, column = labelled.proteins.hashes, options["split_col"]
+    if column is None:
+        return split_by_hash(
+            hashes,
+            valid_fraction=options["valid_fraction"],
+            test_fraction=options["test_fraction"],
+        )
+    cells = table.column(column)
+    return split_by_column(
+        [cells[row] for row in labelled.rows],
+        [row + 1 for row in labelled.rows.tolist()],
+        hashes,
+        f"{table.name}, column {column!r}",
+        options["valid_fraction"],
+    )
+
+
+def _require_new_columns(table: CsvTable, labelled: Labelled, split_col: str | None) -> None:
+    """Refuse a table that has what predictions.csv adds to it."""
+    names = prediction_names(labelled.classes, probabilities=labelled.level == "protein")
+    for name in [*names, *([SPLIT] if split_col is None else [])]:
+        if name in table.header:
+            hint = f", or part by it with --split-col {SPLIT}" if name == SPLIT else ""
+            raise DataError(
+                f"{table.name} has a column {name!r} already, which {PREDICTIONS} adds; rename "
+                f"it{hint}."
+            )
+
+
+def _told(labelled: Labelled, parts: Parts) -> str:
+    counts = [f"{int((parts == place).sum()):,} {name}" for place, name in enumerate(PARTS)]
+    told = f"{len(labelled):,} proteins ({', '.join(counts)})"
+    if labelled.classes:
+        some = ", ".join(labelled.classes[:8]) + (" ..." if len(labelled.classes) > 8 else "")
+        told += f", {len(labelled.classes)} classes: {some}"
+    return told
+
+
+def _with_bars(model: ESM1, labelled: Labelled, parts: Parts, options: dict[str, Any]) -> Fitted:
+    """The fit, with what a person sees meanwhile."""
+    _, distinct = np.unique(labelled.proteins.hashes, return_index=True)
+    residues = int(labelled.proteins.lengths[distinct].sum())
+    pace = Pace(
+        options["learning_rate"],
+        options["weight_decay"],
+        options["max_epochs"],
+        options["patience"],
+        options["seed"],
+    )
+    started = time.monotonic()
+    with (
+        progress(total=residues, desc="🧬 embedding", unit="residue") as embedding,
+        progress(total=pace.max_epochs, desc="🎯 fitting", unit="epoch") as fitting,
+    ):
+
+        def on_epoch(history: History) -> None:
+            fitting.update()
+            fitting.set_postfix_str(f"loss {history.valid_losses[-1]:.3f}")
+
+        fitted = fit_head(
+            model,
+            labelled,
+            parts,
+            layers=options["layers"],
+            long=options["long"],
+            hidden=options["hidden"],
+            pace=pace,
+            stop=StopOnSignal(),
+            on_embedded=embedding.update,
+            on_epoch=on_epoch,
+        )
+    history = fitted.history
+    say(
+        f"🎯 fitted in {duration(time.monotonic() - started)}: epoch {history.best_epoch} of "
+        f"{len(history.valid_losses)} is the best"
+    )
+    if history.stopped_by is not None:
+        say("⏸️ stopped; the head is that of the best epoch until then")
+    elif len(history.valid_losses) - history.best_epoch < pace.patience:
+        say(f"⚠️ it was still getting better; more than --max-epochs {pace.max_epochs} may help")
+    return fitted
+
+
+def _write(folder: Path, result: _Result, split_col: str | None) -> None:
+    labelled, fitted, report = result.labelled, result.fitted, result.report
+    save_head(folder, result.saved)
+    (folder / REPORT).write_text("\n".join(report.lines()) + "\n", encoding="utf-8")
+    text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / METRICS).write_text(text + "\n", encoding="utf-8")
+    _write_predictions(folder / PREDICTIONS, result, split_col)
+    rows = known_targets(labelled, result.parts)[report.part]
+    title = f"{report.part}: {report.verdict()}"
+    if report.confusion is not None:
+        draw_confusion(folder / PICTURE, report.confusion, labelled.classes, title=title)
+    else:
+        targets, values = labelled.targets[rows], fitted.prediction.values[rows]
+        draw_scatter(folder / PICTURE, targets, values, title=title)
+
+
+def _write_predictions(path: Path, result: _Result, split_col: str | None) -> None:
+    """The table with the part and the prediction of every protein."""
+    table, labelled = result.table, result.labelled
+    splits = [""] * len(table.rows)
+    predictions = {}
+    for place, row in enumerate(labelled.rows.tolist()):
+        splits[row] = PARTS[int(result.parts[place])]
+        ends = slice(*labelled.offsets[place : place + 2])
+        predictions[row] = result.fitted.prediction[ends]
+    columns = prediction_columns(
+        table,
+        result.fitted.spec,
+        predictions,
+        probabilities=labelled.level == "protein",
+    )
+    if split_col == SPLIT:
+        table = table.without_column(SPLIT)
+    write_csv(path, table.with_columns({SPLIT: splits, **columns}))

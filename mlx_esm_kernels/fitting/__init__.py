@@ -1,0 +1,1 @@
+"""Heads on a model: fitted to labelled proteins, judged beside baselines, kept to predict with."""

@@ -1,0 +1,159 @@
+"""Fitting a head to labelled proteins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import numpy.typing as npt
+
+from ..data.labelled import Labelled
+from ..data.splitting import PARTS, Parts
+from ..inference.requirements import Long
+from ..models.esm1 import ESM1
+from ..system.errors import DataError
+from ..system.interrupt import StopOnSignal
+from .features import FeatureMaker, FrozenFeatures, make_features
+from .head import Head, HeadSpec, Prediction, as_prediction
+from .optimising import History, Pace, optimise
+
+Ints = npt.NDArray[np.int64]
+# Targets of a batch: proteins, or residues of whole proteins.
+BATCH = {"protein": 64, "residue": 2048}
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A head that was fitted, and what it says of the proteins that it was fitted to.
+
+    Attributes:
+        head, spec: the head.
+        history: its training.
+        prediction: of every target (E,).
+    """
+
+    head: Head
+    spec: HeadSpec
+    history: History
+    prediction: Prediction
+
+
+class FrozenPredictor:
+    """A head on features that do not change."""
+
+    def __init__(self, head: Head, features: FrozenFeatures, batch: int) -> None:
+        self._head = head
+        self._features, self._batch = features, batch
+
+    @property
+    def trained(self) -> nn.Module:
+        return self._head
+
+    def groups(self, places: Ints) -> Iterator[Ints]:
+        ends = np.cumsum(self._features.counts[places])
+        first = 0
+        while first < len(places):
+            before = ends[first - 1] if first else 0
+            end = max(first + 1, int(np.searchsorted(ends, before + self._batch, side="right")))
+            yield places[first:end]
+            first = end
+
+    def outputs(self, places: Ints) -> mx.array:
+        outputs: mx.array = self._head(mx.array(self._features.of(places)))
+        return outputs
+
+
+def fit_head(
+    model: ESM1,
+    labelled: Labelled,
+    parts: Parts,
+    *,
+    layers: Sequence[int] = (-1,),
+    long: Long = "error",
+    hidden: int | None = None,
+    pace: Pace | None = None,
+    stop: StopOnSignal | None = None,
+    on_embedded: Callable[[int], object] = lambda residues: None,
+    on_epoch: Callable[[History], object] = lambda history: None,
+) -> Fitted:
+    """Fit a head to the embeddings of a model that stays as it is.
+
+    Args:
+        model: of `load_model`.
+        labelled: the proteins and their targets.
+        parts: (N,) of `split_by_hash` or `split_by_column`.
+        layers, long: see `Embedder`.
+        hidden: see `HeadSpec`.
+        pace: how to train.
+        stop: see `optimise`.
+        on_embedded: called with a number of residues whenever that many more are embedded.
+        on_epoch: see `optimise`.
+
+    Raises:
+        UserError: a protein is too long, the training part has nothing to learn, the model gives
+            NaN, or the loss does.
+    """
+    pace, stop = pace or Pace(), stop or StopOnSignal()
+    require_something_to_learn(labelled, parts)
+    maker = FeatureMaker(model, layers=layers, level=labelled.level, long=long)
+    spec = _spec(labelled, parts, maker, long, hidden)
+    features = make_features(maker, labelled.proteins, on_embedded)
+    train, valid = (np.flatnonzero(parts == PARTS.index(name)) for name in ("train", "valid"))
+    head = new_head(spec, features, train, pace.seed)
+    predictor = FrozenPredictor(head, features, BATCH[labelled.level])
+    with stop:
+        history = optimise(predictor, labelled, train, valid, spec, pace, stop, on_epoch)
+    outputs = [
+        np.array(predictor.outputs(some)) for some in predictor.groups(np.arange(len(labelled)))
+    ]
+    return Fitted(head, spec, history, as_prediction(np.concatenate(outputs), spec))
+
+
+def new_head(spec: HeadSpec, features: FrozenFeatures, train: Ints, seed: int) -> Head:
+    """A head that standardises by the training part."""
+    mx.random.seed(seed)
+    head = Head(spec)
+    mean, scale = features.mean_and_scale(train)
+    head.feature_mean, head.feature_scale = mx.array(mean), mx.array(scale)
+    return head
+
+
+def known_targets(labelled: Labelled, parts: Parts) -> dict[str, Ints]:
+    """By part, the places in (E,) of the targets that are known."""
+    of_target = np.repeat(parts, np.diff(labelled.offsets))
+    known = ~np.isnan(labelled.targets)
+    return {name: np.flatnonzero(known & (of_target == place)) for place, name in enumerate(PARTS)}
+
+
+def require_something_to_learn(labelled: Labelled, parts: Parts) -> None:
+    """Refuse parts without a target, and a training part whose targets are all the same."""
+    known = known_targets(labelled, parts)
+    for name in ("train", "valid"):
+        if not len(known[name]):
+            raise DataError(f"The part {name} has no known target; give more proteins.")
+    targets = labelled.targets[known["train"]]
+    if targets.min() == targets.max():
+        raise DataError("All targets of the part train are the same; there is nothing to learn.")
+
+
+def _spec(
+    labelled: Labelled, parts: Parts, maker: FeatureMaker, long: Long, hidden: int | None
+) -> HeadSpec:
+    mean, scale = 0.0, 1.0
+    if not labelled.classes:
+        targets = labelled.targets[known_targets(labelled, parts)["train"]]
+        mean, scale = float(targets.mean()), float(targets.std())
+    return HeadSpec(
+        labelled.task,
+        labelled.level,
+        labelled.classes,
+        maker.layers,
+        long,
+        maker.inputs,
+        hidden,
+        mean,
+        scale,
+    )

@@ -1,0 +1,180 @@
+"""Epochs of AdamW until the validation part has not improved for a while; the best one is kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import numpy.typing as npt
+from mlx.utils import tree_flatten, tree_unflatten
+
+from ..data.labelled import Labelled
+from ..ops import adamw
+from ..system.errors import UserError
+from ..system.interrupt import StopOnSignal
+from .head import HeadSpec, loss
+
+Ints = npt.NDArray[np.int64]
+BETAS, EPSILON, CLIP_NORM = (0.9, 0.999), 1e-8, 1.0
+
+
+class Predictor(Protocol):
+    """What gives outputs of proteins by their places, and has parameters that train."""
+
+    @property
+    def trained(self) -> nn.Module:
+        """Whose parameters train."""
+
+    def groups(self, places: Ints) -> Iterator[Ints]:
+        """The places in order, as many at a time as make a batch."""
+
+    def outputs(self, places: Ints) -> mx.array:
+        """(rows of all of them, O) float32, protein after protein."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How a head is trained.
+
+    Attributes:
+        learning_rate, weight_decay: AdamW's; matrices decay, biases do not.
+        max_epochs: the most epochs.
+        patience: epochs without a lower loss of the validation part after which training ends.
+        seed: of the order of the proteins, and of first weights.
+    """
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    max_epochs: int = 500
+    patience: int = 20
+    seed: int = 42
+
+
+@dataclass
+class History:
+    """What training did.
+
+    Attributes:
+        train_losses, valid_losses: of each epoch; see `loss`. The former is taken on the way.
+        best_epoch: the one whose parameters were kept, from 1; 0: those before the first.
+        stopped_by: the number of a signal, or None.
+    """
+
+    train_losses: list[float] = field(default_factory=list)
+    valid_losses: list[float] = field(default_factory=list)
+    best_epoch: int = 0
+    stopped_by: int | None = None
+
+
+def optimise(
+    predictor: Predictor,
+    labelled: Labelled,
+    train: Ints,
+    valid: Ints,
+    spec: HeadSpec,
+    pace: Pace,
+    stop: StopOnSignal,
+    on_epoch: Callable[[History], object] = lambda history: None,
+) -> History:
+    """Train what the predictor lets train, in place; it has the parameters of the best epoch then.
+
+    Args:
+        predictor: gives the outputs.
+        labelled: the targets of all proteins.
+        train, valid: places of the proteins to learn from, and to choose the epoch by.
+        spec: of the head.
+        pace: how.
+        stop: a signal ends training after its step, with the best epoch until then.
+        on_epoch: called after each epoch.
+
+    Raises:
+        UserError: the loss is NaN or infinite.
+    """
+    known = [~np.isnan(labelled.of_protein(i)) for i in range(len(labelled))]
+    train, valid = (some[[bool(known[i].any()) for i in some]] for some in (train, valid))
+
+    def batch_loss(places: Ints) -> mx.array:
+        rows = np.flatnonzero(np.concatenate([known[i] for i in places.tolist()]))
+        targets = np.concatenate([labelled.of_protein(i) for i in places.tolist()])[rows]
+        outputs = predictor.outputs(places)[mx.array(rows)]
+        return loss(outputs, mx.array(targets, mx.float32), spec)
+
+    def mean_loss(losses: Iterator[tuple[Ints, float]]) -> float:
+        total = count = 0.0
+        for places, nats in losses:
+            size = sum(int(known[i].sum()) for i in places.tolist())
+            total, count = total + nats * size, count + size
+        return total / max(count, 1)
+
+    step = _Step(predictor.trained, batch_loss, pace)
+    rng = np.random.default_rng(pace.seed)
+    history, best, lowest = History(), _parameters(predictor.trained), math.inf
+    while len(history.valid_losses) < pace.max_epochs and stop.received is None:
+        order = predictor.groups(rng.permutation(train))
+        taken = ((some, step(some)) for some in order if stop.received is None)
+        train_loss = mean_loss(taken)
+        valid_loss = mean_loss((some, float(batch_loss(some))) for some in predictor.groups(valid))
+        if not math.isfinite(train_loss + valid_loss):
+            raise UserError(
+                f"the loss is no longer a number in epoch {len(history.valid_losses) + 1}; give a "
+                f"lower --learning-rate than {pace.learning_rate:g}."
+            )
+        history.train_losses.append(train_loss)
+        history.valid_losses.append(valid_loss)
+        if valid_loss < lowest:
+            lowest, best = valid_loss, _parameters(predictor.trained)
+            history.best_epoch = len(history.valid_losses)
+        on_epoch(history)
+        if len(history.valid_losses) - history.best_epoch >= pace.patience:
+            break
+    history.stopped_by = stop.received
+    predictor.trained.update(tree_unflatten(list(best.items())))
+    return history
+
+
+class _Step:
+    """AdamW on the parameters of a module that train, with clipped gradients."""
+
+    def __init__(
+        self, trained: nn.Module, batch_loss: Callable[[Ints], mx.array], pace: Pace
+    ) -> None:
+        self._trained, self._pace = trained, pace
+        self._loss_and_gradients = nn.value_and_grad(trained, batch_loss)
+        self._moments: list[list[mx.array]] = [
+            [mx.zeros_like(parameter) for parameter in _parameters(trained).values()]
+            for _ in range(2)
+        ]
+        self._steps = 0
+
+    def __call__(self, places: Ints) -> float:
+        """Take a step; the loss before it."""
+        value, gradients = self._loss_and_gradients(places)
+        self._steps += 1
+        unbias_1, unbias_2 = (1 / (1 - beta**self._steps) for beta in BETAS)
+        rate = self._pace.learning_rate
+        rates = mx.array([rate, rate * unbias_1 / unbias_2**0.5, EPSILON / unbias_2**0.5])
+        parameters, by_name = _parameters(self._trained), dict(tree_flatten(gradients))
+        m, v = self._moments
+        new, *self._moments, _ = adamw(
+            list(parameters.values()),
+            [by_name[name] for name in parameters],
+            m,
+            v,
+            rates,
+            beta_1=BETAS[0],
+            beta_2=BETAS[1],
+            weight_decay=self._pace.weight_decay,
+            clip_norm=CLIP_NORM,
+        )
+        self._trained.update(tree_unflatten(list(zip(parameters, new, strict=True))))
+        mx.eval(value, new, self._moments)
+        return float(value)
+
+
+def _parameters(trained: nn.Module) -> Mapping[str, mx.array]:
+    return dict(tree_flatten(trained.trainable_parameters()))

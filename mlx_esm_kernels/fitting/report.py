@@ -1,0 +1,151 @@
+"""How good a head is beside what needs no model: as numbers, and as text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data.labelled import Labelled
+from ..data.splitting import PARTS, Parts
+from .baselines import Baseline
+from .fitting import Fitted, known_targets
+from .metrics import MEASURES, confusion, metrics, without_nan
+
+HEAD = "this head"
+_MOST_SHOWN = 12  # classes of a confusion matrix that a terminal has the width for
+
+Measures = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of a fit.
+
+    Attributes:
+        task, level, classes: see `Labelled`.
+        sizes: by part, its proteins and its known targets.
+        measures: by part, by what predicts (HEAD first), the measures.
+        part: the one that judges: test, or valid where there is no test.
+        confusion: (K, K) of the head in that part; none of a regression.
+        epochs, best_epoch: of the training.
+    """
+
+    task: str
+    level: str
+    classes: tuple[str, ...]
+    sizes: Mapping[str, tuple[int, int]]
+    measures: Mapping[str, Measures]
+    part: str
+    confusion: npt.NDArray[np.int64] | None
+    epochs: int
+    best_epoch: int
+
+    def to_dict(self) -> dict[str, object]:
+        """Ready for json; what is undefined is null."""
+        return {
+            "task": self.task,
+            "level": self.level,
+            "classes": list(self.classes),
+            "epochs": self.epochs,
+            "best_epoch": self.best_epoch,
+            "parts": {
+                name: {
+                    "proteins": self.sizes[name][0],
+                    "targets": self.sizes[name][1],
+                    "measures": {who: without_nan(found) for who, found in measures.items()},
+                }
+                for name, measures in self.measures.items()
+            },
+            "judged_on": self.part,
+            "confusion": None if self.confusion is None else self.confusion.tolist(),
+        }
+
+    def lines(self) -> list[str]:
+        """The same for a person."""
+        names = MEASURES[self.task]
+        width = max(len(who) for who in self.measures[self.part])
+        columns = [max(len(name), 6) for name in names]
+        head = "  ".join(name.rjust(size) for name, size in zip(names, columns, strict=True))
+        lines = [f"{'':{width + 4}}{head}"]
+        for part in reversed(list(self.measures)):
+            proteins, targets = self.sizes[part]
+            of = f", {targets:,} residues" if self.level == "residue" else ""
+            lines.append(f"  {part}: {proteins:,} proteins{of}")
+            for who, found in self.measures[part].items():
+                cells = (
+                    ("-" if math.isnan(found[name]) else f"{found[name]:.3f}").rjust(size)
+                    for name, size in zip(names, columns, strict=True)
+                )
+                lines.append(f"    {who:{width}}{'  '.join(cells)}")
+        return [*lines, *self._confusion_lines(), self.verdict()]
+
+    def verdict(self) -> str:
+        """Whether the head is better than what needs no model, in a sentence."""
+        measure = MEASURES[self.task][0]
+        found = self.measures[self.part]
+        ours = found[HEAD][measure]
+        others = {
+            who: -math.inf if math.isnan(of[measure]) else of[measure]
+            for who, of in found.items()
+            if who != HEAD
+        }
+        best = max(others, key=lambda who: others[who])
+        better = not math.isnan(ours) and ours > others[best]
+        says = "is better than" if better else "is NOT better than"
+        chosen = ""
+        if self.part == "valid":
+            chosen = " (its epoch was chosen on these, so that is too good; hold a test part out)"
+        shown = "undefined" if math.isnan(ours) else f"{ours:.3f}"
+        return f"{HEAD} {says} {best}: {measure} {shown} and {others[best]:.3f}{chosen}"
+
+    def _confusion_lines(self) -> list[str]:
+        if self.confusion is None or len(self.classes) > _MOST_SHOWN:
+            return []
+        names = [name if len(name) <= 12 else f"{name[:11]}…" for name in self.classes]
+        width = max(6, *map(len, names), len(f"{self.confusion.max():,}"))
+        lines = [
+            f"  {self.part}: rows are what is, columns what {HEAD} says",
+            "    " + " " * width + "".join(f"  {name:>{width}}" for name in names),
+        ]
+        for name, counts in zip(names, self.confusion.tolist(), strict=True):
+            cells = "".join(f"  {count:>{width},}" for count in counts)
+            lines.append(f"    {name:>{width}}{cells}")
+        return lines
+
+
+def make_report(
+    labelled: Labelled, parts: Parts, fitted: Fitted, others: Sequence[Baseline]
+) -> Report:
+    """Judge a head and what it is compared with on every part."""
+    known = known_targets(labelled, parts)
+    found = [(HEAD, fitted.prediction.values), *((one.name, one.values) for one in others)]
+    measures = {
+        part: {
+            who: metrics(labelled.targets[rows], values[rows], labelled.classes)
+            for who, values in found
+        }
+        for part, rows in known.items()
+        if len(rows)
+    }
+    part = "test" if "test" in measures else "valid"
+    rows = known[part]
+    table = None
+    if labelled.classes:
+        table = confusion(
+            labelled.targets[rows], fitted.prediction.values[rows], len(labelled.classes)
+        )
+    return Report(
+        labelled.task,
+        labelled.level,
+        labelled.classes,
+        {name: (int((parts == place).sum()), len(known[name])) for place, name in enumerate(PARTS)},
+        measures,
+        part,
+        table,
+        len(fitted.history.valid_losses),
+        fitted.history.best_epoch,
+    )
