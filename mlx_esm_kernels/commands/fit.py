@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from ..data.csv_table import CsvTable, read_csv, write_csv
+from ..data.csv_table import CsvTable, read_csv
 from ..data.labelled import LEVELS, TASKS, UNKNOWN_LABEL, Labelled, read_labelled
 from ..data.splitting import PARTS, Parts, split_by_column, split_by_hash
+from ..data.wild_type import read_wild_type
 from ..fitting.baselines import baselines
 from ..fitting.fitting import Fitted, fit_head, known_targets
-from ..fitting.head_folder import (
-    METRICS,
-    PICTURE,
-    PREDICTIONS,
-    REPORT,
-    Base,
-    SavedHead,
-    save_head,
-)
+from ..fitting.head_folder import Base, SavedHead
 from ..fitting.optimising import History, Pace
-from ..fitting.predicting import prediction_columns, prediction_names
-from ..fitting.report import Report, make_report
+from ..fitting.report import make_report
+from ..fitting.results import FitResult, require_new_columns, write_result
 from ..inference.requirements import LONGS
 from ..models.esm1 import ESM1, describe
-from ..pictures.predictions import draw_confusion, draw_scatter
 from ..system.console import duration, progress, say
-from ..system.errors import DataError
 from ..system.interrupt import StopOnSignal
-from ..system.whole_file import require_new_folder, whole_folder
+from ..system.whole_file import require_new_folder
 from .errors import errors_as_sentences
 from .flags import as_protein_flag, device_flag, dtype_flag, open_model, weights_flag
 from .spread_command import SpreadCommand
 
-SPLIT = "split"
 LAYOUT = """\b
 HEAD_DIR has
   head.safetensors  the head
@@ -116,9 +104,16 @@ family yourself, in a column that --split-col names.
     help="Layers whose embeddings are the features, side by side; -1 is the last.",
 )
 @click.option(
+    "--wild-type",
+    type=click.Path(path_type=Path),
+    metavar="FASTA",
+    help="The sequences are variants of the one in it, with substitutions: the features are the "
+    "embeddings of the changed residues, not the mean over all.",
+)
+@click.option(
     "--hidden", type=click.IntRange(min=1), help="Width of a layer between.  [default: none]"
 )
-@click.option("--learning-rate", type=click.FloatRange(0, 1, min_open=True), default=1e-3)
+@click.option("--learning-rate", type=click.FloatRange(0, 1, min_open=True), default=3e-3)
 @click.option("--weight-decay", type=click.FloatRange(min=0), default=0.01, help="AdamW's.")
 @click.option("--max-epochs", type=click.IntRange(min=1), default=500)
 @click.option(
@@ -150,21 +145,10 @@ def command(ctx: click.Context, /, **options: Any) -> None:
         ctx.exit(128 + stopped_by)  # as shells count what a signal ended
 
 
-@dataclass(frozen=True)
-class _Result:
-    """What there is to write."""
-
-    table: CsvTable
-    labelled: Labelled
-    parts: Parts
-    fitted: Fitted
-    report: Report
-    saved: SavedHead
-
-
 def _fit(output: Path, data: Path, weights_file: str, **options: Any) -> int | None:
     require_new_folder(output)
     table = read_csv(data)
+    wild_type = read_wild_type(options["wild_type"]) if options["wild_type"] else ""
     say("📥 loading weights")
     model = open_model(weights_file, options["dtype"])
     base = Base.of(model, weights_file)
@@ -178,11 +162,11 @@ def _fit(output: Path, data: Path, weights_file: str, **options: Any) -> int | N
         unknown_label=options["unknown_label"],
         as_protein=options["as_protein"],
     )
-    _require_new_columns(table, labelled, options["split_col"])
+    require_new_columns(table, labelled, options["split_col"])
     parts = _parts(table, labelled, options)
     say(f"   {_told(labelled, parts)}")
     say(f"   {describe(model)}")
-    fitted = _with_bars(model, labelled, parts, options)
+    fitted = _with_bars(model, labelled, parts, wild_type, options)
     known = known_targets(labelled, parts)
     others = baselines(
         labelled, model.alphabet, known["train"], known["valid"], seed=options["seed"]
@@ -191,9 +175,8 @@ def _fit(output: Path, data: Path, weights_file: str, **options: Any) -> int | N
     for line in report.lines():
         say(line)
     saved = SavedHead(fitted.head, fitted.spec, base, options["sequence_col"])
-    result = _Result(table, labelled, parts, fitted, report, saved)
-    with whole_folder(output) as folder:
-        _write(folder, result, options["split_col"])
+    result = FitResult(table, labelled, parts, fitted, report, saved, options["split_col"])
+    write_result(output, result)
     say(f"💾 saved to {output}")
     return fitted.history.stopped_by
 
@@ -216,18 +199,6 @@ def _parts(table: CsvTable, labelled: Labelled, options: dict[str, Any]) -> Part
     )
 
 
-def _require_new_columns(table: CsvTable, labelled: Labelled, split_col: str | None) -> None:
-    """Refuse a table that has what predictions.csv adds to it."""
-    names = prediction_names(labelled.classes, probabilities=labelled.level == "protein")
-    for name in [*names, *([SPLIT] if split_col is None else [])]:
-        if name in table.header:
-            hint = f", or part by it with --split-col {SPLIT}" if name == SPLIT else ""
-            raise DataError(
-                f"{table.name} has a column {name!r} already, which {PREDICTIONS} adds; rename "
-                f"it{hint}."
-            )
-
-
 def _told(labelled: Labelled, parts: Parts) -> str:
     counts = [f"{int((parts == place).sum()):,} {name}" for place, name in enumerate(PARTS)]
     told = f"{len(labelled):,} proteins ({', '.join(counts)})"
@@ -237,7 +208,9 @@ def _told(labelled: Labelled, parts: Parts) -> str:
     return told
 
 
-def _with_bars(model: ESM1, labelled: Labelled, parts: Parts, options: dict[str, Any]) -> Fitted:
+def _with_bars(
+    model: ESM1, labelled: Labelled, parts: Parts, wild_type: str, options: dict[str, Any]
+) -> Fitted:
     """The fit, with what a person sees meanwhile."""
     _, distinct = np.unique(labelled.proteins.hashes, return_index=True)
     residues = int(labelled.proteins.lengths[distinct].sum())
@@ -265,6 +238,7 @@ def _with_bars(model: ESM1, labelled: Labelled, parts: Parts, options: dict[str,
             layers=options["layers"],
             long=options["long"],
             hidden=options["hidden"],
+            wild_type=wild_type,
             pace=pace,
             stop=StopOnSignal(),
             on_embedded=embedding.update,
@@ -280,39 +254,3 @@ def _with_bars(model: ESM1, labelled: Labelled, parts: Parts, options: dict[str,
     elif len(history.valid_losses) - history.best_epoch < pace.patience:
         say(f"⚠️ it was still getting better; more than --max-epochs {pace.max_epochs} may help")
     return fitted
-
-
-def _write(folder: Path, result: _Result, split_col: str | None) -> None:
-    labelled, fitted, report = result.labelled, result.fitted, result.report
-    save_head(folder, result.saved)
-    (folder / REPORT).write_text("\n".join(report.lines()) + "\n", encoding="utf-8")
-    text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / METRICS).write_text(text + "\n", encoding="utf-8")
-    _write_predictions(folder / PREDICTIONS, result, split_col)
-    rows = known_targets(labelled, result.parts)[report.part]
-    title = f"{report.part}: {report.verdict()}"
-    if report.confusion is not None:
-        draw_confusion(folder / PICTURE, report.confusion, labelled.classes, title=title)
-    else:
-        targets, values = labelled.targets[rows], fitted.prediction.values[rows]
-        draw_scatter(folder / PICTURE, targets, values, title=title)
-
-
-def _write_predictions(path: Path, result: _Result, split_col: str | None) -> None:
-    """The table with the part and the prediction of every protein."""
-    table, labelled = result.table, result.labelled
-    splits = [""] * len(table.rows)
-    predictions = {}
-    for place, row in enumerate(labelled.rows.tolist()):
-        splits[row] = PARTS[int(result.parts[place])]
-        ends = slice(*labelled.offsets[place : place + 2])
-        predictions[row] = result.fitted.prediction[ends]
-    columns = prediction_columns(
-        table,
-        result.fitted.spec,
-        predictions,
-        probabilities=labelled.level == "protein",
-    )
-    if split_col == SPLIT:
-        table = table.without_column(SPLIT)
-    write_csv(path, table.with_columns({SPLIT: splits, **columns}))

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..data.alphabet import Alphabet
 from ..data.csv_table import CsvTable, read_csv, write_csv
-from ..data.labelled import LabelWarning, read_sequences
+from ..data.labelled import LabelWarning, read_sequences, row_names
 from ..data.proteins import Proteins, load_proteins
 from ..data.sources import open_source
 from ..data.unpacking import unpacked
@@ -125,7 +125,7 @@ def _proteins(
             stacklevel=3,
         )
     sequences = read_sequences(table, column, rows, alphabet, as_protein=as_protein)
-    return rows, Proteins.from_sequences(sequences, alphabet)
+    return rows, Proteins.from_sequences(sequences, alphabet, row_names(rows))
 
 
 def _require_new_columns(table: CsvTable, saved: SavedHead, *, probabilities: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,9 +12,9 @@ import numpy as np
 
 from ..data.alphabet import ESM1B
 from ..data.csv_table import CsvTable, read_csv, write_csv
-from ..data.fasta import read_fasta
 from ..data.mutants import Mutant, mutated, parse_mutants
 from ..data.residues import require_residues
+from ..data.wild_type import read_wild_type
 from ..distributed.ranks import Ranks, join_ranks
 from ..inference.embedding_run import fingerprint
 from ..inference.likelihood import Floats
@@ -194,10 +193,7 @@ def _wild_type(sequence: str | None, fasta: str | None) -> str:
     if (sequence is None) == (fasta is None):
         raise click.UsageError("Give the wild type: either --sequence or --fasta.")
     if fasta is not None:
-        records = list(islice(read_fasta(fasta), 2))
-        if len(records) > 1:
-            raise DataError(f"{fasta} has several sequences; expected one, the wild type.")
-        sequence = records[0][1]
+        return read_wild_type(fasta)
     return require_residues(cast(str, sequence), ESM1B)
 
 

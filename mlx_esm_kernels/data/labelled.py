@@ -97,7 +97,7 @@ def read_labelled(
     texts, cells = table.column(sequence_col), table.column(target_col)
     rows = _rows_of_both(table, texts, cells, task, level, (sequence_col, target_col))
     sequences = read_sequences(table, sequence_col, rows, alphabet, as_protein=as_protein)
-    proteins = Proteins.from_sequences(sequences, alphabet)
+    proteins = Proteins.from_sequences(sequences, alphabet, row_names(rows))
     columns = _Targets(table, target_col, rows, proteins.lengths)
     if level == "residue":
         found = columns.residues(task, unknown_label)
@@ -108,6 +108,11 @@ def read_labelled(
     _require_enough(labelled, table.name, target_col)
     _warn_of_contradictions(labelled, table.name)
     return labelled
+
+
+def row_names(rows: Ints) -> list[str]:
+    """What messages call the proteins in some rows of a table, from 0."""
+    return [f"row {row + 1}" for row in rows.tolist()]
 
 
 def read_sequences(

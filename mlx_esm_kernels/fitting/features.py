@@ -1,4 +1,9 @@
-"""Features of proteins: the mean embedding of each, or the embedding of each of its residues.
+"""Features of proteins: the mean embedding of each, or the embedding of each of its residues; of
+variants of one protein, the embeddings of the residues that changed.
+
+The mean over a protein hardly moves where one residue in hundreds is another. So the features of a
+variant are the sum over its changed residues of their embeddings, and beside it the same sum over
+the wild type's residues at those places, which says where they are.
 
 Those of a frozen model are made once. They are in memory, or, where they would fill it (a million
 residues of a large model are 5 GB), in a file without a name, which goes with the process.
@@ -18,11 +23,11 @@ import numpy.typing as npt
 
 from ..data.labelled import Level
 from ..data.proteins import Proteins
-from ..inference.embedding import LONG_ADVICE, Embedder
+from ..inference.embedding import LONG_ADVICE, Embedder, Embedding
 from ..inference.requirements import Long, require_lengths
 from ..models.esm1 import ESM1
 from ..system.cache import cache_folder
-from ..system.errors import DataError
+from ..system.errors import DataError, UserError
 
 Ints = npt.NDArray[np.int64]
 Features = npt.NDArray[np.float32]
@@ -37,30 +42,60 @@ class FeatureMaker:
         layers: see `Embedder`; their embeddings stand side by side.
         level: "protein": a row of features a protein; "residue": one a residue.
         long: see `Embedder`.
+        wild_type: the protein that all others are variants of, as text; "": there is none.
 
     Attributes:
         layers: tuple of int, ascending, none negative. inputs: F, features of a row.
 
     Raises:
-        UserError: the model has no such layers.
+        UserError: the model has no such layers, or the wild type is too long, or no protein.
     """
 
     def __init__(
-        self, model: ESM1, *, layers: Sequence[int], level: Level, long: Long = "error"
+        self,
+        model: ESM1,
+        *,
+        layers: Sequence[int],
+        level: Level,
+        long: Long = "error",
+        wild_type: str = "",
     ) -> None:
-        self._what = "mean" if level == "protein" else "per-residue"
-        self._embedder = Embedder(model, layers=layers, include=(self._what,), long=long)
+        if wild_type and level == "residue":
+            raise UserError("a wild type is for targets of proteins, not of residues.")
+        what = "mean" if level == "protein" and not wild_type else "per-residue"
+        self._embedder = Embedder(model, layers=layers, include=(what,), long=long)
         self.layers, self.level = self._embedder.layers, level
-        self.inputs = model.config.embed_dim * len(self.layers)
+        self.inputs = model.config.embed_dim * len(self.layers) * (2 if wild_type else 1)
+        self._wild_ids = model.alphabet.encode(wild_type)
+        self._wild_rows: mx.array | None = None
+        if wild_type:
+            self._embedder.require_length("the wild type", len(self._wild_ids))
+            self._wild_rows = self._side_by_side(self._embedder.run([self._wild_ids])[0])
 
     def rows(self, lengths: Ints) -> Ints:
         """How many rows proteins of these lengths have."""
         return np.ones_like(lengths) if self.level == "protein" else lengths
 
-    def require_lengths(self, proteins: Proteins) -> None:
-        """Raise UserError where a protein is longer than the model takes."""
+    def require(self, proteins: Proteins) -> None:
+        """Raise UserError where a protein is too long, or no variant of the wild type."""
         if self._embedder.long == "error":
             require_lengths(self._embedder.model, proteins, LONG_ADVICE)
+        if self._wild_rows is None:
+            return
+        length = len(self._wild_ids)
+        for place, ids in enumerate(proteins):
+            label = f"protein {place + 1} ({proteins.names[place]!r})"
+            if len(ids) != length:
+                raise UserError(
+                    f"{label} has {len(ids):,} residues and the wild type {length:,}; expected "
+                    f"variants with substitutions alone. Leave it or --wild-type out."
+                )
+            changed = int((ids != self._wild_ids).sum())
+            if changed > length / 2:
+                raise UserError(
+                    f"{label} differs from the wild type in {changed:,} of {length:,} residues; "
+                    f"is it a variant of another protein?"
+                )
 
     def stream(self, proteins: Proteins, places: Iterable[int]) -> Iterator[tuple[int, Features]]:
         """(place, (rows, F)) of some proteins, in their order.
@@ -72,11 +107,19 @@ class FeatureMaker:
         for group in self._embedder.groups(places, lambda place: int(lengths[place])):
             embeddings = self._embedder.run([proteins[place] for place in group])
             for place, embedding in zip(group, embeddings, strict=True):
-                if self.level == "protein":
-                    found = [embedding.mean[layer][None] for layer in self.layers]
-                else:
-                    found = [embedding.per_residue[layer] for layer in self.layers]
-                yield place, np.array(mx.concatenate(found, axis=1).astype(mx.float32))
+                rows = self._side_by_side(embedding)
+                if self._wild_rows is not None:
+                    changed = mx.array(np.flatnonzero(proteins[place] != self._wild_ids))
+                    both = mx.concatenate([rows, self._wild_rows], axis=1)
+                    rows = both[changed].sum(axis=0, keepdims=True)
+                yield place, np.array(rows)
+
+    def _side_by_side(self, embedding: Embedding) -> mx.array:
+        """(rows, C * layers) float32."""
+        found = embedding.per_residue
+        if embedding.mean:
+            found = {layer: mean[None] for layer, mean in embedding.mean.items()}
+        return mx.concatenate([found[layer] for layer in self.layers], axis=1).astype(mx.float32)
 
 
 @dataclass(frozen=True)
@@ -130,9 +173,10 @@ def make_features(
         on_step: called with a number of residues whenever that many more are done.
 
     Raises:
-        UserError: a protein is too long, the model gives NaN, or there is no room for them.
+        UserError: a protein is too long or no variant of the wild type, the model gives NaN, or
+            there is no room for them.
     """
-    maker.require_lengths(proteins)
+    maker.require(proteins)
     _, places, of_protein = np.unique(proteins.hashes, return_index=True, return_inverse=True)
     counts = maker.rows(proteins.lengths[places])
     firsts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)

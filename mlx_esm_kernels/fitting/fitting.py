@@ -74,6 +74,7 @@ def fit_head(
     layers: Sequence[int] = (-1,),
     long: Long = "error",
     hidden: int | None = None,
+    wild_type: str = "",
     pace: Pace | None = None,
     stop: StopOnSignal | None = None,
     on_embedded: Callable[[int], object] = lambda residues: None,
@@ -86,7 +87,7 @@ def fit_head(
         labelled: the proteins and their targets.
         parts: (N,) of `split_by_hash` or `split_by_column`.
         layers, long: see `Embedder`.
-        hidden: see `HeadSpec`.
+        hidden, wild_type: see `HeadSpec`.
         pace: how to train.
         stop: see `optimise`.
         on_embedded: called with a number of residues whenever that many more are embedded.
@@ -98,8 +99,20 @@ def fit_head(
     """
     pace, stop = pace or Pace(), stop or StopOnSignal()
     require_something_to_learn(labelled, parts)
-    maker = FeatureMaker(model, layers=layers, level=labelled.level, long=long)
-    spec = _spec(labelled, parts, maker, long, hidden)
+    maker = FeatureMaker(model, layers=layers, level=labelled.level, long=long, wild_type=wild_type)
+    mean, scale = _mean_and_scale(labelled, parts)
+    spec = HeadSpec(
+        labelled.task,
+        labelled.level,
+        labelled.classes,
+        maker.layers,
+        long,
+        maker.inputs,
+        hidden,
+        wild_type,
+        mean,
+        scale,
+    )
     features = make_features(maker, labelled.proteins, on_embedded)
     train, valid = (np.flatnonzero(parts == PARTS.index(name)) for name in ("train", "valid"))
     head = new_head(spec, features, train, pace.seed)
@@ -139,21 +152,9 @@ def require_something_to_learn(labelled: Labelled, parts: Parts) -> None:
         raise DataError("All targets of the part train are the same; there is nothing to learn.")
 
 
-def _spec(
-    labelled: Labelled, parts: Parts, maker: FeatureMaker, long: Long, hidden: int | None
-) -> HeadSpec:
-    mean, scale = 0.0, 1.0
-    if not labelled.classes:
-        targets = labelled.targets[known_targets(labelled, parts)["train"]]
-        mean, scale = float(targets.mean()), float(targets.std())
-    return HeadSpec(
-        labelled.task,
-        labelled.level,
-        labelled.classes,
-        maker.layers,
-        long,
-        maker.inputs,
-        hidden,
-        mean,
-        scale,
-    )
+def _mean_and_scale(labelled: Labelled, parts: Parts) -> tuple[float, float]:
+    """Of the targets of the training part; 0 and 1 of classes."""
+    if labelled.classes:
+        return 0.0, 1.0
+    targets = labelled.targets[known_targets(labelled, parts)["train"]]
+    return float(targets.mean()), float(targets.std())

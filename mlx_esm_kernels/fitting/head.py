@@ -23,10 +23,12 @@ class HeadSpec:
 
     Attributes:
         task, level, classes: see `Labelled`.
-        layers: of the model, ascending; their embeddings side by side are the features.
+        layers: of the model, ascending; their embeddings side by side are the features; see
+            `FeatureMaker`.
         long: see `Embedder`.
         inputs: F, the number of features.
         hidden: width of the layer between features and outputs; None: there is none.
+        wild_type: the protein that all others are variants of; "": there is none.
         target_mean, target_scale: of a regression; the head's output is (target - mean) / scale.
     """
 
@@ -37,6 +39,7 @@ class HeadSpec:
     long: Long
     inputs: int
     hidden: int | None = None
+    wild_type: str = ""
     target_mean: float = 0.0
     target_scale: float = 1.0
 

@@ -19,8 +19,6 @@ from ..weights import load_model
 from .head import Head, HeadSpec
 
 WEIGHTS, CONFIG = "head.safetensors", "head.json"
-METRICS, REPORT = "metrics.json", "report.txt"
-PREDICTIONS, PICTURE = "predictions.csv", "predictions.png"
 FORMAT_VERSION = 1
 
 

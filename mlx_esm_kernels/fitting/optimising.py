@@ -48,7 +48,7 @@ class Pace:
         seed: of the order of the proteins, and of first weights.
     """
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     weight_decay: float = 0.01
     max_epochs: int = 500
     patience: int = 20

@@ -32,8 +32,14 @@ def predict(
     Raises:
         UserError: a protein is too long (at once), or the model gives NaN.
     """
-    maker = FeatureMaker(model, layers=spec.layers, level=spec.level, long=spec.long)
-    maker.require_lengths(proteins)
+    maker = FeatureMaker(
+        model,
+        layers=spec.layers,
+        level=spec.level,
+        long=spec.long,
+        wild_type=spec.wild_type,
+    )
+    maker.require(proteins)
     return _stream(head, spec, maker, proteins, on_step)
 
 
