@@ -83,6 +83,12 @@ class Report:
                 lines.append(f"    {who:{width}}{'  '.join(cells)}")
         return [*lines, *self._confusion_lines(), self.verdict()]
 
+    def caption(self) -> str:
+        """The measures of the head in the part that judges, for a picture."""
+        found = self.measures[self.part][HEAD]
+        told = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
+        return f"{self.part}, {self.sizes[self.part][0]:,} proteins\n{told}"
+
     def verdict(self) -> str:
         """Whether the head is better than what needs no model, in a sentence."""
         measure = MEASURES[self.task][0]

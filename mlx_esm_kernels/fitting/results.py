@@ -70,7 +70,7 @@ def write_result(output: Path, result: FitResult) -> None:
         text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
         (folder / METRICS).write_text(text + "\n", encoding="utf-8")
         write_csv(folder / PREDICTIONS, _predictions(result))
-        title = f"{report.part}: {report.verdict()}"
+        title = report.caption()
         if report.confusion is not None:
             draw_confusion(folder / PICTURE, report.confusion, labelled.classes, title=title)
         else:

@@ -16,7 +16,10 @@ _MOST_NUMBERS = 15  # classes whose counts are written into the squares
 
 
 def draw_scatter(path: Path, measured: Floats, predicted: Floats, *, title: str) -> None:
-    """Predictions against measurements, (E,) each, as a PNG; the line is where both agree."""
+    """Predictions against measurements, (E,) each, as a PNG; the line is where both agree.
+
+    `title` is a line or two above.
+    """
     figure = new_figure(5.5, 5.0)
     axes = figure.add_subplot()
     crowded = len(measured) > _MOST_POINTS
@@ -41,7 +44,7 @@ def draw_confusion(
         path: the .png file.
         counts: (K, K), how many of class i were called class j.
         classes: their K names.
-        title: a line above.
+        title: a line or two above.
     """
     size = max(4.5, min(0.55 * len(classes) + 2.5, 20.0))
     figure = new_figure(size + 1.0, size)

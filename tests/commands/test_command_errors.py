@@ -1,6 +1,7 @@
 """Every command: what a person can mend is one sentence, and a bug of ours stays a bug."""
 
 import errno
+import itertools
 import subprocess
 import sys
 import warnings
@@ -15,6 +16,8 @@ from random_models import esm1b
 from mlx_esm_kernels import save_weights
 from mlx_esm_kernels.commands import cli, train
 from mlx_esm_kernels.data.download import DownloadError
+from mlx_esm_kernels.fitting.head import Head, HeadSpec
+from mlx_esm_kernels.fitting.head_folder import Base, HeadError, SavedHead, save_head
 from mlx_esm_kernels.inference.embedding import Embedder
 from mlx_esm_kernels.system.errors import DataError, UserError
 from mlx_esm_kernels.system.whole_file import OutputError
@@ -34,7 +37,12 @@ INSIDE = {
     "doctor": (["--quick", "--json", "out.json"], f"{COMMANDS}.doctor.add_checks"),
     "embed": (["p.fasta", "-o", "out.npz"], (Embedder, "run")),
     "evaluate": (["p.fasta", "--json", "out.json"], f"{COMMANDS}.evaluate.measure"),
+    "fit": (
+        ["--data", "l.csv", "--target-col", "y", "--task", "regression", "-o", "out.head"],
+        f"{COMMANDS}.fit.fit_head",
+    ),
     "generate": (["--length", "5", "-o", "out.fasta"], f"{COMMANDS}.growing.fill_masks"),
+    "predict": (["head", "p.fasta", "-o", "out.csv"], f"{COMMANDS}.predict.predict"),
     "score": (
         ["--sequence", "MKT", "--all-single", "--dms-output", "out.csv"],
         f"{COMMANDS}.score.score_variants",
@@ -47,6 +55,7 @@ USER_ERRORS = [
     UserError,
     DataError,
     DownloadError,
+    HeadError,
     MetricsError,
     OutputError,
     CheckpointError,
@@ -65,6 +74,13 @@ def place(tmp_path, monkeypatch):
     save_weights("w.safetensors", esm1b())
     (tmp_path / "p.pdb").write_text(protein("MKTAYI"))
     (tmp_path / "p.fasta").write_text(">a\nMKTAYI\n>b\nMKQRQI\n")
+    rows = [f"MKT{a}{b},{a < b}" for a, b in itertools.product("ACDE", repeat=2)]
+    text = "sequence,y\n" + "\n".join(rows)
+    (tmp_path / "l.csv").write_text(text.replace("True", "1").replace("False", "0"))
+    spec = HeadSpec("regression", "protein", (), (2,), "error", 16)
+    (tmp_path / "head").mkdir()
+    base = Base.of(esm1b(), "w.safetensors")
+    save_head(tmp_path / "head", SavedHead(Head(spec), spec, base, "sequence"))
     return tmp_path
 
 
