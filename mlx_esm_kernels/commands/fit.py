@@ -113,7 +113,7 @@ family yourself, in a column that --split-col names.
 @click.option(
     "--hidden", type=click.IntRange(min=1), help="Width of a layer between.  [default: none]"
 )
-@click.option("--learning-rate", type=click.FloatRange(0, 1, min_open=True), default=3e-3)
+@click.option("--learning-rate", type=click.FloatRange(0, 1, min_open=True), default=1e-3)
 @click.option("--weight-decay", type=click.FloatRange(min=0), default=0.01, help="AdamW's.")
 @click.option("--max-epochs", type=click.IntRange(min=1), default=500)
 @click.option(

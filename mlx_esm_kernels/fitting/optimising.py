@@ -48,7 +48,7 @@ class Pace:
         seed: of the order of the proteins, and of first weights.
     """
 
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-3
     weight_decay: float = 0.01
     max_epochs: int = 500
     patience: int = 20
@@ -111,14 +111,17 @@ def optimise(
             total, count = total + nats * size, count + size
         return total / max(count, 1)
 
+    def loss_of_valid() -> float:
+        return mean_loss((some, float(batch_loss(some))) for some in predictor.groups(valid))
+
     step = _Step(predictor.trained, batch_loss, pace)
     rng = np.random.default_rng(pace.seed)
-    history, best, lowest = History(), _parameters(predictor.trained), math.inf
+    history, best, lowest = History(), _parameters(predictor.trained), loss_of_valid()
     while len(history.valid_losses) < pace.max_epochs and stop.received is None:
         order = predictor.groups(rng.permutation(train))
         taken = ((some, step(some)) for some in order if stop.received is None)
         train_loss = mean_loss(taken)
-        valid_loss = mean_loss((some, float(batch_loss(some))) for some in predictor.groups(valid))
+        valid_loss = loss_of_valid()
         if not math.isfinite(train_loss + valid_loss):
             raise UserError(
                 f"the loss is no longer a number in epoch {len(history.valid_losses) + 1}; give a "
