@@ -67,10 +67,8 @@ class FeatureMaker:
         self.layers, self.level = self._embedder.layers, level
         self.inputs = model.config.embed_dim * len(self.layers) * (2 if wild_type else 1)
         self._wild_ids = model.alphabet.encode(wild_type)
-        self._wild_rows: mx.array | None = None
         if wild_type:
             self._embedder.require_length("the wild type", len(self._wild_ids))
-            self._wild_rows = self._side_by_side(self._embedder.run([self._wild_ids])[0])
 
     def rows(self, lengths: Ints) -> Ints:
         """How many rows proteins of these lengths have."""
@@ -80,9 +78,9 @@ class FeatureMaker:
         """Raise UserError where a protein is too long, or no variant of the wild type."""
         if self._embedder.long == "error":
             require_lengths(self._embedder.model, proteins, LONG_ADVICE)
-        if self._wild_rows is None:
-            return
         length = len(self._wild_ids)
+        if not length:
+            return
         for place, ids in enumerate(proteins):
             label = f"protein {place + 1} ({proteins.names[place]!r})"
             if len(ids) != length:
@@ -103,14 +101,17 @@ class FeatureMaker:
         Raises:
             UserError: the model gives NaN or infinity.
         """
+        wild_rows = None
+        if len(self._wild_ids):
+            wild_rows = self._side_by_side(self._embedder.run([self._wild_ids])[0])
         lengths = proteins.lengths
         for group in self._embedder.groups(places, lambda place: int(lengths[place])):
             embeddings = self._embedder.run([proteins[place] for place in group])
             for place, embedding in zip(group, embeddings, strict=True):
                 rows = self._side_by_side(embedding)
-                if self._wild_rows is not None:
+                if wild_rows is not None:
                     changed = mx.array(np.flatnonzero(proteins[place] != self._wild_ids))
-                    both = mx.concatenate([rows, self._wild_rows], axis=1)
+                    both = mx.concatenate([rows, wild_rows], axis=1)
                     rows = both[changed].sum(axis=0, keepdims=True)
                 yield place, np.array(rows)
 

@@ -37,6 +37,17 @@ class Predictor(Protocol):
         """(rows of all of them, O) float32, protein after protein."""
 
 
+def in_batches(places: Ints, costs: Ints, budget: int) -> Iterator[Ints]:
+    """Places in order, as many at a time as fit a budget by their costs (N,); one at least."""
+    ends = np.cumsum(costs)
+    first = 0
+    while first < len(places):
+        before = int(ends[first - 1]) if first else 0
+        end = max(first + 1, int(np.searchsorted(ends, before + budget, side="right")))
+        yield places[first:end]
+        first = end
+
+
 @dataclass(frozen=True)
 class Pace:
     """How a head is trained.
