@@ -25,7 +25,14 @@ from ..system.console import duration, progress, say
 from ..system.interrupt import StopOnSignal
 from ..system.whole_file import require_new_folder
 from .errors import errors_as_sentences
-from .flags import as_protein_flag, device_flag, dtype_flag, open_model, weights_flag
+from .flags import (
+    as_protein_flag,
+    device_flag,
+    dtype_flag,
+    open_model,
+    require_finite,
+    weights_flag,
+)
 from .spread_command import SpreadCommand
 
 LAYOUT = """\b
@@ -81,12 +88,14 @@ family yourself, in a column that --split-col names.
 @click.option(
     "--valid-fraction",
     type=click.FloatRange(0, 0.5, min_open=True),
+    callback=require_finite,
     default=0.1,
     help="Share of the proteins by which the best epoch is chosen.",
 )
 @click.option(
     "--test-fraction",
     type=click.FloatRange(0, 0.49),
+    callback=require_finite,
     default=0.2,
     help="Share of the proteins that judge.",
 )
@@ -113,8 +122,20 @@ family yourself, in a column that --split-col names.
 @click.option(
     "--hidden", type=click.IntRange(min=1), help="Width of a layer between.  [default: none]"
 )
-@click.option("--learning-rate", type=click.FloatRange(0, 1, min_open=True), default=1e-3)
-@click.option("--weight-decay", type=click.FloatRange(min=0), default=0.01, help="AdamW's.")
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(0, 1, min_open=True),
+    callback=require_finite,
+    default=1e-3,
+    help="AdamW's.",
+)
+@click.option(
+    "--weight-decay",
+    type=click.FloatRange(min=0),
+    callback=require_finite,
+    default=0.01,
+    help="AdamW's.",
+)
 @click.option("--max-epochs", type=click.IntRange(min=1), default=500)
 @click.option(
     "--patience",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import click
 import mlx.core as mx
 
@@ -44,6 +47,14 @@ device_flag = click.option(
     expose_value=False,
     help="Compute on it.  [default: gpu where MLX has one]",
 )
+
+
+def require_finite(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """The value, one number or several; nan and inf, which are floats to click, are refused."""
+    for number in value if isinstance(value, tuple) else (value,):
+        if number is not None and not math.isfinite(number):
+            raise click.BadParameter(f"expected a finite number; got {number}.", ctx, parameter)
+    return value
 
 
 def open_model(weights: str, dtype: str | None = None) -> ESM1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from ..training.checkpoint import Every
 from ..training.config_file import DEFAULTS, read_config, recipe_names
 from ..training.reports import REPORTS
 from ..training.settings import OPTIMIZERS, SCHEDULES
-from .flags import WEIGHTS_HELP, as_protein_flag, device_flag
+from .flags import WEIGHTS_HELP, as_protein_flag, device_flag, require_finite
 from .train_config import take_config, take_resumed
 
 
@@ -29,14 +28,6 @@ def parse_partitions(
                 f"expected partition numbers such as 1 or 1,2,3; got {number!r}.", ctx, parameter
             )
     return [int(number) for number in numbers]
-
-
-def require_finite(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
-    """The value, one number or several; nan and inf, which are floats to click, are refused."""
-    for number in value if isinstance(value, tuple) else (value,):
-        if number is not None and not math.isfinite(number):
-            raise click.BadParameter(f"expected a finite number; got {number}.", ctx, parameter)
-    return value
 
 
 def without_none(

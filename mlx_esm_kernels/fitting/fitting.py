@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -16,9 +16,10 @@ from ..inference.requirements import Long
 from ..models.esm1 import ESM1
 from ..system.errors import DataError
 from ..system.interrupt import StopOnSignal
+from .adapting import AdaptedPredictor
 from .features import FeatureMaker, FrozenFeatures, make_features
 from .head import Head, HeadSpec, Prediction, as_prediction
-from .optimising import History, Pace, optimise
+from .optimising import History, Pace, in_batches, optimise
 
 Ints = npt.NDArray[np.int64]
 # Targets of a batch: proteins, or residues of whole proteins.
@@ -33,12 +34,14 @@ class Fitted:
         head, spec: the head.
         history: its training.
         prediction: of every target (E,).
+        adapted: the training of head and model together; None: there was none.
     """
 
     head: Head
     spec: HeadSpec
     history: History
     prediction: Prediction
+    adapted: History | None = None
 
 
 class FrozenPredictor:
@@ -53,13 +56,7 @@ class FrozenPredictor:
         return self._head
 
     def groups(self, places: Ints) -> Iterator[Ints]:
-        ends = np.cumsum(self._features.counts[places])
-        first = 0
-        while first < len(places):
-            before = ends[first - 1] if first else 0
-            end = max(first + 1, int(np.searchsorted(ends, before + self._batch, side="right")))
-            yield places[first:end]
-            first = end
+        return in_batches(places, self._features.counts[places], self._batch)
 
     def outputs(self, places: Ints) -> mx.array:
         outputs: mx.array = self._head(mx.array(self._features.of(places)))
@@ -76,11 +73,13 @@ def fit_head(
     hidden: int | None = None,
     wild_type: str = "",
     pace: Pace | None = None,
+    adapt: Callable[[ESM1], object] | None = None,
+    adapt_pace: Pace | None = None,
     stop: StopOnSignal | None = None,
     on_embedded: Callable[[int], object] = lambda residues: None,
     on_epoch: Callable[[History], object] = lambda history: None,
 ) -> Fitted:
-    """Fit a head to the embeddings of a model that stays as it is.
+    """Fit a head to the embeddings of a model, which stays as it is but for `adapt`.
 
     Args:
         model: of `load_model`.
@@ -89,6 +88,10 @@ def fit_head(
         layers, long: see `Embedder`.
         hidden, wild_type: see `HeadSpec`.
         pace: how to train.
+        adapt: freezes a model but for what is to train in it (a low-rank product put beside its
+            layers, say); that is trained together with the head, after the head alone. The model
+            is another one then, which the caller has to keep.
+        adapt_pace: how to train both; None: at a tenth of the rate.
         stop: see `optimise`.
         on_embedded: called with a number of residues whenever that many more are embedded.
         on_epoch: see `optimise`.
@@ -116,13 +119,25 @@ def fit_head(
     features = make_features(maker, labelled.proteins, on_embedded)
     train, valid = (np.flatnonzero(parts == PARTS.index(name)) for name in ("train", "valid"))
     head = new_head(spec, features, train, pace.seed)
-    predictor = FrozenPredictor(head, features, BATCH[labelled.level])
+    batch = BATCH[labelled.level]
+    predictor = FrozenPredictor(head, features, batch)
+    given = (labelled, train, valid, spec)
     with stop:
-        history = optimise(predictor, labelled, train, valid, spec, pace, stop, on_epoch)
+        history = optimise(predictor, *given, pace, stop, on_epoch)
+        adapted = None
+        if adapt is not None and stop.received is None:
+            slower = adapt_pace or replace(pace, learning_rate=pace.learning_rate / 10)
+            adapt(model)
+            both = AdaptedPredictor(head, spec, model, labelled.proteins)
+            adapted = optimise(both, *given, slower, stop, on_epoch)
+            # Through the model as `predict` runs it.
+            predictor = FrozenPredictor(
+                head, make_features(maker, labelled.proteins, on_embedded), batch
+            )
     outputs = [
         np.array(predictor.outputs(some)) for some in predictor.groups(np.arange(len(labelled)))
     ]
-    return Fitted(head, spec, history, as_prediction(np.concatenate(outputs), spec))
+    return Fitted(head, spec, history, as_prediction(np.concatenate(outputs), spec), adapted)
 
 
 def new_head(spec: HeadSpec, features: FrozenFeatures, train: Ints, seed: int) -> Head:

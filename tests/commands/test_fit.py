@@ -213,3 +213,8 @@ def test_the_input_is_never_written_to(place):
     result = run("predict", "head", "t.csv", "-o", "t.csv")
     assert "t.csv is the input too" in said(result)
     assert "must end in .csv" in said(run("predict", "head", "t.csv", "-o", "p.txt"))
+
+
+@pytest.mark.parametrize("flag", ["--valid-fraction", "--test-fraction", "--learning-rate"])
+def test_numbers_that_are_none_are_refused(place, flag):
+    assert f"Invalid value for '{flag}'" in said(fit("y", "regression", flag, "nan"))

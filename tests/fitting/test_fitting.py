@@ -6,7 +6,7 @@ import math
 import mlx.core as mx
 import numpy as np
 import pytest
-from random_models import esm1b, parameters
+from random_models import esm1b, parameters, randomised
 
 from mlx_esm_kernels import save_weights
 from mlx_esm_kernels.data.alphabet import ESM1B
@@ -15,8 +15,10 @@ from mlx_esm_kernels.data.labelled import read_labelled
 from mlx_esm_kernels.data.proteins import Proteins
 from mlx_esm_kernels.data.splitting import split_by_hash
 from mlx_esm_kernels.fitting import features as features_module
+from mlx_esm_kernels.fitting.adapting import AdaptedPredictor
 from mlx_esm_kernels.fitting.features import FeatureMaker, make_features
 from mlx_esm_kernels.fitting.fitting import fit_head, known_targets
+from mlx_esm_kernels.fitting.head import Head, HeadSpec, as_prediction
 from mlx_esm_kernels.fitting.head_folder import Base, HeadError, SavedHead, load_head, save_head
 from mlx_esm_kernels.fitting.optimising import Pace
 from mlx_esm_kernels.fitting.predicting import predict
@@ -195,6 +197,56 @@ def test_what_is_no_variant_of_the_wild_type_is_refused(sequence, sentence):
     maker = FeatureMaker(esm1b(), layers=(-1,), level="protein", wild_type=SEQUENCES[0])
     with pytest.raises(UserError, match=sentence):
         make_features(maker, Proteins.from_sequences([sequence]))
+
+
+# A model that trains with its head
+
+
+def unfreeze_last_norm(model):
+    model.freeze()
+    model.emb_layer_norm_after.unfreeze()
+
+
+@pytest.mark.parametrize("given", [SHARES, PER_RESIDUE], ids=["shares", "residues"])
+def test_what_a_model_lets_train_trains_with_the_head_and_all_else_stays(given):
+    model = esm1b()
+    before = dict(parameters(model))
+    fitted = fit_head(
+        model,
+        given,
+        parts_of(given),
+        pace=Pace(0.01, max_epochs=3),
+        adapt=unfreeze_last_norm,
+        adapt_pace=Pace(0.01, max_epochs=8, seed=1),
+    )
+    changed = {n for n, now in parameters(model).items() if not mx.array_equal(before[n], now)}
+    assert changed == {"emb_layer_norm_after.weight", "emb_layer_norm_after.bias"}
+    assert min(fitted.adapted.valid_losses) < min(fitted.history.valid_losses)
+    # The path that trains and the one that predicts are one function.
+    both = AdaptedPredictor(fitted.head, fitted.spec, model, given.proteins, tokens_per_batch=100)
+    outputs = [np.array(both.outputs(some)) for some in both.groups(np.arange(len(given)))]
+    found = as_prediction(np.concatenate(outputs), fitted.spec)
+    if given.classes:
+        assert found.probabilities == pytest.approx(fitted.prediction.probabilities, abs=1e-4)
+    else:
+        assert found.values == pytest.approx(fitted.prediction.values, abs=1e-4)
+
+
+def test_variants_and_windows_give_the_same_outputs_where_a_model_trains():
+    wild = (SEQUENCES[0] * 5)[:60]  # the model takes 38
+    texts = [wild[:i] + "W" + wild[i + 1 : -1] + "C" for i in range(0, 59, 7)] + [wild]
+    proteins = Proteins.from_sequences(texts)
+    options = {"layers": (0, 2), "level": "protein", "long": "window"}
+    model = esm1b()
+    for wild_type in ("", wild):
+        maker = FeatureMaker(model, **options, wild_type=wild_type)
+        spec = HeadSpec(
+            "regression", "protein", (), (0, 2), "window", maker.inputs, wild_type=wild_type
+        )
+        head = randomised(Head(spec))
+        wanted = head(mx.array(make_features(maker, proteins).of(np.arange(len(texts)))))
+        found = AdaptedPredictor(head, spec, model, proteins).outputs(np.arange(len(texts)))
+        np.testing.assert_allclose(np.array(found), np.array(wanted), rtol=1e-3, atol=1e-3)
 
 
 # The folder
