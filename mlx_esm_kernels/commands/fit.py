@@ -12,7 +12,7 @@ import numpy as np
 from ..data.csv_table import CsvTable, read_csv
 from ..data.labelled import LEVELS, TASKS, UNKNOWN_LABEL, Labelled, read_labelled
 from ..data.splitting import PARTS, Parts, split_by_column, split_by_hash
-from ..data.wild_type import read_wild_type
+from ..data.wild_type import look_like_variants, read_wild_type
 from ..fitting.baselines import baselines
 from ..fitting.fitting import Fitted, fit_head, known_targets
 from ..fitting.head_folder import Base, SavedHead
@@ -187,6 +187,11 @@ def _fit(output: Path, data: Path, weights_file: str, **options: Any) -> int | N
     parts = _parts(table, labelled, options)
     say(f"   {_told(labelled, parts)}")
     say(f"   {describe(model)}")
+    if not wild_type and labelled.level == "protein" and look_like_variants(labelled.proteins):
+        say(
+            "💡 these look like variants of one protein, which its mean embedding hardly tells "
+            "apart: --wild-type FASTA has the changed residues alone as features"
+        )
     fitted = _with_bars(model, labelled, parts, wild_type, options)
     known = known_targets(labelled, parts)
     others = baselines(

@@ -103,8 +103,38 @@ def fit_head(
     pace, stop = pace or Pace(), stop or StopOnSignal()
     require_something_to_learn(labelled, parts)
     maker = FeatureMaker(model, layers=layers, level=labelled.level, long=long, wild_type=wild_type)
+    spec = _spec(labelled, parts, maker, long, hidden, wild_type)
+    features = make_features(maker, labelled.proteins, on_embedded)
+    train, valid = (np.flatnonzero(parts == PARTS.index(name)) for name in ("train", "valid"))
+    head = new_head(spec, features, train, pace.seed)
+    predictor = FrozenPredictor(head, features, BATCH[labelled.level])
+    given = (labelled, train, valid, spec)
+    adapted = None
+    with stop:
+        history = optimise(predictor, *given, pace, stop, on_epoch)
+        if adapt is not None and stop.received is None:
+            slower = adapt_pace or replace(pace, learning_rate=pace.learning_rate / 10)
+            adapt(model)
+            both = AdaptedPredictor(head, spec, model, labelled.proteins)
+            adapted = optimise(both, *given, slower, stop, on_epoch)
+            # Through the model as `predict` runs it.
+            features = make_features(maker, labelled.proteins, on_embedded)
+            predictor = FrozenPredictor(head, features, BATCH[labelled.level])
+    outputs = map(predictor.outputs, predictor.groups(np.arange(len(labelled))))
+    found = np.concatenate([np.array(some) for some in outputs])
+    return Fitted(head, spec, history, as_prediction(found, spec), adapted)
+
+
+def _spec(
+    labelled: Labelled,
+    parts: Parts,
+    maker: FeatureMaker,
+    long: Long,
+    hidden: int | None,
+    wild_type: str,
+) -> HeadSpec:
     mean, scale = _mean_and_scale(labelled, parts)
-    spec = HeadSpec(
+    return HeadSpec(
         labelled.task,
         labelled.level,
         labelled.classes,
@@ -116,28 +146,6 @@ def fit_head(
         mean,
         scale,
     )
-    features = make_features(maker, labelled.proteins, on_embedded)
-    train, valid = (np.flatnonzero(parts == PARTS.index(name)) for name in ("train", "valid"))
-    head = new_head(spec, features, train, pace.seed)
-    batch = BATCH[labelled.level]
-    predictor = FrozenPredictor(head, features, batch)
-    given = (labelled, train, valid, spec)
-    with stop:
-        history = optimise(predictor, *given, pace, stop, on_epoch)
-        adapted = None
-        if adapt is not None and stop.received is None:
-            slower = adapt_pace or replace(pace, learning_rate=pace.learning_rate / 10)
-            adapt(model)
-            both = AdaptedPredictor(head, spec, model, labelled.proteins)
-            adapted = optimise(both, *given, slower, stop, on_epoch)
-            # Through the model as `predict` runs it.
-            predictor = FrozenPredictor(
-                head, make_features(maker, labelled.proteins, on_embedded), batch
-            )
-    outputs = [
-        np.array(predictor.outputs(some)) for some in predictor.groups(np.arange(len(labelled)))
-    ]
-    return Fitted(head, spec, history, as_prediction(np.concatenate(outputs), spec), adapted)
 
 
 def new_head(spec: HeadSpec, features: FrozenFeatures, train: Ints, seed: int) -> Head:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -106,32 +106,19 @@ def optimise(
     Raises:
         UserError: the loss is NaN or infinite.
     """
-    known = [~np.isnan(labelled.of_protein(i)) for i in range(len(labelled))]
-    train, valid = (some[[bool(known[i].any()) for i in some]] for some in (train, valid))
-
-    def batch_loss(places: Ints) -> mx.array:
-        rows = np.flatnonzero(np.concatenate([known[i] for i in places.tolist()]))
-        targets = np.concatenate([labelled.of_protein(i) for i in places.tolist()])[rows]
-        outputs = predictor.outputs(places)[mx.array(rows)]
-        return loss(outputs, mx.array(targets, mx.float32), spec)
-
-    def mean_loss(losses: Iterator[tuple[Ints, float]]) -> float:
-        total = count = 0.0
-        for places, nats in losses:
-            size = sum(int(known[i].sum()) for i in places.tolist())
-            total, count = total + nats * size, count + size
-        return total / max(count, 1)
+    losses = _Losses(predictor, labelled, spec)
+    train, valid = losses.with_targets(train), losses.with_targets(valid)
 
     def loss_of_valid() -> float:
-        return mean_loss((some, float(batch_loss(some))) for some in predictor.groups(valid))
+        return losses.mean((some, float(losses(some))) for some in predictor.groups(valid))
 
-    step = _Step(predictor.trained, batch_loss, pace)
+    step = _Step(predictor.trained, losses, pace)
     rng = np.random.default_rng(pace.seed)
     history, best, lowest = History(), _parameters(predictor.trained), loss_of_valid()
     while len(history.valid_losses) < pace.max_epochs and stop.received is None:
         order = predictor.groups(rng.permutation(train))
         taken = ((some, step(some)) for some in order if stop.received is None)
-        train_loss = mean_loss(taken)
+        train_loss = losses.mean(taken)
         valid_loss = loss_of_valid()
         if not math.isfinite(train_loss + valid_loss):
             raise UserError(
@@ -149,6 +136,33 @@ def optimise(
     history.stopped_by = stop.received
     predictor.trained.update(tree_unflatten(list(best.items())))
     return history
+
+
+class _Losses:
+    """The loss of proteins by their places, on the targets that are known."""
+
+    def __init__(self, predictor: Predictor, labelled: Labelled, spec: HeadSpec) -> None:
+        self._predictor, self._labelled, self._spec = predictor, labelled, spec
+        self._known = [~np.isnan(labelled.of_protein(i)) for i in range(len(labelled))]
+
+    def __call__(self, places: Ints) -> mx.array:
+        """Of one batch, as `loss` has it."""
+        of_proteins = [self._labelled.of_protein(i) for i in places.tolist()]
+        rows = np.flatnonzero(np.concatenate([self._known[i] for i in places.tolist()]))
+        outputs = self._predictor.outputs(places)[mx.array(rows)]
+        return loss(outputs, mx.array(np.concatenate(of_proteins)[rows], mx.float32), self._spec)
+
+    def with_targets(self, places: Ints) -> Ints:
+        """Those of some proteins of which a target is known."""
+        return places[[bool(self._known[i].any()) for i in places.tolist()]]
+
+    def mean(self, losses: Iterable[tuple[Ints, float]]) -> float:
+        """The mean over the targets of batches, each with its loss."""
+        total = count = 0.0
+        for places, value in losses:
+            size = sum(int(self._known[i].sum()) for i in places.tolist())
+            total, count = total + value * size, count + size
+        return total / max(count, 1)
 
 
 class _Step:

@@ -60,6 +60,7 @@ def test_numbers_are_fitted_reported_and_predicted_again(place):
     result = fit("y", "regression")
     assert result.exit_code == 0, result.output
     assert "40 proteins (" in result.output
+    assert "look like variants" not in result.output
     assert "ridge regression on one-hot residues" in result.output
     assert {path.name for path in (place / "head").iterdir()} == {
         *("head.safetensors", "head.json", "metrics.json", "report.txt"),
@@ -143,7 +144,10 @@ def test_variants_are_told_apart_by_what_changed(place):
     ]
     write("t.csv", ["sequence", "y"], changed, range(len(changed)))
     (place / "wild.fasta").write_text(f">wild\n{wild}\n")
-    assert fit("y", "regression", "--wild-type", "wild.fasta").exit_code == 0
+    hint = "these look like variants of one protein"
+    assert hint in fit("y", "regression", output="mean").output
+    result = fit("y", "regression", "--wild-type", "wild.fasta")
+    assert (result.exit_code, hint in result.output) == (0, False)
     assert run("predict", "head", "t.csv", "-o", "p.csv").exit_code == 0
     rows = zip(read("p.csv"), read("head/predictions.csv"), strict=True)
     assert all(float(a["prediction"]) == pytest.approx(float(b["prediction"])) for a, b in rows)
