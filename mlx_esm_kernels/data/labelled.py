@@ -98,7 +98,7 @@ def read_labelled(
     rows = _rows_of_both(table, texts, cells, task, level, (sequence_col, target_col))
     sequences = read_sequences(table, sequence_col, rows, alphabet, as_protein=as_protein)
     proteins = Proteins.from_sequences(sequences, alphabet, row_names(rows))
-    columns = _Targets(table, target_col, rows, proteins.lengths)
+    columns = _Targets(table, target_col, rows, proteins.lengths.astype(np.int64))
     if level == "residue":
         found = columns.residues(task, unknown_label)
     else:

@@ -58,7 +58,7 @@ class AdaptedPredictor:
 
     def groups(self, places: Ints) -> Iterator[Ints]:
         specials = self._both.model.alphabet.num_specials
-        costs = self._proteins.lengths[places] + specials
+        costs = self._proteins.lengths[places].astype(np.int64) + specials
         return in_batches(places, costs, max(1, self._budget - len(self._wild)))
 
     def outputs(self, places: Ints) -> mx.array:
@@ -107,7 +107,8 @@ class AdaptedPredictor:
     def _changed(
         self, rows: mx.array, proteins: list[npt.NDArray[np.uint8]], firsts: Ints
     ) -> mx.array:
-        """(N, 2 F) sums over changed residues, in variants and in the wild type, the last one."""
+        """(N, 2 F) sums over changed residues, as `FeatureMaker` has them; the last protein is
+        the wild type."""
         changed = [np.flatnonzero(ids != self._wild) for ids in proteins]
         counts = [len(some) for some in changed]
         sums = np.zeros((len(proteins), sum(counts)), np.float32)
@@ -116,4 +117,5 @@ class AdaptedPredictor:
         of_variant = at + np.repeat(firsts, counts)
         of_wild = at + (rows.shape[0] - len(self._wild))
         both = mx.concatenate([rows[mx.array(of_variant)], rows[mx.array(of_wild)]], axis=1)
-        return mx.array(sums) @ both
+        centre = mx.tile(rows[-len(self._wild) :].mean(axis=0), 2)
+        return mx.array(sums) @ (both - centre)

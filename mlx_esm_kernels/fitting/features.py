@@ -2,8 +2,9 @@
 variants of one protein, the embeddings of the residues that changed.
 
 The mean over a protein hardly moves where one residue in hundreds is another. So the features of a
-variant are the sum over its changed residues of their embeddings, and beside it the same sum over
-the wild type's residues at those places, which says where they are.
+variant are a sum over its changed residues of their embeddings, and beside it the same sum over the
+wild type's residues at those places, which says where they are. Both are taken from the mean over
+the wild type's residues, so that the wild type itself, and a second change, are no strange places.
 
 Those of a frozen model are made once. They are in memory, or, where they would fill it (a million
 residues of a large model are 5 GB), in a file without a name, which goes with the process.
@@ -95,24 +96,29 @@ class FeatureMaker:
                     f"is it a variant of another protein?"
                 )
 
+    def changes(self, proteins: Proteins) -> Ints:
+        """(N,) in how many residues each differs from the wild type; all as long as that."""
+        return np.array([(ids != self._wild_ids).sum() for ids in proteins], np.int64)
+
     def stream(self, proteins: Proteins, places: Iterable[int]) -> Iterator[tuple[int, Features]]:
         """(place, (rows, F)) of some proteins, in their order.
 
         Raises:
             UserError: the model gives NaN or infinity.
         """
-        wild_rows = None
+        wild_rows = centre = None
         if len(self._wild_ids):
             wild_rows = self._side_by_side(self._embedder.run([self._wild_ids])[0])
+            centre = mx.tile(wild_rows.mean(axis=0), 2)
         lengths = proteins.lengths
         for group in self._embedder.groups(places, lambda place: int(lengths[place])):
             embeddings = self._embedder.run([proteins[place] for place in group])
             for place, embedding in zip(group, embeddings, strict=True):
                 rows = self._side_by_side(embedding)
-                if wild_rows is not None:
+                if wild_rows is not None and centre is not None:
                     changed = mx.array(np.flatnonzero(proteins[place] != self._wild_ids))
                     both = mx.concatenate([rows, wild_rows], axis=1)
-                    rows = both[changed].sum(axis=0, keepdims=True)
+                    rows = (both[changed] - centre).sum(axis=0, keepdims=True)
                 yield place, np.array(rows)
 
     def _side_by_side(self, embedding: Embedding) -> mx.array:
@@ -179,7 +185,7 @@ def make_features(
     """
     maker.require(proteins)
     _, places, of_protein = np.unique(proteins.hashes, return_index=True, return_inverse=True)
-    counts = maker.rows(proteins.lengths[places])
+    counts = maker.rows(proteins.lengths[places].astype(np.int64))
     firsts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
     values = _room(int(counts.sum()), maker.inputs)
     at = {int(place): int(first) for place, first in zip(places, firsts, strict=True)}

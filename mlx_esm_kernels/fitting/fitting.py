@@ -103,6 +103,7 @@ def fit_head(
     pace, stop = pace or Pace(), stop or StopOnSignal()
     require_something_to_learn(labelled, parts)
     maker = FeatureMaker(model, layers=layers, level=labelled.level, long=long, wild_type=wild_type)
+    maker.require(labelled.proteins)
     spec = _spec(labelled, parts, maker, long, hidden, wild_type)
     features = make_features(maker, labelled.proteins, on_embedded)
     train, valid = (np.flatnonzero(parts == PARTS.index(name)) for name in ("train", "valid"))
@@ -134,6 +135,10 @@ def _spec(
     wild_type: str,
 ) -> HeadSpec:
     mean, scale = _mean_and_scale(labelled, parts)
+    changes = (0, 0)
+    if wild_type:
+        counts = maker.changes(labelled.proteins)[parts == PARTS.index("train")]
+        changes = int(counts.min()), int(counts.max())
     return HeadSpec(
         labelled.task,
         labelled.level,
@@ -143,6 +148,7 @@ def _spec(
         maker.inputs,
         hidden,
         wild_type,
+        changes,
         mean,
         scale,
     )

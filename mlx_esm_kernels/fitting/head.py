@@ -29,6 +29,7 @@ class HeadSpec:
         inputs: F, the number of features.
         hidden: width of the layer between features and outputs; None: there is none.
         wild_type: the protein that all others are variants of; "": there is none.
+        changes: the fewest and the most residues in which the training part differs from it.
         target_mean, target_scale: of a regression; the head's output is (target - mean) / scale.
     """
 
@@ -40,6 +41,7 @@ class HeadSpec:
     inputs: int
     hidden: int | None = None
     wild_type: str = ""
+    changes: tuple[int, int] = (0, 0)
     target_mean: float = 0.0
     target_scale: float = 1.0
 

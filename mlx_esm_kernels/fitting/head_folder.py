@@ -130,9 +130,8 @@ def load_head(folder: Path) -> SavedHead:
 
 def _spec(config: Mapping[str, Any]) -> HeadSpec:
     fields = {field.name: config[field.name] for field in dataclasses.fields(HeadSpec)}
-    return HeadSpec(
-        **{**fields, "classes": tuple(fields["classes"]), "layers": tuple(fields["layers"])}
-    )
+    tuples = {name: tuple(fields[name]) for name in ("classes", "layers", "changes")}
+    return HeadSpec(**{**fields, **tuples})
 
 
 def _arrays(path: Path) -> dict[str, mx.array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import mlx.core as mx
@@ -40,7 +41,30 @@ def predict(
         wild_type=spec.wild_type,
     )
     maker.require(proteins)
+    if spec.wild_type:
+        _warn_of_other_changes(maker, spec, proteins)
     return _stream(head, spec, maker, proteins, on_step)
+
+
+class PredictionWarning(UserWarning):
+    """Some predictions are of another kind of protein than the head was fitted to."""
+
+
+def _warn_of_other_changes(maker: FeatureMaker, spec: HeadSpec, proteins: Proteins) -> None:
+    """Say where a variant has fewer or more changes than any that was learned from."""
+    counts = maker.changes(proteins)
+    fewest, most = spec.changes
+    others = np.flatnonzero((counts < fewest) | (counts > most))
+    if len(others):
+        span = f"{most}" if fewest == most else f"{fewest} to {most}"
+        first = f"protein {others[0] + 1} ({proteins.names[int(others[0])]!r})"
+        warnings.warn(
+            f"{len(others):,} of {len(proteins):,} variants, such as {first}, differ from the wild "
+            f"type in fewer or more residues than those that the head was fitted to ({span}): "
+            f"these predictions are a guess.",
+            PredictionWarning,
+            stacklevel=3,
+        )
 
 
 def _stream(

@@ -148,9 +148,13 @@ def test_variants_are_told_apart_by_what_changed(place):
     assert hint in fit("y", "regression", output="mean").output
     result = fit("y", "regression", "--wild-type", "wild.fasta")
     assert (result.exit_code, hint in result.output) == (0, False)
-    assert run("predict", "head", "t.csv", "-o", "p.csv").exit_code == 0
+    result = run("predict", "head", "t.csv", "-o", "p.csv")
+    assert (result.exit_code, "a guess" in result.output) == (0, False)
     rows = zip(read("p.csv"), read("head/predictions.csv"), strict=True)
     assert all(float(a["prediction"]) == pytest.approx(float(b["prediction"])) for a, b in rows)
+    result = run("predict", "head", "wild.fasta", "-o", "p.csv")
+    assert "1 of 1 variants, such as protein 1 ('wild'), differ from the wild type" in said(result)
+    assert "those that the head was fitted to (1): these predictions are a guess" in said(result)
     write("u.csv", ["sequence"], [wild[:-1]])
     result = run("predict", "head", "u.csv", "-o", "p.csv")
     assert "protein 1 ('row 1') has 11 residues and the wild type 12" in said(result)
