@@ -16,7 +16,6 @@ from ..data.mutants import Mutant, mutated, parse_mutants
 from ..data.residues import require_residues
 from ..data.wild_type import read_wild_type
 from ..distributed.ranks import Ranks, join_ranks
-from ..inference.embedding_run import fingerprint
 from ..inference.likelihood import Floats
 from ..inference.requirements import LONGS, Long
 from ..inference.variants import (
@@ -28,6 +27,7 @@ from ..inference.variants import (
     spearman,
     substitution_grid,
 )
+from ..models.fingerprint import fingerprint
 from ..pictures.substitutions import draw_substitutions
 from ..system.console import progress, say
 from ..system.errors import DataError, UserError

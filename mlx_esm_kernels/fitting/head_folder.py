@@ -12,8 +12,8 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from ..inference.embedding_run import fingerprint
 from ..models.esm1 import ESM1
+from ..models.fingerprint import fingerprint
 from ..system.errors import UserError
 from ..weights import load_model
 from .head import Head, HeadSpec

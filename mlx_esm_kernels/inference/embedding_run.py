@@ -14,13 +14,12 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
-from mlx.utils import tree_flatten
 
 from ..data.proteins import Proteins
 from ..distributed.pulse import Pulse
 from ..distributed.ranks import Ranks
 from ..models.dtypes import STORED
-from ..models.esm1 import ESM1
+from ..models.fingerprint import fingerprint
 from ..system.console import duration, progress, say
 from .embedding import LONG_ADVICE, Embedder
 from .embedding_file import Column, EmbeddingFile
@@ -166,16 +165,6 @@ class EmbeddingRun:
             what = name.partition(".")[0]
             if what in starts:
                 yield name, *starts[what]
-
-
-def fingerprint(model: ESM1) -> str:
-    """A hash of the model's config, and of some hundred numbers of each of its parameters."""
-    digest = hashlib.blake2b(json.dumps(model.config.to_dict()).encode(), digest_size=16)
-    for name, parameter in sorted(dict(tree_flatten(model.parameters())).items()):
-        flat = parameter.reshape(-1)
-        some = flat[:: max(1, flat.size // 256)].astype(mx.float32)
-        digest.update(name.encode() + np.array(some).tobytes())
-    return digest.hexdigest()
 
 
 def _offsets(sizes: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:

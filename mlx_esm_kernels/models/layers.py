@@ -4,7 +4,8 @@ They are mlx.nn's, on this package's ops, so whatever takes an `mlx.nn.Linear`, 
 `Embedding` takes these. A layer may be replaced by any module that is called in the same way: with
 a low-rank product added, quantised, spread over machines. Models call their layers through the
 functions below, which alone know the difference: layers of ours run with what follows them in one
-op; another is called as any module is, and the rest is done beside it.
+op, low-rank products beside them too (`low_rank`); another is called as any module is, and the
+rest is done beside it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..ops import add_layer_norm, layer_norm, linear, linears
+from .low_rank import LowRankLinear, gelu
 
 # A module of any class: mlx.nn.Module itself does not say that it can be called.
 Layer = Any
@@ -79,19 +81,25 @@ def project(
     layer: Layer, x: mx.array, *, activation: str | None = None, residual: mx.array | None = None
 ) -> mx.array:
     """activation(layer(x)) + residual; arguments as those of `Linear`'s call."""
-    if type(layer) is Linear:
-        return layer(x, activation=activation, residual=residual)
-    y: mx.array = layer(x)
+    if type(layer) is Linear or (type(layer) is LowRankLinear and type(layer.linear) is Linear):
+        y: mx.array = layer(x, activation=activation, residual=residual)
+        return y
+    y = layer(x)
     if activation == "gelu":
-        y = _gelu(y)
+        y = gelu(y)
     return y if residual is None else y + residual
 
 
 def project_together(layers: Sequence[Layer], x: mx.array) -> list[mx.array]:
-    """Each layer of the same x."""
-    if all(type(layer) is Linear for layer in layers):
-        return linears(x, [layer.weight for layer in layers], [layer.bias for layer in layers])
-    return [layer(x) for layer in layers]
+    """Each layer of the same x; low-rank products are added afterwards."""
+    plain = [layer.linear if type(layer) is LowRankLinear else layer for layer in layers]
+    if not all(type(layer) is Linear for layer in plain):
+        return [layer(x) for layer in layers]
+    ys = linears(x, [layer.weight for layer in plain], [layer.bias for layer in plain])
+    return [
+        layer.add_product(y, x) if type(layer) is LowRankLinear else y
+        for layer, y in zip(layers, ys, strict=True)
+    ]
 
 
 def add_norm(norm: Layer, x: mx.array, delta: mx.array | None = None) -> tuple[mx.array, mx.array]:
@@ -125,9 +133,3 @@ def affine_map(layer: Layer, inputs: int) -> tuple[mx.array, mx.array]:
         return layer.weight, layer.bias
     bias: mx.array = layer(mx.zeros((1, inputs)))[0]
     return (layer(mx.eye(inputs)) - bias).T, bias
-
-
-def _gelu(x: mx.array) -> mx.array:
-    # In float32, as the op does it; mlx.nn's is compiled, for which MLX needs a C++ compiler.
-    wide = x.astype(mx.float32)
-    return (wide * (0.5 * (1 + mx.erf(wide * 0.5**0.5)))).astype(x.dtype)
