@@ -79,17 +79,17 @@ def build_model(opened: OpenedWeights, dtype: mx.Dtype | None = None) -> ESM1:
     wanted = {name: p.shape for name, p in dict(tree_flatten(model.parameters())).items()}
     names = {opened.name_of(name): name for name in wanted}
     if missing := sorted(set(names) - set(tensors)):
-        raise WeightsError(f"{path} does not fit its config: it lacks {_some(missing)}.")
+        raise WeightsError(f"{path} does not fit its config: it lacks {some_of(missing)}.")
     # Buffers, such as positions counted out, are no parameters.
     extra = {name for name in set(tensors) - set(names) if tensors[name].dtype is not None}
     if others := other_heads(extra, {name.split(".", 1)[0] for name in names}):
         warnings.warn(
-            f"{path}: {_some(sorted(others))} left aside: a head that this model does not have.",
+            f"{path}: {some_of(sorted(others))} left aside: a head that this model does not have.",
             WeightsWarning,
             stacklevel=3,
         )
     if extra := extra - others:
-        raise WeightsError(f"{path} does not fit its config: it has also {_some(sorted(extra))}.")
+        raise WeightsError(f"{path} does not fit its config: it has also {some_of(sorted(extra))}.")
     for name_in_file, name in names.items():
         _check_shape(opened, name_in_file, wanted[name])
     if dtype is None:
@@ -147,6 +147,7 @@ def _read(path: Path, name: str, tensor: Tensor, dtype: mx.Dtype) -> mx.array:
     return converted
 
 
-def _some(names: list[str], shown: int = 3) -> str:
+def some_of(names: list[str], shown: int = 3) -> str:
+    """The first of some names, and how many more there are."""
     rest = len(names) - shown
     return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")
