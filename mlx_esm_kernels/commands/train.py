@@ -17,14 +17,15 @@ from ..data.corpus import NAMES, Corpus, open_corpus
 from ..data.packing import PackedBatches, batch_shape
 from ..data.sources import STDIN
 from ..distributed.ranks import Ranks, join_ranks
-from ..inference.embedding_run import fingerprint as weights_fingerprint
 from ..models.esm1 import ESM1, PRESETS
+from ..models.fingerprint import fingerprint as weights_fingerprint
 from ..ops import keep_freed_memory
 from ..system.console import say
 from ..system.errors import UserError
+from ..training.adapting import adapt, adapted_again
 from ..training.checkpoint import Checkpoint, Checkpoints, newest_checkpoint, share_checkpoint
 from ..training.config_file import ConfigFile, Tables
-from ..training.recipe import DataSource, Recipe, fingerprint
+from ..training.recipe import Adapter, DataSource, Recipe, fingerprint
 from ..training.record import MetricsLog
 from ..training.reports import open_reports, require_reports
 from ..training.run import RunFiles, new_state, run_training
@@ -44,11 +45,12 @@ from .run_config import (
     write_run_config,
 )
 from .train_config import is_unsaid
-from .train_options import GROUPS, train_options
+from .train_options import GROUPS, train_options, wanted_low_rank
 from .train_text import report, say_what
 
 # Wider models take smaller steps: the default rate is that of this width, 0.003, times it / width.
 WIDTH_OF_RATE = PRESETS["small"].embed_dim
+LORA_RATE = 0.0005  # whatever the width: a product is scaled, and begins at zero
 
 
 @click.command(
@@ -89,7 +91,8 @@ def _train(ctx: click.Context, **options: Any) -> int | None:
 def _begin(ctx: click.Context, options: dict[str, Any], ranks: Ranks) -> int | None:
     """Begin a run."""
     mx.random.seed(options["seed"])
-    model, alphabet = _make_model(ctx, options)
+    model, adapter = _make_model(ctx, options)
+    alphabet = model.alphabet
     names, partitions = sources(ctx)
     corpus = _load(names, partitions, options["as_protein"], alphabet)
     max_length = min(
@@ -110,14 +113,17 @@ def _begin(ctx: click.Context, options: dict[str, Any], ranks: Ranks) -> int | N
         fingerprint(corpus.proteins),
     )
     settings = _settings(ctx, options, model.config.embed_dim)
-    recipe = Recipe(model.config, alphabet, data, rows, row_length, options["seed"], settings)
+    recipe = Recipe(
+        model.config, alphabet, data, rows, row_length, options["seed"], settings, adapter
+    )
     run = _Run.of(model, corpus, recipe, ranks)
     ranks.require_alike("weights (--weights-file)", weights_fingerprint(model))
     if not ranks.is_first:
         return run.train(None, None)
     # What a configuration names is only read: its run is another one, in a folder of its own.
     is_said = ctx.get_parameter_source("weights_file") is ParameterSource.COMMANDLINE
-    goes_on = options["weights_file"] if is_said else None
+    # And so is the run of an adapter.
+    goes_on = options["weights_file"] if is_said and adapter is None else None
     with (
         open_run_folder(options["weights_dir"], goes_on, label=corpus.label) as folder,
         MetricsLog(folder.metrics) as log,
@@ -155,7 +161,7 @@ def _files(
     """What the run writes, and where else it is reported."""
     checkpoints = Checkpoints(folder.checkpoints, options["every"], options["keep"], recipe)
     reports = open_reports(options["report_to"], folder, log, tables)
-    return RunFiles(folder, log, checkpoints, reports)
+    return RunFiles(folder, log, checkpoints, reports, recipe.adapter)
 
 
 def _resumed(begun: Checkpoint, ranks: Ranks) -> _Run:
@@ -164,7 +170,11 @@ def _resumed(begun: Checkpoint, ranks: Ranks) -> _Run:
     data = recipe.data
     corpus = _load(data.names, data.partitions, data.as_protein, recipe.alphabet)
     data.require_same(corpus.proteins)
-    return _Run.of(ESM1(recipe.config, recipe.alphabet), corpus, recipe, ranks)
+    if recipe.adapter is None:
+        model = ESM1(recipe.config, recipe.alphabet)
+    else:
+        model = adapted_again(recipe.adapter, recipe.settings.precision)
+    return _Run.of(model, corpus, recipe, ranks)
 
 
 @dataclass(frozen=True)
@@ -228,7 +238,7 @@ class _Run:
             state.restore(begun.snapshot)
         outcome = run_training(state, self.validation, recipe.settings, files, begun, self.ranks)
         if files is not None:
-            report(outcome, batches.fill, self.validation, corpus, files.folder)
+            report(outcome, batches.fill, self.validation, corpus, files)
         return outcome.stopped_by
 
 
@@ -246,20 +256,23 @@ def _load(
     return corpus
 
 
-def _make_model(ctx: click.Context, options: dict[str, Any]) -> tuple[ESM1, Alphabet]:
+def _make_model(ctx: click.Context, options: dict[str, Any]) -> tuple[ESM1, Adapter | None]:
+    """The model to train, and the adapter where that alone is trained."""
     keep_freed_memory()  # a step frees nearly all that the next one needs again
     config: ConfigFile | None = options["config"]
     sizes = {} if config is None else config.sizes
     weights_file = options["weights_file"]
     require_one_size(ctx)
+    low_rank = wanted_low_rank(ctx, options)
     if weights_file is None:
-        model = ESM1(config.model_config() if config and sizes else PRESETS[options["preset"]])
-        return model, model.alphabet
+        return ESM1(config.model_config() if config and sizes else PRESETS[options["preset"]]), None
     model = load_model(weights_file, dtype=mx.float32)  # what small steps are added to
     if config is not None:
         require_sizes(config, model, weights_file)
         warn_of_own_weights(config, weights_file)
-    return model, model.alphabet
+    if low_rank is None:
+        return model, None
+    return model, adapt(model, weights_file, low_rank, options["precision"])
 
 
 def _settings(ctx: click.Context, options: dict[str, Any], width: int) -> Settings:
@@ -269,7 +282,7 @@ def _settings(ctx: click.Context, options: dict[str, Any], width: int) -> Settin
     if is_unsaid(ctx, "warmup") and num_iters is not None:
         warmup = min(warmup, num_iters // 10)
     if is_unsaid(ctx, "learning_rate"):
-        rate = rate * WIDTH_OF_RATE / width
+        rate = LORA_RATE if options["lora_rank"] else rate * WIDTH_OF_RATE / width
     return Settings(
         num_iters=num_iters,
         max_minutes=options["max_minutes"],

@@ -64,10 +64,11 @@ def training_values(ctx: click.Context, found: Mapping[str, Any]) -> dict[str, A
         ctx: has the options.
         found: by key, what came of options that depend on others.
     """
+    is_lora = ctx.params["lora_rank"] is not None  # otherwise nothing is said of its kind
     values = {
         key: found[key] if key in found else ctx.params[option.name or ""]
         for key, option in _options(ctx)
-        if _table_of(key) == "training"
+        if _table_of(key) == "training" and (is_lora or not key.startswith("lora_"))
     }
     return {key: _as_toml(value) for key, value in values.items() if value is not None}
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import mlx.core as mx
+from mlx.utils import tree_flatten
 
 from ..data.corpus import Corpus
 from ..models.esm1 import ESM1, describe
+from ..models.low_rank import low_rank_layers
 from ..system.console import duration, say
+from ..training.run import RunFiles
 from ..training.run_folder import RunFolder
 from ..training.settings import Outcome
 from ..training.validation import Validation, perplexity
@@ -16,11 +19,14 @@ def say_what(model: ESM1, what: str, folder: RunFolder, processes: int) -> None:
     """What is trained, and where."""
     device = mx.default_device().type.name
     where = f"on the {device}" if processes == 1 else f"by {processes} processes on the {device}"
+    trained = sum(x.size for x in dict(tree_flatten(model.trainable_parameters())).values())
+    if low_rank_layers(model):
+        what += f" an adapter of {trained:,} parameters for"
     say(f"🚂 {what} {describe(model)} {where}, in {folder.weights.parent}")
 
 
 def report(
-    outcome: Outcome, fill: float, validation: Validation, corpus: Corpus, folder: RunFolder
+    outcome: Outcome, fill: float, validation: Validation, corpus: Corpus, files: RunFiles
 ) -> None:
     """Say what came of it: the comparison that shows whether it learned, and where all is."""
     say(
@@ -43,6 +49,9 @@ def report(
         if validation.floor_loss is not None:
             floor = perplexity(validation.floor_loss)
             say(f"     entropy floor       {floor:7.2f}  (no model can do better)")
-    say(f"💾 weights saved to {folder.weights}")
-    say(f"📈 {folder.plot} and {folder.metrics}")
-    say(f"🌱 next: python -m mlx_esm_kernels.generate --weights-file {folder.weights}")
+    say(f"💾 {'weights' if files.adapter is None else 'adapter'} saved to {files.path}")
+    say(f"📈 {files.folder.plot} and {files.folder.metrics}")
+    weights = str(files.path)
+    if files.adapter is not None:
+        weights = f"{files.adapter.base.name} --adapter {files.path}"
+    say(f"🌱 next: python -m mlx_esm_kernels.generate --weights-file {weights}")

@@ -15,9 +15,11 @@ from ..distributed.pulse import Pulse
 from ..pictures.loss_curve import plot_loss
 from ..system.console import progress, say
 from ..weights import save_weights
+from ..weights.adapter import save_adapter
 from .checkpoint import Checkpoint, Checkpoints, save_checkpoint
 from .events import Listener, StepEnd, ValidationEnd
 from .loop import Diverged
+from .recipe import Adapter
 from .record import MetricsLog
 from .settings import Progress
 from .state import TrainingState
@@ -158,15 +160,18 @@ class WeightsSaver(Listener):
 
     Args:
         state: has the weights.
-        path: where they go.
+        path: where they go: a file, or of an adapter a folder.
+        adapter: see `Recipe`.
         begun: steps that the run has behind it.
 
     Attributes:
         saved_step: the step of the weights that this run saved; None: none yet.
     """
 
-    def __init__(self, state: TrainingState, path: Path, begun: int = 0) -> None:
-        self._state, self.path = state, path
+    def __init__(
+        self, state: TrainingState, path: Path, adapter: Adapter | None, begun: int = 0
+    ) -> None:
+        self._state, self.path, self._adapter = state, path, adapter
         self._first_step = state.step - begun
         self.saved_step: int | None = None
 
@@ -180,9 +185,12 @@ class WeightsSaver(Listener):
         step = self._state.step
         if step in (self._first_step, self.saved_step):
             return
-        parameters = dict(tree_flatten(self._state.model.parameters()))
-        _require_finite(parameters, "the weights")
-        save_weights(self.path, self._state.model)
+        model, adapter = self._state.model, self._adapter
+        _require_finite(dict(tree_flatten(model.trainable_parameters())), "the weights")
+        if adapter is None:
+            save_weights(self.path, model)
+        else:
+            save_adapter(self.path, model, adapter.low_rank, adapter.base)
         self.saved_step = step
 
 

@@ -14,8 +14,9 @@ ADAMW_STEP = 0.2
 
 
 def is_of_muon(name: str, weight: mx.array) -> bool:
-    """Whether a parameter is a matrix within a layer; tables, heads and vectors are AdamW's."""
-    return name.startswith("layers.") and weight.ndim == 2
+    """Whether a parameter is a matrix within a layer; tables, heads, vectors and low-rank factors
+    are AdamW's."""
+    return name.startswith("layers.") and name.endswith(".weight") and weight.ndim == 2
 
 
 class Muon:

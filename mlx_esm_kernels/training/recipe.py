@@ -12,7 +12,9 @@ import numpy as np
 from ..data.alphabet import Alphabet
 from ..data.proteins import Proteins
 from ..models.config import ESM1Config
+from ..models.low_rank import LowRank
 from ..system.errors import DataError
+from ..weights.adapter import BaseWeights
 from .settings import Settings
 
 _BLOCK = 1 << 20  # proteins that are gone through at a time
@@ -54,6 +56,24 @@ class DataSource:
 
 
 @dataclass(frozen=True)
+class Adapter:
+    """What is trained beside frozen weights.
+
+    Attributes:
+        low_rank: which layers have a low-rank product, and of what kind.
+        base: the frozen weights.
+    """
+
+    low_rank: LowRank
+    base: BaseWeights
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Adapter:
+        """What `asdict` gave."""
+        return cls(LowRank(**values["low_rank"]), BaseWeights(**values["base"]))
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A run's model, data, batches and settings.
 
@@ -62,6 +82,7 @@ class Recipe:
         data: where the proteins come from.
         rows, row_length, seed: of the batches.
         settings: how to train.
+        adapter: what is trained, where that is not the whole model.
     """
 
     config: ESM1Config
@@ -71,6 +92,7 @@ class Recipe:
     row_length: int
     seed: int
     settings: Settings
+    adapter: Adapter | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for json."""
@@ -80,11 +102,13 @@ class Recipe:
             "data": asdict(self.data),
             "batches": {"rows": self.rows, "row_length": self.row_length, "seed": self.seed},
             "settings": asdict(self.settings),
+            "adapter": None if self.adapter is None else asdict(self.adapter),
         }
 
     def but_for_places(self) -> dict[str, Any]:
         """What must be the same on every machine: all but the paths of the data."""
-        return {**self.to_dict(), "data": None}
+        adapter = None if self.adapter is None else asdict(self.adapter.low_rank)
+        return {**self.to_dict(), "data": None, "adapter": adapter}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
@@ -98,6 +122,7 @@ class Recipe:
             DataSource(**data),
             **values["batches"],
             settings=Settings(**values["settings"]),
+            adapter=Adapter.from_dict(values["adapter"]) if values.get("adapter") else None,
         )
 
 

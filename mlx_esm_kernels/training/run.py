@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..data.ahead import BatchesAhead
 from ..data.masked_batches import MaskedBatches
@@ -17,6 +18,7 @@ from .checkpoint import Checkpoint, Checkpoints
 from .events import Listener
 from .listeners import Bar, Checkpointer, LossPlot, Record, Verdict, WeightsSaver, Window
 from .loop import Diverged, train
+from .recipe import Adapter
 from .record import MetricsLog
 from .run_folder import RunFolder
 from .settings import Outcome, Progress, Settings, TrainingDiverged
@@ -34,12 +36,19 @@ class RunFiles:
         log: takes the rows.
         checkpoints: where, how often and of what checkpoints are made; None: none are.
         reports: who else hears of the run, after all others.
+        adapter: of low-rank products, which are all that is trained then; None: the whole model is.
     """
 
     folder: RunFolder
     log: MetricsLog
     checkpoints: Checkpoints | None = None
     reports: Sequence[Listener] = ()
+    adapter: Adapter | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where the weights go, or the adapter."""
+        return self.folder.weights if self.adapter is None else self.folder.adapter
 
 
 def new_state(
@@ -71,6 +80,7 @@ def new_state(
         betas=settings.betas,
         optimizer=settings.optimizer,
         dtype=DTYPES[settings.precision],
+        seed=settings.seed,
         ranks=ranks,
     )
     part = (ranks.number, ranks.count)
@@ -111,7 +121,7 @@ def run_training(
     with StopOnSignal() as stop, Pulse(ranks, stop) as pulse, state.batches:
         listeners: list[Listener] = []
         if files is not None:
-            saver = WeightsSaver(state, files.folder.weights, progress.steps)
+            saver = WeightsSaver(state, files.path, files.adapter, progress.steps)
             listeners = [
                 window,  # first: the others read it
                 Bar(window, settings.num_iters, progress.steps),

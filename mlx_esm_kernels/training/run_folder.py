@@ -20,6 +20,7 @@ PLOT = "loss.png"
 CHECKPOINTS = "checkpoints"
 # What is reported of it elsewhere, see training/reports.py.
 WANDB, TENSORBOARD = "wandb", "tensorboard"
+ADAPTER = "adapters"
 LOCK = ".lock"
 # What flock raises on file systems (some of a network) that have no locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
@@ -56,6 +57,11 @@ class RunFolder:
     def config(self) -> Path:
         """What the run was begun with; it need not exist."""
         return self.weights.with_name(CONFIG)
+
+    @property
+    def adapter(self) -> Path:
+        """The folder of its adapter, where it trains one in place of weights."""
+        return self.weights.with_name(ADAPTER)
 
     def __enter__(self) -> RunFolder:
         return self
@@ -142,6 +148,12 @@ def _real(path: Path) -> Path:
 
 def _require_place(weights: Path, goes_on: bool) -> None:
     """Refuse to replace what belongs to another run, or what its owner has protected."""
+    adapter = weights.with_name(ADAPTER)
+    if adapter.exists():
+        raise RunFolderError(
+            f"{adapter} is there already and would be lost. Give another --weights-dir, or "
+            f"--resume {weights.parent} to go on with the run that it is of."
+        )
     if not weights.exists():
         return
     if not goes_on:

@@ -21,7 +21,7 @@ class Snapshot:
     """A training state at one moment. It does not change when training goes on.
 
     Attributes:
-        arrays: `weights.NAME` of each parameter, and what `TrainStep.arrays` gives.
+        arrays: `weights.NAME` of each parameter that is trained, and what `TrainStep.arrays` gives.
         numbers: `step`, `optimizer_steps`, `loss_scale`, and `place` in the data with the state of
             chance; plain numbers and texts, ready for json.
     """
@@ -56,7 +56,7 @@ class TrainingState:
 
     def snapshot(self) -> Snapshot:
         """This moment."""
-        weights = dict(tree_flatten(self.model.parameters()))
+        weights = dict(tree_flatten(self.model.trainable_parameters()))
         return Snapshot(
             {
                 **{WEIGHTS + name: weight for name, weight in weights.items()},
@@ -87,7 +87,8 @@ class TrainingState:
         Raises:
             ValueError: the arrays are not those of this model.
         """
-        names = {WEIGHTS + name for name in dict(tree_flatten(self.model.parameters()))}
+        trained = dict(tree_flatten(self.model.trainable_parameters()))
+        names = {WEIGHTS + name for name in trained}
         found = {name for name in snapshot.arrays if name.startswith(WEIGHTS)}
         if names != found:
             odd = sorted(names ^ found)
@@ -102,5 +103,7 @@ class TrainingState:
 
     def _set_arrays(self, arrays: dict[str, mx.array], optimizer_steps: int) -> None:
         names = sorted(name for name in arrays if name.startswith(WEIGHTS))
-        self.model.load_weights([(name[len(WEIGHTS) :], arrays[name]) for name in names])
+        # What is frozen is not among them.
+        weights = [(name[len(WEIGHTS) :], arrays[name]) for name in names]
+        self.model.load_weights(weights, strict=False)
         self.optimizer.set_arrays(arrays, optimizer_steps)

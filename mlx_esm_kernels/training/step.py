@@ -12,6 +12,7 @@ from mlx.utils import tree_flatten
 
 from ..distributed.ranks import Ranks
 from ..models.esm1 import ESM1
+from ..models.low_rank import draw_dropout
 from ..ops import adamw
 from .loss import masked_loss
 from .muon import Muon, is_of_muon
@@ -43,6 +44,7 @@ class TrainStep:
             the rest.
         dtype: of activations and their gradients. Weights and moments stay float32, and so do the
             statistics of LayerNorms, softmax and the loss.
+        seed: of the dropout of low-rank products; with the number of the step it decides it.
         ranks: those that take the step together, each with batches of its own; None: this process.
         compiled: compile the step; None: on a GPU.
     """
@@ -56,11 +58,12 @@ class TrainStep:
         betas: tuple[float, float] = BETAS,
         optimizer: str = "adamw",
         dtype: mx.Dtype = mx.float32,
+        seed: int = 0,
         ranks: Ranks | None = None,
         compiled: bool | None = None,
     ) -> None:
         self.model, self.weight_decay, self.clip_norm = model, weight_decay, clip_norm
-        self.betas, self.dtype = betas, dtype
+        self.betas, self.dtype, self._seed = betas, dtype, seed
         self._ranks = Ranks() if ranks is None else ranks
         # The factor of the loss, and steps since it changed last.
         self.scale, self.steps_at_scale = (FIRST_SCALE if dtype == mx.float16 else 1.0), 0
@@ -119,8 +122,10 @@ class TrainStep:
             loss, gradients = self._accumulated(batches)
             norm = self._apply(gradients, rates)
         else:
+            self._draw_dropout(0)
             loss, norm = self._run(batch, rates)
         mx.eval(loss, norm, self._state)
+        draw_dropout(self.model, None)
         return float(loss), float(norm)
 
     def _without_overflow(
@@ -142,8 +147,9 @@ class TrainStep:
     ) -> tuple[mx.array, list[mx.array]]:
         """The loss and the gradients of all batches, of all ranks, one after the other."""
         sums: list[mx.array] = []
-        for batch, part in batches:
+        for number, (batch, part) in enumerate(batches):
             mx.eval(sums)  # before the next batch needs the memory
+            self._draw_dropout(number)
             # The scale is a power of two: it leaves no trace where nothing was too small.
             share = mx.array(part / self.scale * self._ranks.count)
             found = [x * share for x in self._find(batch, mx.array(self.scale))]
@@ -151,6 +157,10 @@ class TrainStep:
         loss, *gradients = self._ranks.mean(sums)
         mx.eval(loss, gradients)
         return loss, gradients
+
+    def _draw_dropout(self, batch: int) -> None:
+        """Other numbers are left out in each batch of each step of each rank."""
+        draw_dropout(self.model, (self._seed, self.steps, self._ranks.number, batch))
 
     def arrays(self) -> dict[str, mx.array]:
         """Both moments of the parameters: `moment_1.NAME` and `moment_2.NAME`."""
