@@ -10,12 +10,16 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from .esm1 import ESM1
-from .low_rank import base_parameters
+from .low_rank import base_parameters, low_rank_layers
 
 
 def fingerprint(model: ESM1) -> str:
-    """A hash of the model's config, and of some hundred numbers of each of its parameters."""
-    return _fingerprint(model, dict(tree_flatten(model.parameters())))
+    """A hash of the model's config, and of some hundred numbers of each of its parameters; of the
+    scale, too, of each product beside a layer."""
+    scales = {
+        f"{name}.scale": mx.array(layer.scale) for name, layer in low_rank_layers(model).items()
+    }
+    return _fingerprint(model, {**dict(tree_flatten(model.parameters())), **scales})
 
 
 def fingerprint_of_base(model: ESM1) -> str:

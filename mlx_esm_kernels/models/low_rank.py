@@ -239,13 +239,25 @@ def draw_dropout(model: nn.Module, moment: Iterable[int] | None) -> None:
 
 def base_parameters(model: nn.Module) -> dict[str, mx.array]:
     """The parameters of a model without its products, under the names that they have without."""
+    parameters = dict(tree_flatten(model.parameters()))
+    return {ours: parameters[name] for ours, name in _names_with_products(model).items()}
+
+
+def set_base_parameters(model: nn.Module, parameters: Mapping[str, mx.array]) -> None:
+    """Put in others, under the names of `base_parameters`; the products stay as they are."""
+    names = _names_with_products(model)
+    model.load_weights([(names[name], array) for name, array in parameters.items()], strict=False)
+
+
+def _names_with_products(model: nn.Module) -> dict[str, str]:
+    """What each parameter of a model is called now, by its name in one without products."""
     inner = {f"{name}.linear.": f"{name}." for name in low_rank_layers(model)}
-    ours = adapter_arrays(model).keys()
+    products = adapter_arrays(model).keys()
     found = {}
-    for name, parameter in dict(tree_flatten(model.parameters())).items():
-        if name not in ours:
+    for name in dict(tree_flatten(model.parameters())):
+        if name not in products:
             start, dot, last = name.rpartition(".")
-            found[inner.get(start + dot, start + dot) + last] = parameter
+            found[inner.get(start + dot, start + dot) + last] = name
     return found
 
 

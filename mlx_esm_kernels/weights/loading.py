@@ -11,12 +11,21 @@ import mlx.core as mx
 
 from ..models.dtypes import DTYPES
 from ..models.esm1 import ESM1
+from ..models.low_rank import base_parameters, fuse_low_rank, set_base_parameters
+from .adapter import CONFIG_FILE, load_adapter
 from .bare_state import open_bare, read_bare_state
 from .fair_esm import is_fair_esm, read_fair_esm
 from .first_mlx_esm import read_first_mlx_esm
 from .hugging_face import read_hugging_face
 from .native import is_native, read_native
-from .opened import OpenedWeights, WeightsError, WeightsWarning, build_model
+from .opened import (
+    OpenedWeights,
+    WeightsError,
+    WeightsWarning,
+    build_model,
+    converted,
+    stored_dtype,
+)
 from .recognising import recognise
 from .released import RELEASED, read_released
 from .safetensors_file import open_safetensors
@@ -25,7 +34,11 @@ from .torch_file import load_torch
 _OF_RUNS = "weights.safetensors"
 
 
-def load_model(path_or_name: str | os.PathLike[str], dtype: mx.Dtype | str | None = None) -> ESM1:
+def load_model(
+    path_or_name: str | os.PathLike[str],
+    dtype: mx.Dtype | str | None = None,
+    adapter: str | os.PathLike[str] | None = None,
+) -> ESM1:
     """The model in a weights file, with its parameters in memory and its alphabet.
 
     Args:
@@ -34,15 +47,64 @@ def load_model(path_or_name: str | os.PathLike[str], dtype: mx.Dtype | str | Non
             a folder of Hugging Face's transformers, or the weights in it; an .npz file of the
             first mlx-esm; or the name of a released model, such as "esm1b_t33_650M_UR50S", which
             is downloaded once. The content of a file tells what it is, not its name.
-        dtype: float32, float16 or bfloat16, or its name; None: that of the file.
+        dtype: float32, float16 or bfloat16, or its name; None: that of the file. An adapter's
+            products keep their own.
+        adapter: a folder with a low-rank adapter for these weights, of a run of `train` with
+            one, of mlx-lm or of PEFT; all but its products is frozen then.
 
     Returns:
         The model; `model.alphabet` is its alphabet.
 
     Raises:
-        WeightsError: there is no such file, or it cannot be used. The message says why.
+        WeightsError: there is no such file, it cannot be used, or the adapter is of other
+            weights. The message says why.
         ValueError: dtype is none of these.
     """
+    wanted = _wanted(dtype)
+    if not isinstance(path_or_name, (str, os.PathLike)):
+        raise TypeError(
+            f"[load_model] expected a path or the name of a released model; got a "
+            f"{type(path_or_name).__name__}."
+        )
+    opened = open_weights(path_or_name)
+    if adapter is None:
+        return build_model(opened, wanted)
+    # float32 holds every number that is stored: the adapter knows its base by them.
+    model = build_model(opened, mx.float32)
+    load_adapter(Path(adapter), model)
+    _convert(model, opened, wanted)
+    return model
+
+
+def load_fused(
+    path_or_name: str | os.PathLike[str],
+    adapter: str | os.PathLike[str],
+    dtype: mx.Dtype | str | None = None,
+) -> ESM1:
+    """The model with an adapter added to its weights, in float32, and then rounded once.
+
+    Arguments and errors are those of `load_model`.
+    """
+    wanted = _wanted(dtype)
+    opened = open_weights(path_or_name)
+    model = build_model(opened, mx.float32)
+    load_adapter(Path(adapter), model)
+    fuse_low_rank(model)
+    _convert(model, opened, wanted)
+    return model
+
+
+def _convert(model: ESM1, opened: OpenedWeights, dtype: mx.Dtype | None) -> None:
+    """Give all but the products a dtype, in place; None: that of the file."""
+    parameters = base_parameters(model)
+    dtype = dtype or stored_dtype(opened, parameters)
+    set_base_parameters(
+        model, {name: converted(opened.path, name, p, dtype) for name, p in parameters.items()}
+    )
+    mx.eval(model.parameters())
+
+
+def _wanted(dtype: mx.Dtype | str | None) -> mx.Dtype | None:
     wanted = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     is_known = isinstance(wanted, mx.Dtype) and wanted in DTYPES.values()
     if dtype is not None and not is_known:
@@ -50,12 +112,7 @@ def load_model(path_or_name: str | os.PathLike[str], dtype: mx.Dtype | str | Non
             f"[load_model] dtype must be {', '.join(DTYPES)} (of mlx.core, or as text), or None; "
             f"got {dtype!r}."
         )
-    if not isinstance(path_or_name, (str, os.PathLike)):
-        raise TypeError(
-            f"[load_model] expected a path or the name of a released model; got a "
-            f"{type(path_or_name).__name__}."
-        )
-    return build_model(open_weights(path_or_name), wanted)
+    return wanted
 
 
 def open_weights(path_or_name: str | os.PathLike[str]) -> OpenedWeights:
@@ -92,6 +149,11 @@ def open_weights(path_or_name: str | os.PathLike[str]) -> OpenedWeights:
 def _open_folder(folder: Path) -> OpenedWeights:
     if not (folder / "config.json").exists() and (folder / _OF_RUNS).exists():
         return read_native(folder / _OF_RUNS)
+    if not (folder / "config.json").exists() and (folder / CONFIG_FILE).exists():
+        raise WeightsError(
+            f"{folder} is an adapter, without the weights that it is for: give those as the "
+            f"weights, and it as the adapter (--adapter)."
+        )
     return read_hugging_face(folder)
 
 

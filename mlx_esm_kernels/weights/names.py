@@ -10,7 +10,7 @@ _Value = TypeVar("_Value")
 
 # Names by which models and files that are not ours are known, in multi-line mode.
 _OTHERS = (
-    ("an adapter (LoRA) without its base model", r"lora_[AB]"),
+    ("an adapter (LoRA) without its base model", r"lora_[ABab]"),
     ("the state of an optimizer, without weights", r"^(param_groups|state)$"),
     ("an MSA Transformer", r"row_self_attention|msa_position_embedding"),
     ("an ESM-IF model", r"gvp"),

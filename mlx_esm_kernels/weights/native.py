@@ -18,6 +18,7 @@ from mlx.utils import tree_flatten
 from ..data.alphabet import Alphabet
 from ..models.config import ESM1Config
 from ..models.esm1 import ESM1
+from ..models.low_rank import low_rank_layers
 from ..system.whole_file import whole_file
 from .opened import OpenedWeights, WeightsError
 from .safetensors_file import open_safetensors
@@ -41,13 +42,18 @@ def save_weights(
         metadata: further strings to keep in the file.
 
     Raises:
-        ValueError: metadata uses a reserved name.
+        ValueError: metadata uses a reserved name, or the model has an adapter.
         OSError: the file cannot be written (an `OutputError`, a sentence); what was at `path` is
             untouched.
     """
     extra = dict(metadata or {})
     if taken := sorted(set(extra) & set(_RESERVED)):
         raise ValueError(f"[save_weights] metadata may not set {', '.join(taken)}.")
+    if low_rank_layers(model):
+        raise ValueError(
+            "[save_weights] the model has an adapter beside its layers, which no file of weights "
+            "holds: fuse_low_rank adds it to the weights, save_adapter writes it alone."
+        )
     header = {
         "format_version": str(FORMAT_VERSION),
         "config": json.dumps(model.config.to_dict()),

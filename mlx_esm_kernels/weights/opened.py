@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,13 +93,33 @@ def build_model(opened: OpenedWeights, dtype: mx.Dtype | None = None) -> ESM1:
     for name_in_file, name in names.items():
         _check_shape(opened, name_in_file, wanted[name])
     if dtype is None:
-        # The contact regression is computed in float32 in any case.
-        found = {tensors[key].dtype for key, n in names.items() if not n.startswith("contact_head")}
-        dtype = (found.pop() if len(found) == 1 else None) or mx.float32
+        dtype = stored_dtype(opened, wanted)
     model.load_weights(
         [(name, _read(path, key, tensors[key], dtype)) for key, name in names.items()]
     )
     return model
+
+
+def stored_dtype(opened: OpenedWeights, parameters: Iterable[str]) -> mx.Dtype:
+    """The dtype of the file's parameters, called by their names in `ESM1`; float32 of several."""
+    # The contact regression is computed in float32 in any case.
+    names = (name for name in parameters if not name.startswith("contact_head"))
+    found = {opened.tensors[opened.name_of(name)].dtype for name in names}
+    return (found.pop() if len(found) == 1 else None) or mx.float32
+
+
+def converted(path: Path, name: str, array: mx.array, dtype: mx.Dtype) -> mx.array:
+    """A parameter in another dtype.
+
+    Raises:
+        WeightsError: that cannot hold it.
+    """
+    result = array.astype(dtype)
+    if not mx.isfinite(result).all():
+        raise WeightsError(
+            f"{path}: {name} has numbers that {dtype} cannot hold; load it as bfloat16 or float32."
+        )
+    return result
 
 
 def _check_sizes(opened: OpenedWeights) -> None:
@@ -136,15 +156,9 @@ def _read(path: Path, name: str, tensor: Tensor, dtype: mx.Dtype) -> mx.array:
         mx.eval(array)
     except (RuntimeError, OSError) as error:
         raise WeightsError(f"{path} cannot be loaded: {name}: {error}.") from None
-    converted = array.astype(dtype)
-    if not mx.isfinite(converted).all():
-        if mx.isfinite(array).all():
-            raise WeightsError(
-                f"{path}: {name} has numbers that {dtype} cannot hold; load it as bfloat16 or "
-                f"float32."
-            )
+    if not mx.isfinite(array).all():
         raise WeightsError(f"{path} is damaged: {name} has numbers that are NaN or infinite.")
-    return converted
+    return converted(path, name, array, dtype)
 
 
 def some_of(names: list[str], shown: int = 3) -> str:

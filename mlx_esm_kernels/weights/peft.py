@@ -90,7 +90,7 @@ def _rank_and_scale(folder: Path, config: Mapping[str, Any]) -> tuple[int, float
             f"{path} cannot be used: it has trained biases too (bias is {config['bias']!r})."
         )
     rank, alpha = config.get("r"), config.get("lora_alpha")
-    if type(rank) is not int or rank < 1 or not isinstance(alpha, (int, float)):
+    if type(rank) is not int or rank < 1 or not isinstance(alpha, int | float):
         raise WeightsError(
             f"{path} is damaged: r and lora_alpha must be numbers; got {rank!r} and {alpha!r}."
         )
