@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from . import contacts, convert, doctor, fit, generate, predict, score, train, unmask, view
+from . import contacts, convert, doctor, fit, fuse, generate, predict, score, train, unmask, view
 from . import embed as embed_command
 from . import evaluate as evaluate_command
 
@@ -21,6 +21,7 @@ for module in (
     generate,
     unmask,
     convert,
+    fuse,
     embed_command,
     fit,
     predict,

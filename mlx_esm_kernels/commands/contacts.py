@@ -20,7 +20,7 @@ from ..pictures.contacts import draw_contacts
 from ..system.console import progress, say
 from ..system.whole_file import OutputError, output_errors, require_writable, whole_file
 from .errors import errors_as_sentences
-from .flags import as_protein_flag, device_flag, dtype_flag, open_model, weights_flag
+from .flags import adapter_flag, as_protein_flag, device_flag, dtype_flag, open_model, weights_flag
 
 _MOST_NAME_BYTES = 1 << 26
 LAYOUT = """\b
@@ -37,6 +37,7 @@ The maps are drawn beside it, NAME-1.png to NAME-N.png.
 @click.command("contacts", context_settings={"show_default": True}, epilog=LAYOUT)
 @click.argument("fasta", nargs=-1, required=True)
 @weights_flag
+@adapter_flag
 @click.option(
     "-o",
     "--output",
@@ -64,6 +65,7 @@ def command(
     no_png: bool,
     long: str,
     dtype: str | None,
+    adapter: Path | None,
     as_protein: bool,
 ) -> None:
     """Predict which residues of a protein touch, for every protein of FASTA files.
@@ -73,7 +75,7 @@ def command(
     target, picture_of = _destination(output)
     require_writable(target)
     say("📥 loading weights and proteins")
-    model = open_model(weights_file, dtype)
+    model = open_model(weights_file, dtype, adapter)
     require_contact_head(model.config)
     proteins = load_proteins(fasta, model.alphabet, as_protein=as_protein)
     if long == "error":

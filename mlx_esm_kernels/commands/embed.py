@@ -18,7 +18,15 @@ from ..inference.requirements import LONGS, Long
 from ..system.console import say
 from ..system.interrupt import StopOnSignal
 from .errors import errors_as_sentences, one_speaks
-from .flags import as_protein_flag, device_flag, dtype_flag, open_model, weights_flag
+from .flags import (
+    adapter_flag,
+    as_protein_flag,
+    device_flag,
+    dtype_flag,
+    model_name,
+    open_model,
+    weights_flag,
+)
 from .spread_command import SpreadCommand
 
 LAYOUT = """\b
@@ -49,6 +57,7 @@ ends with the same file.
 @click.command("embed", cls=SpreadCommand, context_settings={"show_default": True}, epilog=LAYOUT)
 @click.argument("fasta", nargs=-1, required=True)
 @weights_flag
+@adapter_flag
 @click.option(
     "-o",
     "--output",
@@ -107,6 +116,7 @@ def _embed(
     include: tuple[str, ...],
     long: str,
     dtype: str | None,
+    adapter: Path | None,
     as_protein: bool,
     overwrite: bool,
 ) -> int | None:
@@ -114,10 +124,14 @@ def _embed(
     if ranks.is_first:
         require_embedding_output(output, overwrite)
     say("📥 loading weights and proteins")
-    model = open_model(weights_file, dtype)
+    model = open_model(weights_file, dtype, adapter)
     embedder = Embedder(model, layers=layers, include=include, long=cast(Long, long))
     proteins = load_proteins(fasta, model.alphabet, as_protein=as_protein)
-    run = EmbeddingRun(embedder, proteins, weights_name=Path(weights_file).name)
+    # Names without folders: the run goes on where the files have been moved.
+    name = model_name(
+        Path(weights_file).name, None if adapter is None else Path(adapter.resolve().name)
+    )
+    run = EmbeddingRun(embedder, proteins, weights_name=name)
     ranks.require_alike("weights and proteins", run.about)
     with contextlib.ExitStack() as stack:
         file = None

@@ -30,7 +30,16 @@ from ..system.whole_file import OutputError, require_writable, whole_file
 from .errors import errors_as_sentences
 from .evaluate_record import record, series
 from .evaluate_text import lines
-from .flags import WEIGHTS_HELP, as_protein_flag, device_flag, dtype_flag, open_model
+from .flags import (
+    WEIGHTS_HELP,
+    adapter_flag,
+    as_protein_flag,
+    device_flag,
+    dtype_flag,
+    model_name,
+    open_model,
+    require_one_base,
+)
 
 ALL, HELD_OUT = "all", "held-out"
 
@@ -77,6 +86,7 @@ class _Data:
     multiple=True,
     help=f"{WEIGHTS_HELP}; may be given several times, to compare.",
 )
+@adapter_flag
 @click.option(
     "--part",
     type=click.Choice([ALL, HELD_OUT]),
@@ -125,7 +135,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     """
     json_file, picture = options["json_file"], options["picture"]
     _require_outputs(json_file, picture, options["fasta"], options["baseline_from"])
-    models = _open_models(options["weights_files"], options["dtype"])
+    models = _open_models(options["weights_files"], options["dtype"], options["adapter"])
     data = _load(options, models)
     targets = draw_targets(
         data.proteins, data.measured, next(iter(models.values())).alphabet, options["draws"]
@@ -167,14 +177,18 @@ def _require_outputs(json_file: Path | None, picture: Path | None, *given: Seque
             raise OutputError(f"{path} must not be the input; give the output another name.")
 
 
-def _open_models(weights_files: tuple[str, ...], dtype: str | None) -> dict[str, ESM1]:
+def _open_models(
+    weights_files: tuple[str, ...], dtype: str | None, adapter: Path | None
+) -> dict[str, ESM1]:
     """All of them, before the work: what is wrong with the last one is known at once."""
+    require_one_base(weights_files, adapter)
     models: dict[str, ESM1] = {}
     for weights in weights_files:
-        if weights in models:
+        name = model_name(weights, adapter)
+        if name in models:
             raise DataError(f"{weights} is given twice.")
         say(f"📥 loading {weights}")
-        models[weights] = open_model(weights, dtype)
+        models[name] = open_model(weights, dtype, adapter)
     return models
 
 

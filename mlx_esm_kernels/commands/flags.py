@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,6 +17,13 @@ from ..weights import load_model
 WEIGHTS_HELP = "A file or folder of weights, or the name of a released model"
 
 weights_flag = click.option("--weights-file", required=True, help=f"{WEIGHTS_HELP}.")
+
+adapter_flag = click.option(
+    "--adapter",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="A folder with a low-rank adapter (LoRA) for these weights.",
+)
 
 dtype_flag = click.option(
     "--dtype", type=click.Choice(list(DTYPES)), help="Compute in it.  [default: as stored]"
@@ -57,7 +65,19 @@ def require_finite(ctx: click.Context, parameter: click.Parameter, value: Any) -
     return value
 
 
-def open_model(weights: str, dtype: str | None = None) -> ESM1:
-    """The model that --weights-file and --dtype name; WeightsError says why not."""
+def open_model(weights: str, dtype: str | None = None, adapter: Path | None = None) -> ESM1:
+    """The model that --weights-file, --dtype and --adapter name; WeightsError says why not."""
     keep_freed_memory()  # a pass frees nearly all that the next one needs again
-    return load_model(weights, dtype=None if dtype is None else DTYPES[dtype])
+    wanted = None if dtype is None else DTYPES[dtype]
+    return load_model(weights, dtype=wanted, adapter=adapter)
+
+
+def model_name(weights: str, adapter: Path | None) -> str:
+    """What a model is called in results: by its weights, and the adapter that it has."""
+    return weights if adapter is None else f"{weights} with adapter {adapter}"
+
+
+def require_one_base(weights_files: tuple[str, ...], adapter: Path | None) -> None:
+    """Refuse an adapter beside several weights: it is of one of them."""
+    if adapter is not None and len(weights_files) != 1:
+        raise click.UsageError("--adapter needs exactly one --weights-file, its base.")

@@ -18,10 +18,12 @@ from .growing import PSEUDO_PERPLEXITY, fasta_file, grow, sampling_flags
 @sampling_flags
 @click.option("--length", type=click.IntRange(min=1), default=100, help="Residues in a protein.")
 @errors_as_sentences()
-def command(weights_file: str, length: int, output: Path | None, **flags: Any) -> None:
+def command(
+    weights_file: str, length: int, output: Path | None, adapter: Path | None, **flags: Any
+) -> None:
     """Generate proteins: all positions start as masks and are filled one by one."""
     file = fasta_file(output)
-    model = open_model(weights_file)
+    model = open_model(weights_file, adapter=adapter)
     with errors_of_flag("--length"):
         require_room(model, length, None, "")
     template = np.full(length, model.alphabet.mask_idx, dtype=np.int32)

@@ -16,7 +16,7 @@ from ..inference.sampling import ORDERS, Sampling, fill_masks
 from ..models.esm1 import ESM1
 from ..system.console import progress, say, was_closed
 from ..system.whole_file import OutputError, require_writable, whole_file
-from .flags import device_flag, weights_flag
+from .flags import adapter_flag, device_flag, weights_flag
 
 LINE_WIDTH = 60  # residues in a line of FASTA, as UniProt has it
 
@@ -30,6 +30,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _FLAGS = (
     weights_flag,
+    adapter_flag,
     device_flag,
     click.option(
         "--num-samples", type=click.IntRange(min=1), default=1, help="Proteins, in one batch."

@@ -33,7 +33,15 @@ from ..system.console import progress, say
 from ..system.errors import DataError, UserError
 from ..system.whole_file import OutputError, require_writable
 from .errors import errors_as_sentences, one_speaks
-from .flags import WEIGHTS_HELP, device_flag, dtype_flag, open_model
+from .flags import (
+    WEIGHTS_HELP,
+    adapter_flag,
+    device_flag,
+    dtype_flag,
+    model_name,
+    open_model,
+    require_one_base,
+)
 from .spread_command import SpreadCommand
 
 PROTEIN_GYM_SCORE = "DMS_score"
@@ -65,6 +73,7 @@ Scores; higher is fitter, and those of several substitutions are summed:
     multiple=True,
     help=f"{WEIGHTS_HELP}; several may follow.",
 )
+@adapter_flag
 @click.option("--sequence", help="The wild type, one letter per residue.")
 @click.option("--fasta", help="A FASTA file with the wild type, instead of --sequence.")
 @click.option(
@@ -140,9 +149,11 @@ def _score(
     score_col: str | None,
     long: str,
     dtype: str | None,
+    adapter: Path | None,
 ) -> None:
     """Do what the options say."""
     strategy = cast(Strategy, _FAIR_ESM_NAMES.get(scoring_strategy, scoring_strategy))
+    require_one_base(weights_files, adapter)
     wild_type = _wild_type(sequence, fasta)
     if all_single == (dms_input is not None):
         raise click.UsageError("Give either --dms-input or --all-single.")
@@ -157,16 +168,17 @@ def _score(
     picture = _require_outputs(dms_output, dms_input, ranks)
     told = (wild_type, strategy, _mutants(table, mutation_col), offset_idx, long)
     ranks.require_alike("variants and options", told)
-    _require_new_columns(table, weights_files)
+    names = {weights: model_name(weights, adapter) for weights in weights_files}
+    _require_new_columns(table, weights_files, names)
     scores: dict[str, Floats] = {}
     for weights in weights_files:
         say(f"📥 loading {weights}")
-        model = open_model(weights, dtype)
+        model = open_model(weights, dtype, adapter)
         ranks.require_alike("weights (--weights-file)", fingerprint(model))
         with progress(
             total=num_steps(wild_type, parsed, strategy), desc="🔍 scoring", unit="position"
         ) as bar:
-            scores[weights] = score_variants(
+            scores[names[weights]] = score_variants(
                 model,
                 wild_type,
                 _mutants(table, mutation_col),
@@ -184,7 +196,7 @@ def _score(
     say(f"💾 {len(parsed):,} variants of {len(wild_type):,} residues saved to {dms_output}")
     if all_single:
         grid = substitution_grid(wild_type, np.mean(list(scores.values()), axis=0))
-        title = f"{strategy}, {_models(scores)}"
+        title = f"{strategy}, {_models(weights_files, adapter)}"
         draw_substitutions(picture, wild_type, grid, offset=offset_idx, title=title)
         say(f"💾 heat map saved to {picture}")
 
@@ -258,12 +270,14 @@ def _require_outputs(dms_output: Path, dms_input: Path | None, ranks: Ranks) -> 
     return picture
 
 
-def _require_new_columns(table: CsvTable, weights_files: tuple[str, ...]) -> None:
+def _require_new_columns(
+    table: CsvTable, weights_files: tuple[str, ...], names: Mapping[str, str]
+) -> None:
     for place, weights in enumerate(weights_files):
         if weights in weights_files[:place]:
             raise DataError(f"{weights} is given twice.")
-        if weights in table.header:
-            raise DataError(f"{table.name} has a column {weights!r} already.")
+        if names[weights] in table.header:
+            raise DataError(f"{table.name} has a column {names[weights]!r} already.")
 
 
 def _say_spearman(scores: Mapping[str, Floats], name: str, measured: Floats) -> None:
@@ -277,7 +291,7 @@ def _say_spearman(scores: Mapping[str, Floats], name: str, measured: Floats) -> 
         say(f"📈 Spearman with {name!r} over {int(known.sum()):,} variants: {told} ({model})")
 
 
-def _models(scores: Mapping[str, Floats]) -> str:
-    if len(scores) > 1:
-        return f"mean of {len(scores)} models"
-    return Path(next(iter(scores))).name
+def _models(weights_files: tuple[str, ...], adapter: Path | None) -> str:
+    if len(weights_files) > 1:
+        return f"mean of {len(weights_files)} models"
+    return model_name(Path(weights_files[0]).name, adapter)

@@ -30,10 +30,12 @@ _SHOWN = 5  # odd characters that an error message lists
     "--seq", required=True, help="Residues and masks; each of * _ <mask> is one mask: MK*T<mask>_"
 )
 @errors_as_sentences()
-def command(weights_file: str, seq: str, output: Path | None, **flags: Any) -> None:
+def command(
+    weights_file: str, seq: str, output: Path | None, adapter: Path | None, **flags: Any
+) -> None:
     """Fill the masks of a protein; the other residues stay as they are."""
     file = fasta_file(output)
-    model = open_model(weights_file)
+    model = open_model(weights_file, adapter=adapter)
     with errors_of_flag("--seq"):
         template = parse_template(seq, model.alphabet)
         require_room(model, len(template), None, "")

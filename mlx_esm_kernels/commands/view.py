@@ -11,7 +11,7 @@ from ..system.console import say
 from ..system.errors import UserError
 from ..system.whole_file import require_writable
 from .errors import errors_as_sentences
-from .flags import WEIGHTS_HELP, device_flag, open_model
+from .flags import WEIGHTS_HELP, adapter_flag, device_flag, open_model
 
 
 @click.command("view", context_settings={"show_default": True})
@@ -31,6 +31,7 @@ from .flags import WEIGHTS_HELP, device_flag, open_model
 @click.option(
     "--weights-file", help=f"{WEIGHTS_HELP}, which predicts the contacts, instead of --contacts."
 )
+@adapter_flag
 @click.option("--chain", help="The chain that the contacts are of.  [default: the first protein]")
 @click.option(
     "--model",
@@ -52,6 +53,7 @@ def command(
     output: Path,
     contacts: Path | None,
     weights_file: str | None,
+    adapter: Path | None,
     chain: str | None,
     model_number: int,
     has_confidence: bool | None,
@@ -66,13 +68,15 @@ def command(
     require_writable(output)
     if contacts is not None and weights_file is not None:
         raise click.UsageError("Give either --contacts or --weights-file.")
+    if adapter is not None and weights_file is None:
+        raise click.UsageError("--adapter needs --weights-file, its base.")
     if any("\n" in structure for structure in structures):
         raise UserError("STRUCTURE must be a path; got text with more than one line.")
     say("📥 loading structures")
     page = view(
         *structures,
         contacts=contacts,
-        model=None if weights_file is None else open_model(weights_file),
+        model=None if weights_file is None else open_model(weights_file, adapter=adapter),
         chain=chain,
         model_number=model_number,
         has_confidence=has_confidence,

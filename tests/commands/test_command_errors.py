@@ -41,6 +41,7 @@ INSIDE = {
         ["--data", "l.csv", "--target-col", "y", "--task", "regression", "-o", "out.head"],
         f"{COMMANDS}.fit.fit_head",
     ),
+    "fuse": (["--adapter", "a", "-o", "out.safetensors"], f"{COMMANDS}.fuse.load_fused"),
     "generate": (["--length", "5", "-o", "out.fasta"], f"{COMMANDS}.growing.fill_masks"),
     "predict": (["head", "p.fasta", "-o", "out.csv"], f"{COMMANDS}.predict.predict"),
     "score": (

@@ -1,0 +1,68 @@
+"""`python -m mlx_esm_kernels.fuse`: weights and an adapter for them, as one file of weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..models.dtypes import DTYPES
+from ..models.esm1 import describe
+from ..ops import keep_freed_memory
+from ..system.console import say
+from ..system.whole_file import OutputError, require_writable
+from ..weights import load_fused, save_weights
+from .errors import errors_as_sentences
+from .flags import device_flag, weights_flag
+
+
+@click.command("fuse")
+@weights_flag
+@click.option(
+    "--adapter",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="A folder with a low-rank adapter (LoRA) for these weights.",
+)
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file to write, NAME.safetensors.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(list(DTYPES)),
+    help="Precision of the numbers in it.  [default: that of the weights]",
+)
+@device_flag
+@errors_as_sentences()
+def command(weights_file: str, adapter: Path, output: Path, dtype: str | None) -> None:
+    """Add an adapter to the weights that it is for.
+
+    What is written is a model like any other, which needs no --adapter. Rounding aside, it gives
+    what the two give together.
+    """
+    _require_output(output, weights_file, adapter)
+    say(f"📥 loading {weights_file} and {adapter}")
+    keep_freed_memory()
+    model = load_fused(weights_file, adapter, dtype)
+    save_weights(output, model)
+    say(f"   {describe(model)}")
+    say(f"💾 saved to {output} ({output.stat().st_size / 1e6:,.1f} MB)")
+
+
+def _require_output(output: Path, weights_file: str, adapter: Path) -> None:
+    """Refuse an output that cannot be written, or is one of the inputs."""
+    if output.suffix != ".safetensors":
+        raise OutputError(f"{output} must end in .safetensors.")
+    require_writable(output)
+    if not output.exists():
+        return
+    for given in (Path(weights_file), adapter):
+        # Of a folder, every file in it.
+        files = [given, *(given.iterdir() if given.is_dir() else ())]
+        if any(file.exists() and output.samefile(file) for file in files):
+            raise OutputError(f"{output} is part of the input {given}; give another name.")
