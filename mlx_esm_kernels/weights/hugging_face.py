@@ -256,8 +256,8 @@ def _without_config(folder: Path) -> str:
     """What a folder without config.json is."""
     if (folder / "adapter_config.json").exists():
         return (
-            f"{folder} is an adapter (LoRA), not a model: merge it into its base model "
-            f"(merge_and_unload), and give that."
+            f"{folder} is an adapter (LoRA), not a model: give its base as the weights, and it as "
+            f"the adapter (--adapter)."
         )
     some = sorted(path.name for path in folder.iterdir())[:3]
     held = f"; it holds {', '.join(some)}" if some else "; it is empty"

@@ -12,7 +12,7 @@ import mlx.core as mx
 from ..models.dtypes import DTYPES
 from ..models.esm1 import ESM1
 from ..models.low_rank import base_parameters, fuse_low_rank, set_base_parameters
-from .adapter import CONFIG_FILE, load_adapter
+from .adapter import load_adapter
 from .bare_state import open_bare, read_bare_state
 from .fair_esm import is_fair_esm, read_fair_esm
 from .first_mlx_esm import read_first_mlx_esm
@@ -149,11 +149,6 @@ def open_weights(path_or_name: str | os.PathLike[str]) -> OpenedWeights:
 def _open_folder(folder: Path) -> OpenedWeights:
     if not (folder / "config.json").exists() and (folder / _OF_RUNS).exists():
         return read_native(folder / _OF_RUNS)
-    if not (folder / "config.json").exists() and (folder / CONFIG_FILE).exists():
-        raise WeightsError(
-            f"{folder} is an adapter, without the weights that it is for: give those as the "
-            f"weights, and it as the adapter (--adapter)."
-        )
     return read_hugging_face(folder)
 
 

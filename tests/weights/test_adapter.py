@@ -353,7 +353,7 @@ def test_a_model_with_an_adapter_is_not_written_as_weights(tmp_path):
 
 
 def test_an_adapter_in_place_of_weights_is_named_as_one(folder):
-    with pytest.raises(WeightsError, match="is an adapter, without the weights"):
+    with pytest.raises(WeightsError, match=r"is an adapter \(LoRA\), not a model: give its base"):
         load_model(folder)
     with pytest.raises(WeightsError, match="LoRA"):
         load_model(folder / ARRAYS)
