@@ -110,6 +110,9 @@ class LowRankLinear(nn.Module):
     ) -> mx.array:
         """activation(y) + residual; arguments and result are those of `layers.Linear`."""
         base = self.linear
+        if activation is None and residual is None:
+            # Called, not computed from its weight: it may be of a class that has more to it.
+            return self.add_product(base(x), x)
         if activation is None:
             y = linear(x, base.weight, base.get("bias"), residual=residual)
             return self.add_product(y, x)

@@ -11,7 +11,7 @@ from mlx.utils import tree_flatten
 from random_models import esm1b, parameters, same
 
 from mlx_esm_kernels.models.fingerprint import fingerprint, fingerprint_of_base
-from mlx_esm_kernels.models.layers import project_together
+from mlx_esm_kernels.models.layers import project, project_together
 from mlx_esm_kernels.models.low_rank import (
     KEYS,
     KEYS_OF_MODEL,
@@ -74,7 +74,7 @@ def test_a_product_is_the_dense_sum(seed, rows, inputs, outputs, rank, scale, ha
 
 def test_an_adapted_model_begins_as_what_it_was():
     model = esm1b()
-    before, known, hashed = logits(model), parameters(model), fingerprint(model)
+    before, known, hashed = logits(model), parameters(model), fingerprint_of_base(model)
     add_low_rank(model, EVERYWHERE)
     # GELU is then computed beside the op.
     np.testing.assert_allclose(logits(model), before, rtol=1e-5, atol=1e-5)
@@ -172,3 +172,16 @@ def test_there_is_one_product_beside_a_layer():
     model = adapted(esm1b(), LowRank(2))
     with pytest.raises(ValueError, match="must be a linear layer"):
         add_low_rank(model, LowRank(2))
+
+
+def test_a_layer_of_another_class_is_called():
+    class Doubled(nn.Linear):
+        def __call__(self, x):
+            return 2 * super().__call__(x)
+
+    layer, x = Doubled(8, 4), mx.random.normal((3, 8))
+    adapted = LowRankLinear(layer, 2)
+    for activation, residual in ((None, None), ("gelu", None), (None, mx.ones((3, 4)))):
+        got = project(adapted, x, activation=activation, residual=residual)
+        expected = project(layer, x, activation=activation, residual=residual)
+        np.testing.assert_allclose(np.array(got), np.array(expected), rtol=1e-5, atol=1e-6)
