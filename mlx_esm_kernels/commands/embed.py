@@ -127,10 +127,9 @@ def _embed(
     model = open_model(weights_file, dtype, adapter)
     embedder = Embedder(model, layers=layers, include=include, long=cast(Long, long))
     proteins = load_proteins(fasta, model.alphabet, as_protein=as_protein)
-    # Names without folders: the run goes on where the files have been moved.
-    name = model_name(
-        Path(weights_file).name, None if adapter is None else Path(adapter.resolve().name)
-    )
+    # Of an adapter with the folder around it: that is called after the run.
+    named = None if adapter is None else Path(*adapter.resolve().parts[-2:])
+    name = model_name(Path(weights_file).name, named)
     run = EmbeddingRun(embedder, proteins, weights_name=name)
     ranks.require_alike("weights and proteins", run.about)
     with contextlib.ExitStack() as stack:

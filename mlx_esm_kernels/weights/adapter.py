@@ -34,6 +34,7 @@ from .peft import read_peft
 from .safetensors_file import open_safetensors
 
 ARRAYS_FILE, CONFIG_FILE = "adapters.safetensors", "adapter_config.json"
+OF_RUNS = "adapters"  # the folder in that of a run
 _CONFIG_KEY = "adapter_config"  # of the arrays' metadata
 _PATIENCE = 0.5  # seconds until a writer between its two files is done
 
@@ -86,7 +87,8 @@ def load_adapter(folder: Path, model: ESM1) -> LowRank:
     """Put the products of an adapter beside the layers of its base, in place.
 
     Args:
-        folder: of `save_adapter`, of mlx-lm, or of PEFT with a LoRA of an ESM.
+        folder: of `save_adapter`, of mlx-lm, or of PEFT with a LoRA of an ESM; or that of a run,
+            with the adapter in it.
         model: the base, in the dtype that it is stored in, or in float32. All but the products is
             frozen afterwards; their dtype is that of the file.
 
@@ -97,6 +99,8 @@ def load_adapter(folder: Path, model: ESM1) -> LowRank:
         WeightsError: there is no adapter, or it is damaged, of another base or of another kind;
             the model is as it was.
     """
+    if not (folder / CONFIG_FILE).exists() and (folder / OF_RUNS / CONFIG_FILE).exists():
+        folder = folder / OF_RUNS
     config, arrays = _read_folder(folder)
     if "peft_type" in config:
         low_rank, arrays = read_peft(folder, config, len(model.layers))

@@ -254,9 +254,9 @@ def _config(
 
 def _without_config(folder: Path) -> str:
     """What a folder without config.json is."""
-    if (folder / "adapter_config.json").exists():
+    if any((folder / place / "adapter_config.json").exists() for place in ("", "adapters")):
         return (
-            f"{folder} is an adapter (LoRA), not a model: give its base as the weights, and it as "
+            f"{folder} has an adapter (LoRA), not a model: give its base as the weights, and it as "
             f"the adapter (--adapter)."
         )
     some = sorted(path.name for path in folder.iterdir())[:3]

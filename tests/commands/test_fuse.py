@@ -72,9 +72,13 @@ def test_arrays_of_an_adapter_are_those_of_the_fused_weights(place, name, argume
     assert np.abs(ours - np.load(f"plain-{output}")[file]).max() > 0.01
 
 
-def test_an_embedding_says_with_which_adapter_and_is_not_taken_for_one_without(place):
+def test_an_embedding_says_with_which_adapter_and_that_its_weights_are_others(place):
     works("embed", "p.fasta", "-o", "out.npz")
-    assert json.loads(str(np.load("out.npz")["about"]))["model"] == "w.safetensors with adapter a"
+    about = json.loads(str(np.load("out.npz")["about"]))
+    assert about["model"] == f"w.safetensors with adapter {place.name}/a"
+    works("embed", "p.fasta", "-o", "plain.npz", adapter=None)
+    plain = json.loads(str(np.load("plain.npz")["about"]))
+    assert {key for key in about if about[key] != plain[key]} == {"model", "weights"}
 
 
 def test_scores_of_an_adapter_are_in_a_column_of_its_own(place):

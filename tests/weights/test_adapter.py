@@ -71,6 +71,14 @@ def test_what_was_saved_comes_back(folder):
     assert trained.keys() == adapter_arrays(model).keys()
 
 
+def test_the_folder_of_a_run_stands_for_the_adapter_in_it(tmp_path):
+    (tmp_path / "run").mkdir()
+    save(tmp_path / "run" / "adapters")
+    assert load_adapter(tmp_path / "run", esm1b()) == LOW_RANK
+    with pytest.raises(WeightsError, match=r"run has an adapter \(LoRA\), not a model"):
+        load_model(tmp_path / "run")
+
+
 def test_all_layers_are_all_of_them_however_their_number_is_written(tmp_path):
     whole = LowRank(2, 1.0)
     save(tmp_path / "a", whole)
@@ -353,7 +361,7 @@ def test_a_model_with_an_adapter_is_not_written_as_weights(tmp_path):
 
 
 def test_an_adapter_in_place_of_weights_is_named_as_one(folder):
-    with pytest.raises(WeightsError, match=r"is an adapter \(LoRA\), not a model: give its base"):
+    with pytest.raises(WeightsError, match=r"has an adapter \(LoRA\), not a model: give its base"):
         load_model(folder)
     with pytest.raises(WeightsError, match="LoRA"):
         load_model(folder / ARRAYS)
