@@ -10,7 +10,6 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
 
 from ..data.alphabet import Alphabet
 from ..ops import linear, note_use, positional_embedding
@@ -18,6 +17,7 @@ from ..system.errors import UserError
 from .config import PRESETS, ESM1Config
 from .contact_head import ContactHead, ContactSum, require_contact_head
 from .layers import Embedding, LayerNorm, whole_table
+from .low_rank import base_parameters
 from .positions import sinusoidal_positions
 from .transformer import LMHead, TransformerLayer
 
@@ -227,9 +227,10 @@ def predict_contacts(model: ESM1, tokens: mx.array) -> mx.array:
 
 
 def describe(model: ESM1) -> str:
-    """Its size in words: `652.4 M parameters (33 layers, width 1280, 20 heads)`."""
+    """Its size in words, less that of an adapter: `652.4 M parameters (33 layers, width 1280, 20
+    heads)`."""
     config = model.config
-    size = sum(parameter.size for parameter in dict(tree_flatten(model.parameters())).values())
+    size = sum(parameter.size for parameter in base_parameters(model).values())
     shown = f"{size / 1e6:.1f} M" if size >= 1e6 else f"{size:,}"
     return (
         f"{shown} parameters ({config.num_layers} layers, width {config.embed_dim}, "
