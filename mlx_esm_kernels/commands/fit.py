@@ -17,10 +17,11 @@ from ..fitting.baselines import baselines
 from ..fitting.fitting import Fitted, fit_head, known_targets
 from ..fitting.head_folder import Base, SavedHead
 from ..fitting.optimising import History, Pace
-from ..fitting.report import make_report
+from ..fitting.report import AdapterReport, make_report
 from ..fitting.results import FitResult, require_new_columns, write_result
 from ..inference.requirements import LONGS
 from ..models.esm1 import ESM1, describe
+from ..models.low_rank import KEYS, LowRank, adapter_arrays, add_low_rank, layers_beside
 from ..system.console import duration, progress, say
 from ..system.interrupt import StopOnSignal
 from ..system.whole_file import require_new_folder
@@ -33,12 +34,21 @@ from .flags import (
     require_finite,
     weights_flag,
 )
+from .lora_options import (
+    LORA_RATE,
+    lora_keys_option,
+    lora_layers_option,
+    lora_rank_option,
+    lora_scale_option,
+    wanted_low_rank,
+)
 from .spread_command import SpreadCommand
 
 LAYOUT = """\b
 HEAD_DIR has
   head.safetensors  the head
   head.json         what it is, and which weights it belongs to
+  adapters/         with --lora-rank: what was trained in the model
   predictions.csv   the table, with the columns split and prediction, and of
                     classes of proteins probability_CLASS
   report.txt, metrics.json   how good it is in every part
@@ -143,6 +153,30 @@ family yourself, in a column that --split-col names.
     default=20,
     help="Epochs without a better one after which training ends.",
 )
+@lora_rank_option(
+    "After the head alone, train low-rank products beside the model's weights together with it: an "
+    "adapter, which goes to HEAD_DIR; the weights stay as they are. Every epoch goes through the "
+    "whole model and back, which takes far longer, and more memory, than a head alone."
+)
+@lora_scale_option
+@lora_layers_option
+@lora_keys_option(KEYS)
+@click.option(
+    "--lora-learning-rate",
+    type=click.FloatRange(0, 1, min_open=True),
+    callback=require_finite,
+    default=LORA_RATE,
+    help="AdamW's, of the products and of the head beside them.",
+)
+@click.option(
+    "--lora-epochs", type=click.IntRange(min=1), default=20, help="The most epochs with products."
+)
+@click.option(
+    "--lora-patience",
+    type=click.IntRange(min=1),
+    default=5,
+    help="As --patience, of the epochs with products.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=42, help="Same seed, same head.")
 @click.option(
     "--long",
@@ -158,21 +192,26 @@ family yourself, in a column that --split-col names.
 def command(ctx: click.Context, /, **options: Any) -> None:
     """Fit a head on a model's embeddings to labelled proteins, and say how good it is.
 
-    The model stays as it is. A part of the proteins chooses the best epoch, another judges, beside
-    what needs no model: a constant, and linear regression on the residues.
+    The model stays as it is; --lora-rank trains an adapter beside it. A part of the proteins
+    chooses the best epoch, another judges, beside what needs no model: a constant, and linear
+    regression on the residues.
     """
-    stopped_by = _fit(**options)
+    stopped_by = _fit(low_rank=wanted_low_rank(ctx, options), **options)
     if stopped_by is not None:
         ctx.exit(128 + stopped_by)  # as shells count what a signal ended
 
 
-def _fit(output: Path, data: Path, weights_file: str, **options: Any) -> int | None:
+def _fit(
+    output: Path, data: Path, weights_file: str, low_rank: LowRank | None, **options: Any
+) -> int | None:
     require_new_folder(output)
     table = read_csv(data)
     wild_type = read_wild_type(options["wild_type"]) if options["wild_type"] else ""
     say("📥 loading weights")
     model = open_model(weights_file, options["dtype"])
     base = Base.of(model, weights_file)
+    if low_rank is not None:
+        layers_beside(model, low_rank)  # what it lacks is said before the long work
     labelled = read_labelled(
         table,
         sequence_col=options["sequence_col"],
@@ -192,19 +231,21 @@ def _fit(output: Path, data: Path, weights_file: str, **options: Any) -> int | N
             "💡 these look like variants of one protein, which its mean embedding hardly tells "
             "apart: --wild-type FASTA has the changed residues alone as features"
         )
-    fitted = _with_bars(model, labelled, parts, wild_type, options)
+    fitted = _with_bars(model, labelled, parts, wild_type, low_rank, options)
     known = known_targets(labelled, parts)
     others = baselines(
         labelled, model.alphabet, known["train"], known["valid"], seed=options["seed"]
     )
-    report = make_report(labelled, parts, fitted, others)
+    adapter = _adapter_report(model, fitted, low_rank, options["lora_learning_rate"])
+    report = make_report(labelled, parts, fitted, others, adapter)
     for line in report.lines():
         say(line)
     saved = SavedHead(fitted.head, fitted.spec, base, options["sequence_col"])
-    result = FitResult(table, labelled, parts, fitted, report, saved, options["split_col"])
+    adapted = (model, low_rank) if low_rank is not None and fitted.is_adapted else None
+    result = FitResult(table, labelled, parts, fitted, report, saved, options["split_col"], adapted)
     write_result(output, result)
     say(f"💾 saved to {output}")
-    return fitted.history.stopped_by
+    return fitted.stopped_by
 
 
 def _parts(table: CsvTable, labelled: Labelled, options: dict[str, Any]) -> Parts:
@@ -235,27 +276,41 @@ def _told(labelled: Labelled, parts: Parts) -> str:
 
 
 def _with_bars(
-    model: ESM1, labelled: Labelled, parts: Parts, wild_type: str, options: dict[str, Any]
+    model: ESM1,
+    labelled: Labelled,
+    parts: Parts,
+    wild_type: str,
+    low_rank: LowRank | None,
+    options: dict[str, Any],
 ) -> Fitted:
     """The fit, with what a person sees meanwhile."""
     _, distinct = np.unique(labelled.proteins.hashes, return_index=True)
     residues = int(labelled.proteins.lengths[distinct].sum())
-    pace = Pace(
-        options["learning_rate"],
-        options["weight_decay"],
-        options["max_epochs"],
-        options["patience"],
-        options["seed"],
-    )
+    pace, slower = _paces(options)
+    of_epoch = int(labelled.proteins.lengths[parts != PARTS.index("test")].sum())
     started = time.monotonic()
     with (
         progress(total=residues, desc="🧬 embedding", unit="residue") as embedding,
         progress(total=pace.max_epochs, desc="🎯 fitting", unit="epoch") as fitting,
+        progress(
+            total=slower.max_epochs * of_epoch if low_rank else 0,
+            desc="🎯 adapting",
+            unit="residue",
+        ) as adapting,
     ):
 
         def on_epoch(history: History) -> None:
             fitting.update()
             fitting.set_postfix_str(f"loss {history.valid_losses[-1]:.3f}")
+
+        def on_adapted(history: History) -> None:
+            done, losses = len(history.valid_losses), history.valid_losses
+            adapting.set_postfix_str(f"epoch {done}, loss {losses[-1]:.3f}")
+
+        def adapt(model: ESM1) -> None:
+            assert low_rank is not None
+            say(f"🎯 head alone fitted in {duration(time.monotonic() - started)}; now the adapter")
+            add_low_rank(model, low_rank)
 
         fitted = fit_head(
             model,
@@ -266,17 +321,63 @@ def _with_bars(
             hidden=options["hidden"],
             wild_type=wild_type,
             pace=pace,
+            adapt=adapt if low_rank else None,
+            adapt_pace=slower,
             stop=StopOnSignal(),
             on_embedded=embedding.update,
             on_epoch=on_epoch,
+            on_adapting=adapting.update,
+            on_adapted=on_adapted,
         )
+    _say_how_it_went(fitted, pace, slower, time.monotonic() - started)
+    if low_rank is not None and fitted.adapted is None:
+        say("⚠️ the adapter was not begun; the head is on frozen features")
+    return fitted
+
+
+def _paces(options: dict[str, Any]) -> tuple[Pace, Pace]:
+    """Those of the head alone, and of the adapter with it."""
+    decay, seed = options["weight_decay"], options["seed"]
+    alone = Pace(options["learning_rate"], decay, options["max_epochs"], options["patience"], seed)
+    both = Pace(
+        options["lora_learning_rate"],
+        decay,
+        options["lora_epochs"],
+        options["lora_patience"],
+        seed,
+        "--lora-learning-rate",
+    )
+    return alone, both
+
+
+def _say_how_it_went(fitted: Fitted, alone: Pace, both: Pace, seconds: float) -> None:
     history = fitted.history
     say(
-        f"🎯 fitted in {duration(time.monotonic() - started)}: epoch {history.best_epoch} of "
+        f"🎯 fitted in {duration(seconds)}: epoch {history.best_epoch} of "
         f"{len(history.valid_losses)} is the best"
     )
-    if history.stopped_by is not None:
+    if fitted.stopped_by is not None:
         say("⏸️ stopped; the head is that of the best epoch until then")
-    elif len(history.valid_losses) - history.best_epoch < pace.patience:
-        say(f"⚠️ it was still getting better; more than --max-epochs {pace.max_epochs} may help")
-    return fitted
+        return
+    stages = [(history, alone, "--max-epochs")]
+    if fitted.adapted is not None:
+        stages.append((fitted.adapted, both, "--lora-epochs"))
+    for done, pace, flag in stages:
+        if len(done.valid_losses) - done.best_epoch < pace.patience:
+            say(f"⚠️ it was still getting better; more than {flag} {pace.max_epochs} may help")
+
+
+def _adapter_report(
+    model: ESM1, fitted: Fitted, low_rank: LowRank | None, rate: float
+) -> AdapterReport | None:
+    if low_rank is None or fitted.adapted is None:
+        return None
+    history = fitted.adapted
+    return AdapterReport(
+        low_rank,
+        sum(array.size for array in adapter_arrays(model).values()),
+        rate,
+        len(history.valid_losses),
+        history.best_epoch,
+        (history.start_loss, min(history.valid_losses, default=history.start_loss)),
+    )

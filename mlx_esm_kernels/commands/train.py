@@ -35,6 +35,7 @@ from ..training.validation import Validation
 from ..weights import load_model
 from .errors import errors_as_sentences, errors_of_flag, one_speaks
 from .grouped_command import GroupedCommand
+from .lora_options import LORA_RATE, wanted_low_rank
 from .run_config import (
     require_one_size,
     require_sizes,
@@ -45,12 +46,11 @@ from .run_config import (
     write_run_config,
 )
 from .train_config import is_unsaid
-from .train_options import GROUPS, train_options, wanted_low_rank
+from .train_options import GROUPS, train_options
 from .train_text import report, say_what
 
 # Wider models take smaller steps: the default rate is that of this width, 0.003, times it / width.
 WIDTH_OF_RATE = PRESETS["small"].embed_dim
-LORA_RATE = 0.0005  # whatever the width: a product is scaled, and begins at zero
 
 
 @click.command(

@@ -6,16 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from ..models.dtypes import DTYPES
 from ..models.esm1 import PRESETS
-from ..models.low_rank import KEYS, KEYS_OF_MODEL, SCALE, LowRank
+from ..models.low_rank import KEYS, KEYS_OF_MODEL
 from ..training.checkpoint import Every
 from ..training.config_file import DEFAULTS, read_config, recipe_names
 from ..training.reports import REPORTS
 from ..training.settings import OPTIMIZERS, SCHEDULES
 from .flags import WEIGHTS_HELP, as_protein_flag, device_flag, require_finite
+from .lora_options import (
+    lora_keys_option,
+    lora_layers_option,
+    lora_rank_option,
+    lora_scale_option,
+)
 from .train_config import take_config, take_resumed
 
 
@@ -223,33 +228,13 @@ _OPTIONS = [
         default=_DEFAULTS["keep"],
         help="Checkpoints that are kept.",
     ),
-    click.option(
-        "--lora-rank",
-        type=click.IntRange(min=1),
-        metavar="R",
-        help="Train low-rank products beside the frozen weights of --weights-file, and nothing "
-        "else: an adapter, which other commands take as --adapter.",
+    lora_rank_option(
+        "Train low-rank products beside the frozen weights of --weights-file, and nothing "
+        "else: an adapter, which other commands take as --adapter."
     ),
-    click.option(
-        "--lora-scale",
-        type=click.FloatRange(min=0, min_open=True),
-        callback=require_finite,
-        default=SCALE,
-        help="Factor of the products.",
-    ),
-    click.option(
-        "--lora-layers",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="Only in the last N layers.  [default: all]",
-    ),
-    click.option(
-        "--lora-keys",
-        type=click.Choice([*KEYS, *KEYS_OF_MODEL]),
-        multiple=True,
-        default=KEYS,
-        help="Beside which matrices; several may follow.",
-    ),
+    lora_scale_option,
+    lora_layers_option,
+    lora_keys_option((*KEYS, *KEYS_OF_MODEL)),
     click.option(
         "--lora-dropout",
         type=click.FloatRange(min=0, max=1, max_open=True),
@@ -311,34 +296,6 @@ GROUPS = {
     "Fine-tuning": ["lora-rank", "lora-scale", "lora-layers", "lora-keys", "lora-dropout"],
     "More about data": ["dataset-partitions", "as-protein"],
 }
-
-
-def wanted_low_rank(ctx: click.Context, options: dict[str, Any]) -> LowRank | None:
-    """What --lora-rank and its kind ask for.
-
-    Raises:
-        UsageError: they do not go together, or there is nothing to adapt.
-    """
-    if options["lora_rank"] is None:
-        for parameter in ctx.command.params:
-            name = parameter.name or ""
-            is_given = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
-            if is_given and name.startswith("lora_"):
-                raise click.UsageError(
-                    f"{parameter.opts[0]} is of --lora-rank: give both or neither."
-                )
-        return None
-    if options["weights_file"] is None:
-        raise click.UsageError(
-            "--lora-rank adapts weights that there are: give --weights-file, too."
-        )
-    return LowRank(
-        options["lora_rank"],
-        options["lora_scale"],
-        options["lora_dropout"],
-        tuple(options["lora_keys"]),
-        options["lora_layers"],
-    )
 
 
 def train_options(command: Any) -> Any:

@@ -5,7 +5,7 @@ It goes on where a head on frozen features ends; what is kept is never worse on 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -38,6 +38,7 @@ class AdaptedPredictor:
         model: frozen but for what is to train in it.
         proteins: the proteins.
         tokens_per_batch: about how many tokens a batch has.
+        on_step: called with the residues of each batch that goes through the model.
     """
 
     def __init__(
@@ -47,10 +48,12 @@ class AdaptedPredictor:
         model: ESM1,
         proteins: Proteins,
         tokens_per_batch: int = TOKENS_PER_BATCH,
+        on_step: Callable[[int], object] = lambda residues: None,
     ) -> None:
         self._both = _Both(head, model)
         self._spec, self._proteins, self._budget = spec, proteins, tokens_per_batch
         self._wild = model.alphabet.encode(spec.wild_type)
+        self._on_step = on_step
 
     @property
     def trained(self) -> nn.Module:
@@ -66,6 +69,7 @@ class AdaptedPredictor:
         wild = [self._wild] if len(self._wild) else []
         rows = self._residues([*proteins, *wild])  # (residues, F) of all
         lengths = np.array([len(ids) for ids in proteins])
+        self._on_step(int(lengths.sum()))
         if self._spec.level == "protein":
             firsts = np.cumsum(lengths) - lengths
             if wild:

@@ -35,6 +35,7 @@ class Fitted:
         history: its training.
         prediction: of every target (E,).
         adapted: the training of head and model together; None: there was none.
+        frozen: what the head alone said of every target before that; None where there was none.
     """
 
     head: Head
@@ -42,6 +43,17 @@ class Fitted:
     history: History
     prediction: Prediction
     adapted: History | None = None
+    frozen: Prediction | None = None
+
+    @property
+    def is_adapted(self) -> bool:
+        """Whether what was trained in the model is of use to the head; else it is to be left."""
+        return self.adapted is not None and self.adapted.best_epoch > 0
+
+    @property
+    def stopped_by(self) -> int | None:
+        """The number of the signal that ended the training, or None."""
+        return self.history.stopped_by or (self.adapted.stopped_by if self.adapted else None)
 
 
 class FrozenPredictor:
@@ -63,6 +75,7 @@ class FrozenPredictor:
         return outputs
 
 
+# Over 60 lines long as two thirds of it are arguments and what they mean.
 def fit_head(
     model: ESM1,
     labelled: Labelled,
@@ -78,6 +91,8 @@ def fit_head(
     stop: StopOnSignal | None = None,
     on_embedded: Callable[[int], object] = lambda residues: None,
     on_epoch: Callable[[History], object] = lambda history: None,
+    on_adapting: Callable[[int], object] = lambda residues: None,
+    on_adapted: Callable[[History], object] = lambda history: None,
 ) -> Fitted:
     """Fit a head to the embeddings of a model, which stays as it is but for `adapt`.
 
@@ -90,11 +105,14 @@ def fit_head(
         pace: how to train.
         adapt: freezes a model but for what is to train in it (a low-rank product put beside its
             layers, say); that is trained together with the head, after the head alone. The model
-            is another one then, which the caller has to keep.
+            is another one then, which the caller has to keep. It is called with MLX's random
+            numbers seeded by adapt_pace.
         adapt_pace: how to train both; None: at a tenth of the rate.
         stop: see `optimise`.
         on_embedded: called with a number of residues whenever that many more are embedded.
         on_epoch: see `optimise`.
+        on_adapting: called with the residues of each batch while both are trained.
+        on_adapted: as on_epoch, while both are trained.
 
     Raises:
         UserError: a protein is too long, the training part has nothing to learn, the model gives
@@ -110,20 +128,28 @@ def fit_head(
     head = new_head(spec, features, train, pace.seed)
     predictor = FrozenPredictor(head, features, BATCH[labelled.level])
     given = (labelled, train, valid, spec)
-    adapted = None
+    adapted = frozen = None
     with stop:
         history = optimise(predictor, *given, pace, stop, on_epoch)
+        prediction = _predicted(predictor, spec, len(labelled))
         if adapt is not None and stop.received is None:
             slower = adapt_pace or replace(pace, learning_rate=pace.learning_rate / 10)
+            mx.random.seed(slower.seed)
             adapt(model)
-            both = AdaptedPredictor(head, spec, model, labelled.proteins)
-            adapted = optimise(both, *given, slower, stop, on_epoch)
-            # Through the model as `predict` runs it.
-            features = make_features(maker, labelled.proteins, on_embedded)
-            predictor = FrozenPredictor(head, features, BATCH[labelled.level])
-    outputs = map(predictor.outputs, predictor.groups(np.arange(len(labelled))))
-    found = np.concatenate([np.array(some) for some in outputs])
-    return Fitted(head, spec, history, as_prediction(found, spec), adapted)
+            both = AdaptedPredictor(head, spec, model, labelled.proteins, on_step=on_adapting)
+            adapted, frozen = optimise(both, *given, slower, stop, on_adapted), prediction
+            if adapted.best_epoch:
+                # Through the model as `predict` runs it.
+                features = make_features(maker, labelled.proteins, on_embedded)
+                predictor = FrozenPredictor(head, features, BATCH[labelled.level])
+                prediction = _predicted(predictor, spec, len(labelled))
+    return Fitted(head, spec, history, prediction, adapted, frozen)
+
+
+def _predicted(predictor: FrozenPredictor, spec: HeadSpec, count: int) -> Prediction:
+    """Of the first `count` proteins, which are all."""
+    outputs = map(predictor.outputs, predictor.groups(np.arange(count)))
+    return as_prediction(np.concatenate([np.array(some) for some in outputs]), spec)
 
 
 def _spec(

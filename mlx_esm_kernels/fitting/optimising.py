@@ -57,6 +57,7 @@ class Pace:
         max_epochs: the most epochs.
         patience: epochs without a lower loss of the validation part after which training ends.
         seed: of the order of the proteins, and of first weights.
+        rate_flag: what a person calls learning_rate.
     """
 
     learning_rate: float = 1e-3
@@ -64,6 +65,7 @@ class Pace:
     max_epochs: int = 500
     patience: int = 20
     seed: int = 42
+    rate_flag: str = "--learning-rate"
 
 
 @dataclass
@@ -72,12 +74,14 @@ class History:
 
     Attributes:
         train_losses, valid_losses: of each epoch; see `loss`. The former is taken on the way.
+        start_loss: of the validation part, before the first epoch.
         best_epoch: the one whose parameters were kept, from 1; 0: those before the first.
         stopped_by: the number of a signal, or None.
     """
 
     train_losses: list[float] = field(default_factory=list)
     valid_losses: list[float] = field(default_factory=list)
+    start_loss: float = math.inf
     best_epoch: int = 0
     stopped_by: int | None = None
 
@@ -114,7 +118,8 @@ def optimise(
 
     step = _Step(predictor.trained, losses, pace)
     rng = np.random.default_rng(pace.seed)
-    history, best, lowest = History(), _parameters(predictor.trained), loss_of_valid()
+    history, best = History(start_loss=loss_of_valid()), _parameters(predictor.trained)
+    lowest = history.start_loss
     while len(history.valid_losses) < pace.max_epochs and stop.received is None:
         order = predictor.groups(rng.permutation(train))
         taken = ((some, step(some)) for some in order if stop.received is None)
@@ -123,7 +128,7 @@ def optimise(
         if not math.isfinite(train_loss + valid_loss):
             raise UserError(
                 f"the loss is no longer a number in epoch {len(history.valid_losses) + 1}; give a "
-                f"lower --learning-rate than {pace.learning_rate:g}."
+                f"lower {pace.rate_flag} than {pace.learning_rate:g}."
             )
         history.train_losses.append(train_loss)
         history.valid_losses.append(valid_loss)

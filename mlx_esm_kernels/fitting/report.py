@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,14 +12,63 @@ import numpy.typing as npt
 
 from ..data.labelled import Labelled
 from ..data.splitting import PARTS, Parts
+from ..models.low_rank import LowRank
 from .baselines import Baseline
 from .fitting import Fitted, known_targets
 from .metrics import MEASURES, confusion, metrics, without_nan
 
-HEAD = "this head"
+HEAD, FROZEN = "this head", "head on frozen features"
 _MOST_SHOWN = 12  # classes of a confusion matrix that a terminal has the width for
 
 Measures = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class AdapterReport:
+    """What came of the low-rank products that were trained with a head.
+
+    Attributes:
+        low_rank: which they are. parameters: how many numbers they have.
+        learning_rate: of them, and of the head beside them.
+        epochs, best_epoch: of their training; best_epoch 0: none was better than the frozen
+            model, and they are left out.
+        valid_losses: of the part valid, on frozen features and in the best epoch.
+    """
+
+    low_rank: LowRank
+    parameters: int
+    learning_rate: float
+    epochs: int
+    best_epoch: int
+    valid_losses: tuple[float, float]
+
+    def to_dict(self) -> dict[str, object]:
+        """Ready for json."""
+        before, after = self.valid_losses
+        return {
+            **dataclasses.asdict(self.low_rank),
+            "parameters": self.parameters,
+            "learning_rate": self.learning_rate,
+            "epochs": self.epochs,
+            "best_epoch": self.best_epoch,
+            "kept": self.best_epoch > 0,
+            "valid_loss_of_frozen": before,
+            "valid_loss": after,
+        }
+
+    def line(self) -> str:
+        """The same for a person."""
+        what = f"adapter of rank {self.low_rank.rank}, {self.parameters:,} parameters: "
+        before, after = self.valid_losses
+        if not self.best_epoch:
+            return (
+                f"{what}none of {self.epochs} epochs is better on valid than frozen features, so "
+                f"it is left out"
+            )
+        return (
+            f"{what}epoch {self.best_epoch} of {self.epochs} is the best, loss on valid "
+            f"{after:.4f}; {before:.4f} on frozen features"
+        )
 
 
 @dataclass(frozen=True)
@@ -31,7 +81,8 @@ class Report:
         measures: by part, by what predicts (HEAD first), the measures.
         part: the one that judges: test, or valid where there is no test.
         confusion: (K, K) of the head in that part; none of a regression.
-        epochs, best_epoch: of the training.
+        epochs, best_epoch: of the training; with an adapter, of that on frozen features.
+        adapter: what was trained in the model with the head; None: nothing was.
     """
 
     task: str
@@ -43,6 +94,7 @@ class Report:
     confusion: npt.NDArray[np.int64] | None
     epochs: int
     best_epoch: int
+    adapter: AdapterReport | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Ready for json; what is undefined is null."""
@@ -52,6 +104,7 @@ class Report:
             "classes": list(self.classes),
             "epochs": self.epochs,
             "best_epoch": self.best_epoch,
+            **({} if self.adapter is None else {"adapter": self.adapter.to_dict()}),
             "parts": {
                 name: {
                     "proteins": self.sizes[name][0],
@@ -81,7 +134,8 @@ class Report:
                     for name, size in zip(names, columns, strict=True)
                 )
                 lines.append(f"    {who:{width}}{'  '.join(cells)}")
-        return [*lines, *self._confusion_lines(), self.verdict()]
+        adapter = [] if self.adapter is None else [self.adapter.line()]
+        return [*lines, *self._confusion_lines(), *adapter, self.verdict()]
 
     def caption(self) -> str:
         """The measures of the head in the part that judges, for a picture."""
@@ -97,7 +151,7 @@ class Report:
         others = {
             who: -math.inf if math.isnan(of[measure]) else of[measure]
             for who, of in found.items()
-            if who != HEAD
+            if who not in (HEAD, FROZEN)
         }
         best = max(others, key=lambda who: others[who])
         better = not math.isnan(ours) and ours > others[best]
@@ -124,11 +178,18 @@ class Report:
 
 
 def make_report(
-    labelled: Labelled, parts: Parts, fitted: Fitted, others: Sequence[Baseline]
+    labelled: Labelled,
+    parts: Parts,
+    fitted: Fitted,
+    others: Sequence[Baseline],
+    adapter: AdapterReport | None = None,
 ) -> Report:
     """Judge a head and what it is compared with on every part."""
     known = known_targets(labelled, parts)
-    found = [(HEAD, fitted.prediction.values), *((one.name, one.values) for one in others)]
+    found = [(HEAD, fitted.prediction.values)]
+    if fitted.is_adapted and fitted.frozen is not None:
+        found.append((FROZEN, fitted.frozen.values))
+    found += [(one.name, one.values) for one in others]
     measures = {
         part: {
             who: metrics(labelled.targets[rows], values[rows], labelled.classes)
@@ -154,4 +215,5 @@ def make_report(
         table,
         len(fitted.history.valid_losses),
         fitted.history.best_epoch,
+        adapter,
     )

@@ -9,6 +9,8 @@ from pathlib import Path
 from ..data.csv_table import CsvTable, write_csv
 from ..data.labelled import Labelled
 from ..data.splitting import PARTS, Parts
+from ..models.esm1 import ESM1
+from ..models.low_rank import LowRank
 from ..pictures.predictions import draw_confusion, draw_scatter
 from ..system.errors import DataError
 from ..system.whole_file import whole_folder
@@ -30,6 +32,7 @@ class FitResult:
         table: where the proteins come from. labelled, parts: what of it was used, and how.
         fitted, report: what came of it. saved: the head with the model beneath.
         split_col: the column of the table that named the parts, if one did.
+        adapted: see `save_head`.
     """
 
     table: CsvTable
@@ -39,6 +42,7 @@ class FitResult:
     report: Report
     saved: SavedHead
     split_col: str | None = None
+    adapted: tuple[ESM1, LowRank] | None = None
 
 
 def require_new_columns(table: CsvTable, labelled: Labelled, split_col: str | None) -> None:
@@ -65,7 +69,7 @@ def write_result(output: Path, result: FitResult) -> None:
     """
     labelled, fitted, report = result.labelled, result.fitted, result.report
     with whole_folder(output) as folder:
-        save_head(folder, result.saved)
+        save_head(folder, result.saved, result.adapted)
         (folder / REPORT).write_text("\n".join(report.lines()) + "\n", encoding="utf-8")
         text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
         (folder / METRICS).write_text(text + "\n", encoding="utf-8")

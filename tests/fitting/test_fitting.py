@@ -294,7 +294,7 @@ def spoil(folder, **fields):
     [
         (lambda folder: (folder / "head.json").unlink(), "is no folder of a head"),
         (lambda folder: (folder / "head.json").write_text("{"), "head.json is damaged"),
-        (lambda folder: spoil(folder, format_version=9), "version 9, this release reads 1"),
+        (lambda folder: spoil(folder, format_version=9), "version 9, this release reads 1 and 2"),
         (lambda folder: spoil(folder, inputs=7), "is damaged"),
         (lambda folder: spoil(folder, base={}), "is damaged"),
         (lambda folder: (folder / "head.safetensors").unlink(), "head.safetensors cannot be read"),
