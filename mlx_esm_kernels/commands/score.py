@@ -157,11 +157,7 @@ def _score(
     wild_type = _wild_type(sequence, fasta)
     if all_single == (dms_input is not None):
         raise click.UsageError("Give either --dms-input or --all-single.")
-    if dms_input is None:
-        rows = [[mutant] for mutant in every_substitution(wild_type, offset_idx)]
-        table = CsvTable("--sequence", [mutation_col], rows)
-    else:
-        table = read_csv(dms_input)
+    table = _table(dms_input, mutation_col, wild_type, offset_idx)
     mutation_col = _column_of_mutants(table, mutation_col)
     parsed = _parse(table, mutation_col, wild_type, offset_idx)
     measured = _measured(table, score_col)
@@ -195,10 +191,16 @@ def _score(
     write_csv(dms_output, table.with_columns(scores))
     say(f"💾 {len(parsed):,} variants of {len(wild_type):,} residues saved to {dms_output}")
     if all_single:
-        grid = substitution_grid(wild_type, np.mean(list(scores.values()), axis=0))
         title = f"{strategy}, {_models(weights_files, adapter)}"
-        draw_substitutions(picture, wild_type, grid, offset=offset_idx, title=title)
-        say(f"💾 heat map saved to {picture}")
+        _draw(picture, wild_type, scores, offset_idx, title)
+
+
+def _table(dms_input: Path | None, mutation_col: str, wild_type: str, offset: int) -> CsvTable:
+    """What to score: that of --dms-input, or all substitutions."""
+    if dms_input is not None:
+        return read_csv(dms_input)
+    rows = [[mutant] for mutant in every_substitution(wild_type, offset)]
+    return CsvTable("--sequence", [mutation_col], rows)
 
 
 def _wild_type(sequence: str | None, fasta: str | None) -> str:
@@ -289,6 +291,15 @@ def _say_spearman(scores: Mapping[str, Floats], name: str, measured: Floats) -> 
         rho = spearman(values[known], measured[known])
         told = "undefined: all are the same" if math.isnan(rho) else f"{rho:.3f}"
         say(f"📈 Spearman with {name!r} over {int(known.sum()):,} variants: {told} ({model})")
+
+
+def _draw(
+    picture: Path, wild_type: str, scores: Mapping[str, Floats], offset: int, title: str
+) -> None:
+    """The heat map of all substitutions, of several models their mean."""
+    grid = substitution_grid(wild_type, np.mean(list(scores.values()), axis=0))
+    draw_substitutions(picture, wild_type, grid, offset=offset, title=title)
+    say(f"💾 heat map saved to {picture}")
 
 
 def _models(weights_files: tuple[str, ...], adapter: Path | None) -> str:

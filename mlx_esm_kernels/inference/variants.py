@@ -97,35 +97,7 @@ def score_variants(
         )
     if strategy == "pseudo-perplexity":
         return _by_pseudo_perplexity(model, sequence, parsed, on_step, ranks)
-    for row, mutant in enumerate(parsed, start=1):
-        if mutant.sequence is not None:
-            raise UserError(
-                f"row {row}: insertions and deletions have no residue of the wild type to compare "
-                f"with; only the strategy pseudo-perplexity takes them."
-            )
-    positions = np.unique([one.position for some in parsed for one in some]).astype(np.int64)
-    table = marginals(
-        model,
-        sequence,
-        positions,
-        masked=strategy != "wt-marginals",
-        on_step=on_step,
-        ranks=ranks,
-    )
-    place = {position: row for row, position in enumerate(positions.tolist())}
-    ids = {letter: int(model.alphabet.encode(letter)[0]) for letter in _letters(parsed)}
-    return np.array(
-        [
-            math.nan
-            if mutant.is_cut
-            else sum(
-                table[place[one.position], ids[one.mutant]]
-                - table[place[one.position], ids[one.wild_type]]
-                for one in mutant
-            )
-            for mutant in parsed
-        ]
-    )
+    return _by_marginals(model, sequence, parsed, strategy != "wt-marginals", on_step, ranks)
 
 
 def num_steps(sequence: str, parsed: Sequence[Mutant], strategy: Strategy) -> int:
@@ -254,6 +226,39 @@ def _ranks(values: Floats) -> Floats:
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks: Floats = (np.cumsum(counts) - (counts - 1) / 2)[places]
     return ranks
+
+
+def _by_marginals(
+    model: ESM1,
+    sequence: str,
+    parsed: Sequence[Mutant],
+    masked: bool,
+    on_step: Callable[[int], object],
+    ranks: Ranks | None,
+) -> Floats:
+    """The score of each mutant (N,) by the first two strategies."""
+    for row, mutant in enumerate(parsed, start=1):
+        if mutant.sequence is not None:
+            raise UserError(
+                f"row {row}: insertions and deletions have no residue of the wild type to compare "
+                f"with; only the strategy pseudo-perplexity takes them."
+            )
+    positions = np.unique([one.position for some in parsed for one in some]).astype(np.int64)
+    table = marginals(model, sequence, positions, masked=masked, on_step=on_step, ranks=ranks)
+    place = {position: row for row, position in enumerate(positions.tolist())}
+    ids = {letter: int(model.alphabet.encode(letter)[0]) for letter in _letters(parsed)}
+    return np.array(
+        [
+            math.nan
+            if mutant.is_cut
+            else sum(
+                table[place[one.position], ids[one.mutant]]
+                - table[place[one.position], ids[one.wild_type]]
+                for one in mutant
+            )
+            for mutant in parsed
+        ]
+    )
 
 
 def _by_pseudo_perplexity(
