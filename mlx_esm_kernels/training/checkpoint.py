@@ -18,6 +18,7 @@ from ..distributed.ranks import Ranks
 from ..system.errors import UserError
 from ..system.whole_file import output_errors, whole_folder
 from .recipe import Recipe
+from .run_folder import WEIGHTS
 from .settings import Progress
 from .state import Snapshot
 
@@ -124,10 +125,13 @@ def newest_checkpoint(folder: Path) -> Checkpoint:
                 CheckpointWarning,
                 stacklevel=2,
             )
-    raise CheckpointError(
-        f"{folder} has no checkpoint to go on from. To train on from weights alone, with new "
-        f"moments and masks: --weights-file {folder.parent}/weights.safetensors."
-    )
+    weights = folder.with_name(WEIGHTS)
+    advice = "See --checkpoint-every."
+    if weights.exists():
+        advice = (
+            f"To train on from weights alone, with new moments and masks: --weights-file {weights}."
+        )
+    raise CheckpointError(f"{folder} has no checkpoint to go on from. {advice}")
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
