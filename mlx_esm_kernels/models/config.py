@@ -1,4 +1,4 @@
-"""The shape of an ESM-1 model: one frozen dataclass, and the presets by name."""
+"""The shape of a model of the ESM family: one frozen dataclass, and the presets by name."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _OF_ALPHABET = (*_IDS, "prepend_cls", "append_eos")
 
 @dataclass(frozen=True)
 class ESM1Config:
-    """Sizes and switches of a model of the ESM-1 family.
+    """Sizes and switches of a model of the ESM family.
 
     The defaults are those of ESM-1b, which fair-esm calls `roberta_large`; `esm1` gives those of
-    ESM-1 (`protein_bert_base`).
+    ESM-1 (`protein_bert_base`), `esm2` those of ESM-2.
 
     Attributes:
         num_layers: transformer layers.
@@ -27,7 +27,7 @@ class ESM1Config:
         num_heads: attention heads H; C must be a multiple of it.
         max_positions: longest protein in tokens, cls and eos counted. A learned position table
             ends there, with ``max_positions + padding_idx + 1`` rows, since positions count from
-            padding_idx + 1. Sinusoidal positions go on, but the model has seen none of them.
+            padding_idx + 1. Sinusoidal and rotary ones go on, but the model has seen none of them.
         vocab_size: tokens V.
         padding_idx, mask_idx, cls_idx, eos_idx: ids of the special tokens.
         prepend_cls, append_eos: whether a protein stands between cls and eos; ESM-1 has no eos.
@@ -36,6 +36,7 @@ class ESM1Config:
         emb_layer_norm_after: LayerNorm after the last layer.
         layer_norm_eps: epsilon of every LayerNorm.
         sinusoidal_positions: positions are sines and cosines, not a learned table.
+        rotary_positions: queries and keys are turned by their positions, and there is no table.
         scale_embedding: the token embedding is multiplied by sqrt(C).
         bias_kv: every attention has one more learned key and value, which every query sees.
         tied_output: logits come from dense, GELU, LayerNorm and the token table (`lm_head`);
@@ -61,6 +62,7 @@ class ESM1Config:
     append_eos: bool = True
     emb_layer_norm_after: bool = True
     sinusoidal_positions: bool = False
+    rotary_positions: bool = False
     scale_embedding: bool = False
     bias_kv: bool = False
     tied_output: bool = True
@@ -80,6 +82,12 @@ class ESM1Config:
             raise ValueError(
                 f"[ESM1Config] embed_dim must be a multiple of num_heads; "
                 f"got embed_dim {self.embed_dim} and num_heads {self.num_heads}."
+            )
+        if self.rotary_positions and (self.sinusoidal_positions or self.head_dim % 2):
+            raise ValueError(
+                f"[ESM1Config] rotary_positions needs heads of an even width and no other "
+                f"positions; got heads of {self.head_dim} and sinusoidal_positions "
+                f"{self.sinusoidal_positions}."
             )
         if self.sinusoidal_positions and (self.embed_dim % 2 or self.embed_dim < 4):
             raise ValueError(
@@ -112,6 +120,18 @@ class ESM1Config:
             "tied_output": False,
         }
         return cls.of(ESM1_ALPHABET, **{**switches, **fields})
+
+    @classmethod
+    def esm2(cls, num_layers: int, embed_dim: int, num_heads: int, **fields: Any) -> ESM1Config:
+        """A config of ESM-2, with a feed-forward layer of 4 x embed_dim (Lin et al. 2022)."""
+        switches = {"emb_layer_norm_before": False, "rotary_positions": True}
+        sizes = {"num_layers": num_layers, "embed_dim": embed_dim, "num_heads": num_heads}
+        return cls(**{**switches, "ffn_dim": 4 * embed_dim, **sizes, **fields})
+
+    @property
+    def has_position_table(self) -> bool:
+        """Whether positions are learned."""
+        return not self.sinusoidal_positions and not self.rotary_positions
 
     @property
     def head_dim(self) -> int:
@@ -175,7 +195,7 @@ def _require_int(name: str, value: object, low: int, end: int | None) -> None:
         raise ValueError(f"[ESM1Config] {name} must be {wanted}; got {value}.")
 
 
-# The three first train on a desk, the others are the released sizes (43 to 669 M parameters).
+# The three first train on a desk, the others are the released sizes (8 M to 15 B parameters).
 PRESETS: dict[str, ESM1Config] = {
     "small": ESM1Config(num_layers=4, embed_dim=64, ffn_dim=256, num_heads=4),
     "medium": ESM1Config(num_layers=6, embed_dim=320, ffn_dim=1280, num_heads=20),
@@ -184,6 +204,12 @@ PRESETS: dict[str, ESM1Config] = {
     "esm1v_t33_650M_UR90S": ESM1Config(
         num_layers=33, embed_dim=1280, ffn_dim=5120, num_heads=20, emb_layer_norm_before=False
     ),
+    "esm2_t6_8M": ESM1Config.esm2(6, 320, 20),
+    "esm2_t12_35M": ESM1Config.esm2(12, 480, 20),
+    "esm2_t30_150M": ESM1Config.esm2(30, 640, 20),
+    "esm2_t33_650M": ESM1Config.esm2(33, 1280, 20),
+    "esm2_t36_3B": ESM1Config.esm2(36, 2560, 40),
+    "esm2_t48_15B": ESM1Config.esm2(48, 5120, 40),
     "esm1_t6_43M": ESM1Config.esm1(num_layers=6, embed_dim=768, ffn_dim=3072, num_heads=12),
     "esm1_t12_85M": ESM1Config.esm1(num_layers=12, embed_dim=768, ffn_dim=3072, num_heads=12),
     "esm1_t34_670M": ESM1Config.esm1(num_layers=34, embed_dim=1280, ffn_dim=5120, num_heads=20),

@@ -1,4 +1,4 @@
-"""The models of the ESM-1 family (ESM-1, ESM-1b, ESM-1v), on this package's ops.
+"""The models of the ESM family (ESM-1, ESM-1b, ESM-1v, ESM-2), on this package's ops.
 
 Parameters bear fair-esm's names. `reference.ESM1Reference` is the same model in plain MLX.
 """
@@ -19,6 +19,7 @@ from .contact_head import ContactHead, ContactSum, require_contact_head
 from .layers import Embedding, LayerNorm, whole_table
 from .low_rank import base_parameters
 from .positions import sinusoidal_positions
+from .rotary import rotary_angles
 from .transformer import LMHead, TransformerLayer
 
 __all__ = ["ESM1", "PRESETS", "ESM1Config", "describe", "predict_contacts"]
@@ -55,7 +56,7 @@ class ESM1(nn.Module):
         width, eps = config.embed_dim, config.layer_norm_eps
         deviation = width**-0.5 if config.scale_embedding else 0.02
         self.embed_tokens = Embedding(config.vocab_size, width, config.padding_idx, deviation)
-        if not config.sinusoidal_positions:
+        if config.has_position_table:
             self.embed_positions = Embedding(config.num_position_rows, width, config.padding_idx)
         if config.emb_layer_norm_before:
             self.emb_layer_norm_before = LayerNorm(width, eps)
@@ -146,11 +147,12 @@ class ESM1(nn.Module):
         representations = {0: x} if 0 in repr_layers else {}
         # As rows, once: all but attention works on rows, and each reshape is a node of the graph.
         x = x.reshape(tokens.size, config.embed_dim)
+        angles = rotary_angles(segment_ids, config.head_dim) if config.rotary_positions else None
         for number, layer in enumerate(self.layers, start=1):
             if self.checkpointing and contacts is None:
-                x = nn.utils.checkpoint(layer)(x, segment_ids)
+                x = nn.utils.checkpoint(layer)(x, segment_ids, None, angles)
             else:
-                x = layer(x, segment_ids, contacts)
+                x = layer(x, segment_ids, contacts, angles)
             if number == config.num_layers and config.emb_layer_norm_after:
                 x = self.emb_layer_norm_after(x)
             if number in repr_layers:
@@ -167,6 +169,10 @@ class ESM1(nn.Module):
             rows = tokens.shape[-1] + config.padding_idx + 1
             table = sinusoidal_positions(rows, config.embed_dim, config.padding_idx)
             position_table = mx.array(table).astype(token_table.dtype)
+        elif config.rotary_positions:
+            # The op clears padding and drops tokens; what it adds is nothing.
+            rows = tokens.shape[-1] + config.padding_idx + 1
+            position_table = mx.zeros((rows, config.embed_dim), token_table.dtype)
         else:
             position_table = whole_table(self.embed_positions, config.num_position_rows)
         x = positional_embedding(

@@ -126,6 +126,23 @@ def positional_embedding(
     return mx.where(real[..., None], x, 0.0).astype(dtype)
 
 
+def rotary(x: mx.array, segment_ids: mx.array) -> mx.array:
+    """x (B, H, L, D) turned by its positions, which count from 0 in each segment (B, L).
+
+    The numbers i and i + D / 2 of a head, as one complex number, times exp(j p 10000^(-2 i / D)).
+    """
+    length, dim = x.shape[2:]
+    same = segment_ids[:, :, None] == segment_ids[:, None, :]
+    before = mx.tril(mx.ones((length, length)), -1)
+    position = mx.sum(mx.where(same, before, 0.0), axis=-1)  # (B, L)
+    frequencies = mx.exp(mx.arange(dim // 2) * (-2 * math.log(1e4) / dim))
+    angles = (position[..., None] * frequencies)[:, None]  # (B, 1, L, D / 2)
+    wide = x.astype(mx.float32)
+    a, b = wide[..., : dim // 2], wide[..., dim // 2 :]
+    turned = (a + 1j * b) * (mx.cos(angles) + 1j * mx.sin(angles))
+    return mx.concatenate([mx.real(turned), mx.imag(turned)], axis=-1).astype(x.dtype)
+
+
 def linear(
     x: mx.array,
     weight: mx.array,
@@ -163,7 +180,7 @@ class ESM1Reference(nn.Module):
         self.config = config
         width, eps = config.embed_dim, config.layer_norm_eps
         self.embed_tokens = nn.Embedding(config.vocab_size, width)
-        if not config.sinusoidal_positions:
+        if config.has_position_table:
             self.embed_positions = nn.Embedding(config.num_position_rows, width)
         if config.emb_layer_norm_before:
             self.emb_layer_norm_before = nn.LayerNorm(width, eps)
@@ -244,7 +261,11 @@ class ESM1Reference(nn.Module):
         return hidden, maps
 
     def _position_table(self, length: int) -> mx.array:
-        """(P, C): learned, or sin and cos of p exp(-i ln(10^4) / (C/2 - 1)) side by side."""
+        """(P, C): learned, or sin and cos of p exp(-i ln(10^4) / (C/2 - 1)) side by side; of
+        rotary positions nothing."""
+        if self.config.rotary_positions:
+            rows = length + self.config.padding_idx + 1
+            return mx.zeros((rows, self.config.embed_dim), self.embed_tokens.weight.dtype)
         if not self.config.sinusoidal_positions:
             return self.embed_positions.weight
         half = self.config.embed_dim // 2
@@ -274,7 +295,7 @@ class _SelfAttention(nn.Module):
     def __init__(self, config: ESM1Config):
         super().__init__()
         width = config.embed_dim
-        self.num_heads = config.num_heads
+        self.num_heads, self.is_rotary = config.num_heads, config.rotary_positions
         self.q_proj = nn.Linear(width, width)
         self.k_proj = nn.Linear(width, width)
         self.v_proj = nn.Linear(width, width)
@@ -290,6 +311,8 @@ class _SelfAttention(nn.Module):
             project(x).reshape(heads).swapaxes(1, 2)  # (B, H, L, D)
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
+        if self.is_rotary:
+            q, k = rotary(q, segment_ids), rotary(k, segment_ids)
         biases = {
             name: self[name].reshape(self.num_heads, -1)
             for name in ("bias_k", "bias_v")

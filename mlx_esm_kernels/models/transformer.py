@@ -9,6 +9,7 @@ from ..ops import masked_attention
 from .config import ESM1Config
 from .contact_head import ContactSum
 from .layers import Layer, LayerNorm, Linear, add_norm, project, project_on_table, project_together
+from .rotary import rotate
 
 
 class TransformerLayer(nn.Module):
@@ -24,11 +25,18 @@ class TransformerLayer(nn.Module):
         self.final_layer_norm = LayerNorm(width, eps)
 
     def __call__(
-        self, x: mx.array, segment_ids: mx.array, contacts: ContactSum | None = None
+        self,
+        x: mx.array,
+        segment_ids: mx.array,
+        contacts: ContactSum | None = None,
+        angles: tuple[mx.array, mx.array] | None = None,
     ) -> mx.array:
-        """x (B L, C), segment_ids (B, L) -> (B L, C); `contacts` gets the queries and keys."""
+        """x (B L, C), segment_ids (B, L) -> (B L, C).
+
+        `contacts` gets the queries and keys; `angles` of `rotary_angles` turn them before.
+        """
         x, h = add_norm(self.self_attn_layer_norm, x)
-        x, h = add_norm(self.final_layer_norm, x, self.self_attn(h, segment_ids, contacts))
+        x, h = add_norm(self.final_layer_norm, x, self.self_attn(h, segment_ids, contacts, angles))
         h = project(self.fc1, h, activation="gelu")  # (B L, FFN)
         return project(self.fc2, h, residual=x)
 
@@ -48,11 +56,19 @@ class SelfAttention(nn.Module):
             self.bias_k = mx.random.normal((1, 1, width), scale=width**-0.5)
             self.bias_v = mx.random.normal((1, 1, width), scale=width**-0.5)
 
-    def __call__(self, x: mx.array, segment_ids: mx.array, contacts: ContactSum | None) -> mx.array:
+    def __call__(
+        self,
+        x: mx.array,
+        segment_ids: mx.array,
+        contacts: ContactSum | None,
+        angles: tuple[mx.array, mx.array] | None,
+    ) -> mx.array:
         """x (B L, C), segment_ids (B, L) -> (B L, C)."""
         projected = project_together((self.q_proj, self.k_proj, self.v_proj), x)
         shape = (*segment_ids.shape, self.num_heads, x.shape[-1] // self.num_heads)
         q, k, v = (y.reshape(shape).swapaxes(1, 2) for y in projected)  # (B, H, L, D), views
+        if angles is not None:
+            q, k = rotate(q, angles), rotate(k, angles)
         bias_k, bias_v = self._bias("bias_k"), self._bias("bias_v")
         o = masked_attention(q, k, v, segment_ids=segment_ids, bias_k=bias_k, bias_v=bias_v)
         if contacts is not None:

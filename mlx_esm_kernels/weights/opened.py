@@ -135,7 +135,7 @@ def _check_sizes(opened: OpenedWeights) -> None:
         "embed_tokens.weight": (config.vocab_size, width),
         "layers.0.fc1.weight": (config.ffn_dim, width),
     }
-    if not config.sinusoidal_positions:
+    if config.has_position_table:
         shapes["embed_positions.weight"] = (config.num_position_rows, width)
     for name, shape in shapes.items():
         if (name_in_file := opened.name_of(name)) in opened.tensors:

@@ -51,3 +51,10 @@ def esm1(seed: int = 0, **fields: Any) -> ESM1:
     """ESM-1's architecture: no eos."""
     sizes = {**SIZES, "max_positions": 40, "contact_head": True, **fields}
     return randomised(ESM1(ESM1Config.esm1(**sizes)), seed)
+
+
+def esm2(seed: int = 0, **fields: Any) -> ESM1:
+    """ESM-2's architecture: rotary positions, no LayerNorm before."""
+    sizes = {"num_layers": 2, "embed_dim": 16, "num_heads": 2, "ffn_dim": 32}
+    sizes |= {"max_positions": 40, "contact_head": True, **fields}
+    return randomised(ESM1(ESM1Config.esm2(**sizes)), seed)
