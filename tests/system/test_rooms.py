@@ -83,6 +83,7 @@ def test_the_package_as_it_is_keeps_every_contract(package):
     assert "0 broken" in result.stdout
 
 
+@pytest.mark.slow  # a second each, for a reader of the whole package
 @pytest.mark.parametrize(("contract", "file", "line"), VIOLATIONS)
 def test_an_import_that_breaks_a_contract_is_noticed(package, contract, file, line):
     with (package / file).open("a") as source:
