@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import mlx.core as mx
+from click.decorators import FC
 
 from ..models.dtypes import DTYPES
 from ..models.esm1 import ESM1
@@ -18,12 +20,19 @@ WEIGHTS_HELP = "A file or folder of weights, or the name of a released model"
 
 weights_flag = click.option("--weights-file", required=True, help=f"{WEIGHTS_HELP}.")
 
-adapter_flag = click.option(
-    "--adapter",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="A folder with a low-rank adapter (LoRA) for these weights.",
-)
+
+def adapter_option(*, required: bool) -> Callable[[FC], FC]:
+    """--adapter, of every command that uses weights."""
+    return click.option(
+        "--adapter",
+        required=required,
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="A folder with a low-rank adapter (LoRA) for these weights.",
+    )
+
+
+adapter_flag = adapter_option(required=False)
 
 dtype_flag = click.option(
     "--dtype", type=click.Choice(list(DTYPES)), help="Compute in it.  [default: as stored]"

@@ -13,18 +13,12 @@ from ..system.console import say
 from ..system.whole_file import OutputError, require_writable
 from ..weights import load_fused, save_weights
 from .errors import errors_as_sentences
-from .flags import device_flag, weights_flag
+from .flags import adapter_option, device_flag, weights_flag
 
 
 @click.command("fuse")
 @weights_flag
-@click.option(
-    "--adapter",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="A folder with a low-rank adapter (LoRA) for these weights.",
-)
+@adapter_option(required=True)
 @click.option(
     "-o",
     "--output",

@@ -9,7 +9,7 @@ import click
 import numpy as np
 
 from ..data.alphabet import Alphabet
-from ..data.csv_table import CsvTable, read_csv, write_csv
+from ..data.csv_table import CsvTable, read_csv, require_csv_output, write_csv
 from ..data.labelled import LabelWarning, read_sequences, row_names
 from ..data.proteins import Proteins, load_proteins
 from ..data.sources import open_source
@@ -19,7 +19,7 @@ from ..fitting.predicting import predict, prediction_columns, prediction_names
 from ..ops import keep_freed_memory
 from ..system.console import progress, say
 from ..system.errors import DataError
-from ..system.whole_file import OutputError, require_writable
+from ..system.whole_file import require_writable
 from .errors import errors_as_sentences
 from .flags import WEIGHTS_HELP, as_protein_flag, device_flag
 
@@ -61,7 +61,8 @@ def command(
 
     DATA is a table as fit takes it, or FASTA; its content tells which.
     """
-    _require_output(output, data)
+    require_csv_output(output, data)
+    require_writable(output)
     saved = load_head(head_dir)
     is_fasta = _is_fasta(data)
     table = None if is_fasta else read_csv(data)
@@ -85,14 +86,6 @@ def command(
     write_csv(output, table.with_columns(columns))
     count = "1 protein" if len(proteins) == 1 else f"{len(proteins):,} proteins"
     say(f"💾 predictions of {count} saved to {output}")
-
-
-def _require_output(output: Path, data: Path) -> None:
-    if not output.name.removesuffix(".gz").endswith(".csv"):
-        raise OutputError(f"{output} must end in .csv or .csv.gz.")
-    require_writable(output)
-    if output.exists() and data.exists() and output.samefile(data):
-        raise OutputError(f"{output} is the input too; give the output another name.")
 
 
 def _is_fasta(data: Path) -> bool:

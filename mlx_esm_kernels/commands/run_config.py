@@ -25,6 +25,7 @@ from ..training.config_file import (
 from ..training.recipe import Recipe
 from ..training.run_folder import WEIGHTS, RunFolder
 from ..training.settings import Settings
+from ..weights.loading import lasting_name
 from .errors import errors_of_flag
 from .train_config import training_values
 
@@ -150,8 +151,7 @@ def run_tables(ctx: click.Context, recipe: Recipe, max_length: int) -> Tables:
     weights, data = ctx.params["weights_file"], recipe.data
     model: dict[str, Any] = {}
     if weights is not None:
-        is_path = Path(weights).exists()
-        model["weights_file"] = str(Path(weights).absolute()) if is_path else weights
+        model["weights_file"] = lasting_name(weights)
     return {
         "model": {**model, **model_table(recipe.config, recipe.alphabet)},
         "data": {

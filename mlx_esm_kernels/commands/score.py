@@ -11,7 +11,7 @@ import click
 import numpy as np
 
 from ..data.alphabet import ESM1B
-from ..data.csv_table import CsvTable, read_csv, write_csv
+from ..data.csv_table import CsvTable, read_csv, require_csv_output, write_csv
 from ..data.mutants import Mutant, mutated, parse_mutants
 from ..data.residues import require_residues
 from ..data.wild_type import read_wild_type
@@ -31,7 +31,7 @@ from ..models.fingerprint import fingerprint
 from ..pictures.substitutions import draw_substitutions
 from ..system.console import progress, say
 from ..system.errors import DataError, UserError
-from ..system.whole_file import OutputError, require_writable
+from ..system.whole_file import require_writable
 from .errors import errors_as_sentences, one_speaks
 from .flags import (
     WEIGHTS_HELP,
@@ -259,12 +259,9 @@ def _measured(table: CsvTable, score_col: str | None) -> tuple[str, Floats] | No
 
 def _require_outputs(dms_output: Path, dms_input: Path | None, ranks: Ranks) -> Path:
     """Refuse outputs that cannot be written; the path of the heat map."""
-    name = dms_output.name.removesuffix(".gz")
-    if not name.endswith(".csv"):
-        raise OutputError(f"{dms_output} must end in .csv or .csv.gz.")
-    if dms_input is not None and dms_output.exists() and dms_output.samefile(dms_input):
-        raise OutputError(f"{dms_output} is the input too; give the output another name.")
-    picture = dms_output.with_name(name.removesuffix(".csv") + ".png")
+    require_csv_output(dms_output, dms_input)
+    name = dms_output.name.removesuffix(".gz").removesuffix(".csv")
+    picture = dms_output.with_name(f"{name}.png")
     if ranks.is_first:  # the others write nothing, and may be on machines without that folder
         require_writable(dms_output)
         if dms_input is None:

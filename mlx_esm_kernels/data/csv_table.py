@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..system.errors import DataError
-from ..system.whole_file import whole_file
+from ..system.whole_file import OutputError, whole_file
 from .unpacking import unpacked
 
 Floats = npt.NDArray[np.float64]
@@ -163,6 +163,18 @@ def read_csv(path: Path) -> CsvTable:
             )
     has_commas = separator != "," and any(_DECIMAL_COMMA.fullmatch(c) for row in rows for c in row)
     return CsvTable(str(path), header, rows, separator, "," if has_commas else ".", comments)
+
+
+def require_csv_output(path: Path, given: Path | None) -> None:
+    """Refuse a file that `write_csv` would not write, or that is the table itself.
+
+    Raises:
+        OutputError: it is.
+    """
+    if not path.name.removesuffix(".gz").endswith(".csv"):
+        raise OutputError(f"{path} must end in .csv or .csv.gz.")
+    if given is not None and path.exists() and given.exists() and path.samefile(given):
+        raise OutputError(f"{path} is the input too; give the output another name.")
 
 
 def write_csv(path: Path, table: CsvTable) -> None:

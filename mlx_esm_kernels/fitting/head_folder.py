@@ -19,6 +19,7 @@ from ..models.low_rank import LowRank
 from ..system.errors import UserError
 from ..weights import load_model
 from ..weights.adapter import ARRAYS_FILE, BaseWeights, load_adapter, save_adapter
+from ..weights.loading import lasting_name
 from .head import Head, HeadSpec
 
 WEIGHTS, CONFIG, ADAPTERS = "head.safetensors", "head.json", "adapters"
@@ -37,7 +38,7 @@ class Base:
 
     Attributes:
         location: its file or folder, absolute, or the name of a released model.
-        fingerprint: of `embedding_run.fingerprint`; with other weights the head means nothing.
+        fingerprint: of `models.fingerprint`; with other weights the head means nothing.
         dtype: of its parameters, by name.
     """
 
@@ -48,9 +49,8 @@ class Base:
     @classmethod
     def of(cls, model: ESM1, location: str) -> Base:
         """That of a model which was loaded from `location`, before anything changes it."""
-        path = Path(location)
         dtype = str(model.embed_tokens.weight.dtype).rsplit(".", 1)[-1]
-        return cls(str(path.absolute()) if path.exists() else location, fingerprint(model), dtype)
+        return cls(lasting_name(location), fingerprint(model), dtype)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import mlx.core as mx
 
@@ -14,6 +13,7 @@ from ..models.low_rank import LowRank, add_low_rank, base_parameters
 from ..system.errors import UserError
 from ..weights import load_model
 from ..weights.adapter import BaseWeights
+from ..weights.loading import lasting_name
 from .recipe import Adapter
 
 
@@ -28,10 +28,8 @@ def adapt(
         low_rank: which layers, and what kind.
         precision: the name of a dtype, in which the frozen weights are kept from here on.
     """
-    path = Path(weights_file)
-    # A path that holds in any folder; the name of a released model as it is.
-    name = str(path.absolute()) if path.exists() else str(weights_file)
-    adapter = Adapter(low_rank, BaseWeights(name, fingerprint_of_base(model)))
+    base = BaseWeights(lasting_name(weights_file), fingerprint_of_base(model))
+    adapter = Adapter(low_rank, base)
     _add(model, low_rank, precision)
     return adapter
 

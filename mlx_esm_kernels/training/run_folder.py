@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 
 from ..system.errors import UserError
+from ..weights.adapter import OF_RUNS as ADAPTER
 from .config_file import CONFIG
 
 RUNS = Path("runs")
@@ -20,7 +21,6 @@ PLOT = "loss.png"
 CHECKPOINTS = "checkpoints"
 # What is reported of it elsewhere, see training/reports.py.
 WANDB, TENSORBOARD = "wandb", "tensorboard"
-ADAPTER = "adapters"
 LOCK = ".lock"
 # What flock raises on file systems (some of a network) that have no locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)

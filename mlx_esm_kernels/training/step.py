@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten
 
 from ..distributed.ranks import Ranks
 from ..models.esm1 import ESM1
-from ..models.low_rank import draw_dropout
+from ..models.low_rank import draw_dropout, low_rank_layers
 from ..ops import adamw
 from .loss import masked_loss
 from .muon import Muon, is_of_muon
@@ -68,6 +68,8 @@ class TrainStep:
         # The factor of the loss, and steps since it changed last.
         self.scale, self.steps_at_scale = (FIRST_SCALE if dtype == mx.float16 else 1.0), 0
         self.steps = 0
+        # Found once: to walk through the modules takes a share of a small model's step.
+        self._drops = any(layer.dropout for layer in low_rank_layers(model).values())
         names, weights = zip(*tree_flatten(model.trainable_parameters()), strict=True)
         self._names = names
         self._places = [_place(model, name) for name in names]
@@ -125,7 +127,8 @@ class TrainStep:
             self._draw_dropout(0)
             loss, norm = self._run(batch, rates)
         mx.eval(loss, norm, self._state)
-        draw_dropout(self.model, None)
+        if self._drops:
+            draw_dropout(self.model, None)
         return float(loss), float(norm)
 
     def _without_overflow(
@@ -160,7 +163,8 @@ class TrainStep:
 
     def _draw_dropout(self, batch: int) -> None:
         """Other numbers are left out in each batch of each step of each rank."""
-        draw_dropout(self.model, (self._seed, self.steps, self._ranks.number, batch))
+        if self._drops:
+            draw_dropout(self.model, (self._seed, self.steps, self._ranks.number, batch))
 
     def arrays(self) -> dict[str, mx.array]:
         """Both moments of the parameters: `moment_1.NAME` and `moment_2.NAME`."""

@@ -94,6 +94,12 @@ def load_fused(
     return model
 
 
+def lasting_name(path_or_name: str | os.PathLike[str]) -> str:
+    """A file or folder of weights by a path that holds anywhere; a released model by its name."""
+    path = Path(path_or_name)
+    return str(path.absolute()) if path.exists() else str(path_or_name)
+
+
 def _convert(model: ESM1, opened: OpenedWeights, dtype: mx.Dtype | None) -> None:
     """Give all but the products a dtype, in place; None: that of the file."""
     parameters = base_parameters(model)

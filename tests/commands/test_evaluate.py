@@ -223,7 +223,7 @@ def test_a_first_run_nears_the_floor_and_finds_the_planted_pairs(place):
 
 
 def test_too_little_data_is_a_sentence(place):
-    write_fasta(place / "x.fasta", ["XXXX"])
+    write_fasta(place / "x.fasta", ["X" * 4])
     assert "none of the 20 amino acids" in refused("--weights-file", "w.safetensors", "x.fasta")
     write_fasta(place / "one.fasta", ["MKT", "MKT"])
     said = refused("--weights-file", "w.safetensors", "one.fasta", "--part", "held-out")
