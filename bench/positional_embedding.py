@@ -7,8 +7,9 @@ from typing import Any
 import click
 import mlx.core as mx
 import numpy as np
+from harness import copies
 from harness.command import Options, Row, begin, benchmark_options, capturing, finish
-from harness.measuring import Run, alternate, installed, packed_batch
+from harness.measuring import Run, alternate, packed_batch
 
 from mlx_esm_kernels import ops
 from mlx_esm_kernels.data.alphabet import ESM1B
@@ -18,7 +19,6 @@ from mlx_esm_kernels.models.config import ESM1Config
 FORWARD, BOTH = DIRECTIONS = ("forward", "forward+backward")
 PADDING, MASK = ESM1B.padding_idx, ESM1B.mask_idx
 MASKED = 0.12  # of the residues, as in training
-COPY_BYTES = 1 << 27  # out of every cache
 
 
 def tokens_of(
@@ -114,32 +114,17 @@ def useful_bytes(shape: tuple[int, ...], dtype: mx.Dtype, direction: str) -> int
     return (1 if direction == FORWARD else 2) * batch * length * width * dtype.size
 
 
-def copy_runs(device: str) -> dict[str, Run]:
-    """Copies of a large array, by what does them; each moves 2 COPY_BYTES."""
-    if device == "gpu":
-        a = mx.ones((COPY_BYTES // 4,))
-        return {"MLX's negation of an array": lambda: mx.eval(-a)}
-    source, target = np.ones(COPY_BYTES // 4, np.float32), np.zeros(COPY_BYTES // 4, np.float32)
-    runs: dict[str, Run] = {"numpy's copy, one core": lambda: np.copyto(target, source)}
-    if installed("torch"):
-        import torch
-
-        x, y = torch.from_numpy(source), torch.from_numpy(target)
-        runs["torch's copy"] = lambda: y.copy_(x)
-    return runs
-
-
 def measure(shape: tuple[int, ...], proteins: Proteins | None, options: Options) -> list[Row]:
     """A row for each way and direction."""
     dtype = options.mlx_dtype
     ways = {way: runs_of(way, shape, dtype, proteins) for way in ("ours", *options.against)}
-    copies = copy_runs(options.device)
+    copied = copies.copy_runs(options.device)
     rows = []
     for direction in DIRECTIONS:
         runs = {way: both[direction] for way, both in ways.items()}
-        found = alternate({**runs, **copies}, repeats=options.repeats)
-        copy = min(copies, key=lambda name: found[name].seconds)
-        rate = 2 * COPY_BYTES / found[copy].seconds
+        found = alternate({**runs, **copied}, repeats=options.repeats)
+        copy = min(copied, key=lambda name: found[name].seconds)
+        rate = 2 * copies.COPY_BYTES / found[copy].seconds
         for way in ways:
             row: Row = {"shape": shape, "lengths": "dense" if proteins is None else "real"}
             row["fill"] = float((tokens_of(shape, proteins)[0] != PADDING).mean())

@@ -9,7 +9,7 @@ from .inference.evaluation import Evaluation, evaluate
 from .inference.structure_view import StructureView, view
 from .inference.variants import pseudo_perplexity, score_variants
 from .models.esm1 import ESM1, PRESETS, ESM1Config, predict_contacts
-from .ops import linear, masked_attention, positional_embedding
+from .ops import linear, masked_attention, positional_embedding, rotary, rotary_angles
 from .weights import load_model, save_weights
 
 __all__ = [
@@ -30,6 +30,8 @@ __all__ = [
     "positional_embedding",
     "predict_contacts",
     "pseudo_perplexity",
+    "rotary",
+    "rotary_angles",
     "save_weights",
     "score_variants",
     "view",

@@ -16,6 +16,7 @@
 #include "metal/device.h"
 #include "metal/launch_budget.h"
 #include "positional_embedding/metal/launch.h"
+#include "rotary/metal/launch.h"
 
 namespace nb = nanobind;
 namespace ek = mlx_esm_kernels;
@@ -118,4 +119,6 @@ void bind_metal(nb::module_& m) {
       "D"_a, "dtype"_a, "The texts of the Metal kernels of masked_attention.");
   m.def("embedding_sources", &ek::embedding_sources, "dtype"_a,
         "The texts of the Metal kernels of positional_embedding.");
+  m.def("rotary_sources", &ek::rotary_sources, "dtype"_a,
+        "The texts of the Metal kernels of rotary.");
 }

@@ -17,6 +17,7 @@
 #include "linear/linear.h"
 #include "masked_attention/masked_attention.h"
 #include "positional_embedding/positional_embedding.h"
+#include "rotary/rotary.h"
 
 namespace nb = nanobind;
 namespace ek = mlx_esm_kernels;
@@ -86,6 +87,11 @@ void bind_positional_embedding(nb::module_& m) {
               a sequence is longer than the position table. Where ``mx.compile`` or ``mx.vmap``
               hide the tokens, the last two are raised as RuntimeError at evaluation.
       )");
+}
+
+void bind_rotary(nb::module_& m) {
+  m.def("rotary", &ek::rotary, "x"_a, "angles"_a, nb::kw_only(), "fused"_a = true,
+        "stream"_a = nb::none(), "Use ops.rotary, which knows when to be fused.");
 }
 
 void bind_linear(nb::module_& m) {
@@ -240,6 +246,12 @@ void bind_composed(nb::module_& m) {
       "tokens"_a, "token_table"_a, "position_table"_a, "padding_idx"_a, "mask_idx"_a = nb::none(),
       "segment_ids"_a = nb::none());
   m.def(
+      "rotary_composed",
+      [](const ek::mx::array& x, const ek::mx::array& angles) {
+        return ek::rotary_composed(x, angles, ek::mx::to_stream({}));
+      },
+      "x"_a, "angles"_a);
+  m.def(
       "linear_composed",
       [](const ek::mx::array& x, const ek::mx::array& weight,
          const std::optional<ek::mx::array>& bias,
@@ -260,6 +272,7 @@ NB_MODULE(_ext, m) {
   m.doc() = "The compiled ops of mlx_esm_kernels.";
   bind_masked_attention(m);
   bind_positional_embedding(m);
+  bind_rotary(m);
   bind_linear(m);
   bind_layer_norm(m);
   bind_adamw(m);

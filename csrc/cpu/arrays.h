@@ -42,6 +42,19 @@ inline void allocate(std::vector<mlx::core::array>& outputs) {
   }
 }
 
+// Where x (B, H, L, D) lies row by row, so do the outputs: rows that lie end to end are written
+// faster. Elsewhere heads come last, as in a model, which then needs no copy.
+template <class Primitive>
+void allocate_as(const mlx::core::array& x, const Primitive& primitive,
+                 std::vector<mlx::core::array>& outputs) {
+  if (x.flags().row_contiguous) {
+    allocate(outputs);
+  } else {
+    primitive.allocate(outputs);
+    advise_huge_pages(outputs);
+  }
+}
+
 inline void* bytes(const mlx::core::array& x) {
   return const_cast<void*>(static_cast<const void*>(x.data<char>()));
 }

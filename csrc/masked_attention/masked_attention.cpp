@@ -56,14 +56,6 @@ int segment_inputs(const AttentionOptions& options) {
   return !options.has_segments ? 0 : options.on_metal ? 2 : 1;
 }
 
-// (B, H, L, D) laid out so that (B, L, H, D) is contiguous: the model merges heads without a copy.
-void allocate_heads_last(mx::array& out) {
-  const int64_t H = out.shape(1), L = out.shape(2), D = out.shape(3);
-  const bool row_contiguous = H == 1 || L == 1;
-  out.set_data(mx::allocator::malloc(out.nbytes()), out.size(), {L * H * D, D, H * D, 1},
-               {true, row_contiguous, false});
-}
-
 }  // namespace
 
 mx::array masked_attention(const mx::array& q, const mx::array& k, const mx::array& v,

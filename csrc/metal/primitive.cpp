@@ -26,4 +26,11 @@ void allocate_contiguous(mx::array& out) {
   out.set_data(mx::allocator::malloc(out.nbytes()));
 }
 
+void allocate_heads_last(mx::array& out) {
+  const int64_t H = out.shape(1), L = out.shape(2), D = out.shape(3);
+  const bool row_contiguous = H == 1 || L == 1;
+  out.set_data(mx::allocator::malloc(out.nbytes()), out.size(), {L * H * D, D, H * D, 1},
+               {true, row_contiguous, false});
+}
+
 }  // namespace mlx_esm_kernels

@@ -22,4 +22,7 @@ class MetalPrimitive : public OpPrimitive {
 
 void allocate_contiguous(mx::array& out);
 
+// (B, H, L, D) laid out so that (B, L, H, D) is contiguous: the model merges heads without a copy.
+void allocate_heads_last(mx::array& out);
+
 }  // namespace mlx_esm_kernels

@@ -12,14 +12,13 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..data.alphabet import Alphabet
-from ..ops import linear, note_use, positional_embedding
+from ..ops import linear, note_use, positional_embedding, rotary_angles
 from ..system.errors import UserError
 from .config import PRESETS, ESM1Config
 from .contact_head import ContactHead, ContactSum, require_contact_head
 from .layers import Embedding, LayerNorm, whole_table
 from .low_rank import base_parameters
 from .positions import sinusoidal_positions
-from .rotary import rotary_angles
 from .transformer import LMHead, TransformerLayer
 
 __all__ = ["ESM1", "PRESETS", "ESM1Config", "describe", "predict_contacts"]
@@ -170,9 +169,10 @@ class ESM1(nn.Module):
             table = sinusoidal_positions(rows, config.embed_dim, config.padding_idx)
             position_table = mx.array(table).astype(token_table.dtype)
         elif config.rotary_positions:
-            # The op clears padding and drops tokens; what it adds is nothing.
+            # The op clears padding and drops tokens; what it adds is nothing, one row of it.
             rows = tokens.shape[-1] + config.padding_idx + 1
-            position_table = mx.zeros((rows, config.embed_dim), token_table.dtype)
+            nothing = mx.zeros((1, config.embed_dim), token_table.dtype)
+            position_table = mx.broadcast_to(nothing, (rows, config.embed_dim))
         else:
             position_table = whole_table(self.embed_positions, config.num_position_rows)
         x = positional_embedding(

@@ -126,20 +126,25 @@ def positional_embedding(
     return mx.where(real[..., None], x, 0.0).astype(dtype)
 
 
-def rotary(x: mx.array, segment_ids: mx.array) -> mx.array:
-    """x (B, H, L, D) turned by its positions, which count from 0 in each segment (B, L).
-
-    The numbers i and i + D / 2 of a head, as one complex number, times exp(j p 10000^(-2 i / D)).
-    """
-    length, dim = x.shape[2:]
+def rotary_angles(segment_ids: mx.array, dim: int) -> mx.array:
+    """(B, L, D): cosines and sines of p 10000^(-2 i / D), p the place from 0 among equal ids."""
+    length = segment_ids.shape[1]
     same = segment_ids[:, :, None] == segment_ids[:, None, :]
     before = mx.tril(mx.ones((length, length)), -1)
     position = mx.sum(mx.where(same, before, 0.0), axis=-1)  # (B, L)
     frequencies = mx.exp(mx.arange(dim // 2) * (-2 * math.log(1e4) / dim))
-    angles = (position[..., None] * frequencies)[:, None]  # (B, 1, L, D / 2)
-    wide = x.astype(mx.float32)
-    a, b = wide[..., : dim // 2], wide[..., dim // 2 :]
-    turned = (a + 1j * b) * (mx.cos(angles) + 1j * mx.sin(angles))
+    angles = position[..., None] * frequencies
+    return mx.concatenate([mx.cos(angles), mx.sin(angles)], axis=-1)
+
+
+def rotary(x: mx.array, angles: mx.array) -> mx.array:
+    """x (B, H, L, D) turned by angles (B, L, D), cosines and then sines.
+
+    The numbers i and i + D / 2 of a head, as one complex number, times cosine + j sine.
+    """
+    half = x.shape[3] // 2
+    wide, turn = x.astype(mx.float32), angles[:, None]
+    turned = (wide[..., :half] + 1j * wide[..., half:]) * (turn[..., :half] + 1j * turn[..., half:])
     return mx.concatenate([mx.real(turned), mx.imag(turned)], axis=-1).astype(x.dtype)
 
 
@@ -312,7 +317,8 @@ class _SelfAttention(nn.Module):
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
         if self.is_rotary:
-            q, k = rotary(q, segment_ids), rotary(k, segment_ids)
+            angles = rotary_angles(segment_ids, q.shape[-1])
+            q, k = rotary(q, angles), rotary(k, angles)
         biases = {
             name: self[name].reshape(self.num_heads, -1)
             for name in ("bias_k", "bias_v")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..ops import masked_attention
+from ..ops import masked_attention, rotary
 from .config import ESM1Config
 from .contact_head import ContactSum
 from .layers import Layer, LayerNorm, Linear, add_norm, project, project_on_table, project_together
-from .rotary import rotate
 
 
 class TransformerLayer(nn.Module):
@@ -29,11 +28,11 @@ class TransformerLayer(nn.Module):
         x: mx.array,
         segment_ids: mx.array,
         contacts: ContactSum | None = None,
-        angles: tuple[mx.array, mx.array] | None = None,
+        angles: mx.array | None = None,
     ) -> mx.array:
         """x (B L, C), segment_ids (B, L) -> (B L, C).
 
-        `contacts` gets the queries and keys; `angles` of `rotary_angles` turn them before.
+        `contacts` gets the queries and keys, turned first by `angles` (B, L, D) of `rotary_angles`.
         """
         x, h = add_norm(self.self_attn_layer_norm, x)
         x, h = add_norm(self.final_layer_norm, x, self.self_attn(h, segment_ids, contacts, angles))
@@ -61,14 +60,14 @@ class SelfAttention(nn.Module):
         x: mx.array,
         segment_ids: mx.array,
         contacts: ContactSum | None,
-        angles: tuple[mx.array, mx.array] | None,
+        angles: mx.array | None,
     ) -> mx.array:
         """x (B L, C), segment_ids (B, L) -> (B L, C)."""
         projected = project_together((self.q_proj, self.k_proj, self.v_proj), x)
         shape = (*segment_ids.shape, self.num_heads, x.shape[-1] // self.num_heads)
         q, k, v = (y.reshape(shape).swapaxes(1, 2) for y in projected)  # (B, H, L, D), views
         if angles is not None:
-            q, k = rotate(q, angles), rotate(k, angles)
+            q, k = rotary(q, angles), rotary(k, angles)
         bias_k, bias_v = self._bias("bias_k"), self._bias("bias_v")
         o = masked_attention(q, k, v, segment_ids=segment_ids, bias_k=bias_k, bias_v=bias_v)
         if contacts is not None:

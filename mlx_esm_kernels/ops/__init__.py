@@ -1,4 +1,4 @@
-"""The compiled ops: attention, embedding, linear, layer norm and a step of AdamW."""
+"""The compiled ops: attention, embedding, rotary positions, linear, layer norm, an AdamW step."""
 
 from .extension import MLX_VERSION  # isort: skip  (first: it loads what all others need)
 
@@ -12,7 +12,8 @@ from .._ext import (
     linears,
     num_threads,
 )
-from .calls import masked_attention, positional_embedding
+from .angles import rotary_angles
+from .calls import masked_attention, positional_embedding, rotary
 from .forked import note_use
 
 __all__ = [
@@ -28,4 +29,6 @@ __all__ = [
     "note_use",
     "num_threads",
     "positional_embedding",
+    "rotary",
+    "rotary_angles",
 ]

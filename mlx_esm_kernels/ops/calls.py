@@ -1,4 +1,4 @@
-"""The ops that choose between our kernels and MLX's at each call: attention and embedding."""
+"""The ops that choose between our kernels and MLX's at each call."""
 
 from __future__ import annotations
 
@@ -107,6 +107,35 @@ def positional_embedding(
         padding_idx=padding_idx,
         mask_idx=mask_idx,
         segment_ids=segment_ids,
-        fused=dispatch.embedding_is_ours(token_table, kernels, stream),
+        fused=dispatch.is_ours("positional_embedding", token_table, kernels, stream),
         stream=stream,
     )
+
+
+def rotary(
+    x: mx.array,
+    angles: mx.array,
+    *,
+    kernels: str | None = None,
+    stream: mx.Stream | mx.Device | None = None,
+) -> mx.array:
+    """Queries or keys turned by their positions: of a head's halves a, b, as one complex number.
+
+    ``[a, b] -> [a cos - b sin, b cos + a sin]``, computed in float32 (Su et al. 2021, RoFormer).
+    Differentiable in both; deterministic. A row's result depends on nothing but the row.
+
+    Args:
+        x: ``(B, H, L, D)`` float32, float16 or bfloat16, D even; any strides.
+        angles: ``(B, L, D)`` float32, of `rotary_angles`.
+        kernels: as in `masked_attention`.
+        stream: where to run.
+
+    Returns:
+        ``(B, H, L, D)`` in the dtype of ``x``.
+
+    Raises:
+        ValueError: where shapes or dtypes do not fit together, or `kernels` is none of these.
+    """
+    note_use()
+    fused = dispatch.is_ours("rotary", x, kernels, stream)
+    return _ext.rotary(x, angles, fused=fused, stream=stream)

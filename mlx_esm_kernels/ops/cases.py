@@ -1,4 +1,4 @@
-"""The cases in which our attention and embedding are judged on a device: small, odd and nasty.
+"""The cases in which our Metal kernels' ops are judged on a device: small, odd and nasty.
 
 Every number is exact in float32, float16 and bfloat16, so that one truth, kept for the process,
 serves them all. Padding holds NaN.
@@ -300,3 +300,46 @@ def _embedding(
         return rounding.positional_embedding(clean, tokens, *tables, dtype=dtype, **exact)
 
     return Case(name, tuple(true), tuple(tables), dx, call, true, units, strided)
+
+
+# ---- Rotary -------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=1)
+def rotary_cases() -> tuple[Case, ...]:
+    """Those of rotary: read by vectors and not, strided, and with heads that are no numbers."""
+    return (
+        _rotary("whole", (BATCH, 3, LENGTH, 16)),
+        _rotary("wide", (1, 2, 9, 136)),
+        _rotary("odd", (BATCH, 3, LENGTH, 18)),
+        _rotary("odd vectors", (BATCH, 2, LENGTH, 12)),
+        _rotary("strided", (BATCH, 2, LENGTH, 16), strided=True),
+        _rotary("poisoned", (BATCH, 3, LENGTH, 24), poisoned=True),
+    )
+
+
+def _rotary(
+    name: str, shape: tuple[int, int, int, int], strided: bool = False, poisoned: bool = False
+) -> Case:
+    """poisoned: some heads of some tokens are NaN, of which their neighbours must know nothing."""
+    rng = np.random.default_rng(0)
+    batch, _, length, dim = shape
+    x, dy, angles = normal(rng, *shape), normal(rng, *shape), normal(rng, batch, length, dim)
+    true = {"y": truth.rotary(x, angles)} | truth.rotary_gradients(dy, x, angles)
+    bad = np.zeros(shape, bool)
+    if poisoned:
+        bad[:, 1, 3::7] = True
+
+    def call(*given: mx.array, stream: Any) -> mx.array:
+        return _ext.rotary(given[0], given[1].astype(mx.float32), fused=True, stream=stream)
+
+    @functools.cache
+    def units(dtype: str) -> dict[str, Array]:
+        found = rounding.rotary(dy, x, angles, dtype=dtype)
+        found["dangles"] = found["dangles"] + rounding.EPS[dtype] * np.abs(true["dangles"])
+        # The gradient of angles is made from MLX's own ops: of a head that is no number it is none.
+        free = {"y": bad, "dx": bad, "dangles": bad.max(axis=(1, 3), keepdims=True)[:, 0]}
+        return {key: np.where(free[key], np.inf, unit) for key, unit in found.items()}
+
+    inputs, cotangent = (_poisoned(x, bad), angles), _poisoned(dy, bad)
+    return Case(name, tuple(true), inputs, cotangent, call, true, units, strided)

@@ -91,19 +91,28 @@ def attention_is_ours(
     return _decide("masked_attention", q, True, f"{why_ours}our kernel passed its self-test")
 
 
-def embedding_is_ours(
-    token_table: mx.array, kernels: str | None, stream: mx.Stream | mx.Device | None
+def is_ours(
+    op: str, x: mx.array, kernels: str | None, stream: mx.Stream | mx.Device | None
 ) -> bool:
-    """Whether our embedding serves this call; arguments as in `attention_is_ours`."""
-    choice = _chosen(kernels, "positional_embedding")
-    floating = token_table.dtype in (mx.float32, mx.float16, mx.bfloat16)
+    """Whether our kernel serves this call of an op that MLX has nothing fused for.
+
+    Args:
+        op: its word; attention has a function of its own.
+        x: the array whose dtype counts; one that is not floating is left to the op.
+        kernels, stream: as in `attention_is_ours`.
+
+    Raises:
+        ValueError: `kernels` is none of the choices.
+    """
+    choice = _chosen(kernels, op)
+    floating = x.dtype in (mx.float32, mx.float16, mx.bfloat16)
     if not _ext.runs_on_metal(stream) or not floating:
         return kernels != "mlx"
     if choice == "mlx":
-        return _decide("positional_embedding", token_table, False, "it was asked for")
-    passed = self_test.embedding_passes(token_table.dtype, stream)
+        return _decide(op, x, False, "it was asked for")
+    passed = self_test.passes(op, x.dtype, stream)
     reason = "our kernel passed its self-test" if passed else "our kernel failed its self-test"
-    return _decide("positional_embedding", token_table, passed, reason)
+    return _decide(op, x, passed, reason)
 
 
 def _chosen(kernels: str | None, op: str) -> str:

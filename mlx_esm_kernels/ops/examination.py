@@ -17,8 +17,8 @@ from typing import Any
 import mlx.core as mx
 
 from .. import _ext
-from .calls import masked_attention, positional_embedding
-from .cases import attention_cases, embedding_cases
+from .calls import masked_attention, positional_embedding, rotary
+from .cases import attention_cases, embedding_cases, rotary_cases
 from .cpu_cases import CPU_CASES
 from .device_cache import log
 from .judging import Case, Finding, findings, name_of_dtype
@@ -60,9 +60,9 @@ def device() -> str:
 
 
 def variants(head_dims: Sequence[int], every: bool = False) -> list[Variant]:
-    """All that is ours on this device, attention and embedding alone on Metal; or every op's."""
+    """All that is ours on this device, on Metal what has kernels there; or every op's."""
     found = [Variant("masked_attention", dtype, dim) for dim in head_dims for dtype in DTYPES]
-    found += [Variant("positional_embedding", dtype) for dtype in DTYPES]
+    found += [Variant(op, dtype) for op in ("positional_embedding", "rotary") for dtype in DTYPES]
     if every or device() == "cpu":
         found += [Variant(op, dtype) for op in ("linear", "layer_norm") for dtype in DTYPES]
         found += [Variant("adamw", mx.float32)]
@@ -83,6 +83,8 @@ def examine(variant: Variant) -> Iterator[tuple[Finding, float]]:
 def _cases(variant: Variant) -> Sequence[Case]:
     if variant.head_dim is not None:
         return attention_cases(variant.head_dim)
+    if variant.op == "rotary":
+        return rotary_cases()
     if variant.op != "positional_embedding":
         return tuple(CPU_CASES[variant.op]())
     # Outside a table the CPU op raises, which the tests look at; a kernel can not.
@@ -101,6 +103,8 @@ def serves(variant: Variant) -> Iterator[dict[str, Any]]:
         calls = _attention_calls(variant)
     elif variant.op == "positional_embedding":
         calls = {"all": lambda: _embedding_call(variant)}
+    elif variant.op == "rotary":
+        calls = {"all": lambda: _rotary_call(variant)}
     else:
         calls = {"all": lambda: None}
     for name, call in calls.items():
@@ -127,6 +131,10 @@ def _attention_calls(variant: Variant) -> dict[str, Callable[[], Any]]:
 def _embedding_call(variant: Variant) -> mx.array:
     table = mx.zeros((8, 8), variant.dtype)
     return positional_embedding(mx.ones((1, 4), mx.int32), table, table, padding_idx=1)
+
+
+def _rotary_call(variant: Variant) -> mx.array:
+    return rotary(mx.zeros((1, 1, 4, 8), variant.dtype), mx.zeros((1, 4, 8)))
 
 
 def _decision(call: Callable[[], Any]) -> tuple[bool, str]:

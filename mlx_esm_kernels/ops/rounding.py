@@ -163,3 +163,24 @@ def layer_norm(
     units["dweight"] = (dy * (n_unit + _EPS32 * np.abs(n))).sum(axis=rows)
     units["dbias"] = _EPS32 * dy.sum(axis=rows)
     return units | {name: units[name] + unit_eps * np.abs(exact[name]) for name in exact}
+
+
+def rotary(dy: Array, x: Array, angles: Array, *, dtype: str) -> Gradients:
+    """Units of y, dx and dangles, which is added up and kept in float32."""
+    exact = {"y": truth.rotary(x, angles)} | truth.rotary_gradients(dy, x, angles)
+    half = angles.shape[-1] // 2
+    # Signs with which no two terms cancel.
+    sizes = [np.abs(a) for a in (x, dy, angles)]
+    flipped = [np.concatenate([a[..., :half], -a[..., half:]], axis=-1) for a in sizes]
+
+    def size(x: Array, flipped: Array, angles: Array) -> Array:
+        terms = truth.rotary(flipped, angles)[..., :half], truth.rotary(x, angles)[..., half:]
+        return np.concatenate(terms, axis=-1)
+
+    units = {
+        name: EPS[dtype] * np.abs(exact[name]) + _EPS32 * size(sizes[i], flipped[i], sizes[2])
+        for i, name in enumerate(("y", "dx"))
+    }
+    of_cosines = truth.rotary_gradients(sizes[1], sizes[0], sizes[2])["dangles"][..., :half]
+    of_sines = truth.rotary_gradients(sizes[1], flipped[0], sizes[2])["dangles"][..., half:]
+    return units | {"dangles": _EPS32 * np.concatenate([of_cosines, of_sines], axis=-1)}

@@ -16,7 +16,7 @@ import mlx.core as mx
 
 from .. import _ext
 from . import device_cache, tiles
-from .cases import attention_cases, embedding_cases
+from .cases import attention_cases, embedding_cases, rotary_cases
 from .judging import StreamLike, findings
 
 SELF_TEST_VARIABLE = "MLX_ESM_KERNELS_SELF_TEST"
@@ -58,14 +58,14 @@ def attention_problem(head_dim: int, dtype: mx.Dtype, stream: StreamLike) -> str
     return _problem("masked_attention", head_dim, dtype, stream)
 
 
-def embedding_problem(dtype: mx.Dtype, stream: StreamLike) -> str:
-    """What is wrong here with our positional embedding; "" if nothing is."""
-    return _problem("positional_embedding", 0, dtype, stream)
+def problem(op: str, dtype: mx.Dtype, stream: StreamLike) -> str:
+    """What is wrong here with an op of ours other than attention; "" if nothing is."""
+    return _problem(op, 0, dtype, stream)
 
 
-def embedding_passes(dtype: mx.Dtype, stream: StreamLike) -> bool:
-    """Whether our positional embedding is right here for this dtype."""
-    variant = ("positional_embedding", 0, dtype)
+def passes(op: str, dtype: mx.Dtype, stream: StreamLike) -> bool:
+    """Whether an op of ours other than attention is right here for this dtype."""
+    variant = (op, 0, dtype)
     known = _verdicts.get(variant)
     return _settle(variant, stream) if known is None else known
 
@@ -88,9 +88,12 @@ def _verdict(variant: tuple[str, int, mx.Dtype], stream: StreamLike) -> tuple[di
     try:
         if op == "masked_attention":
             tiles.load(head_dim, dtype)
-            key |= device_cache.circumstances(_ext.attention_sources(head_dim, dtype))
+            sources = _ext.attention_sources(head_dim, dtype)
+        elif op == "positional_embedding":
+            sources = _ext.embedding_sources(dtype)
         else:
-            key |= device_cache.circumstances(_ext.embedding_sources(dtype))
+            sources = _ext.rotary_sources(dtype)
+        key |= device_cache.circumstances(sources)
         if _mode == "never":
             return key, ""
         known = device_cache.read("self_test", key) if _mode == "auto" else None
@@ -145,7 +148,8 @@ def _raised(error: Exception) -> str:
 
 def _compare(op: str, head_dim: int, dtype: mx.Dtype, stream: StreamLike) -> str:
     """What is wrong with the first result that is; "" if none is."""
-    cases = attention_cases(head_dim) if op == "masked_attention" else embedding_cases()
+    by_op = {"positional_embedding": embedding_cases, "rotary": rotary_cases}
+    cases = attention_cases(head_dim) if op == "masked_attention" else by_op[op]()
     for case in cases:
         for finding in findings(case, dtype, stream):
             if finding.problem:

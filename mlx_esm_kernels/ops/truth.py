@@ -322,3 +322,25 @@ def adamw(
     step = m / (1 - beta_1**t) / (np.sqrt(v / (1 - beta_2**t)) + epsilon)
     decay = weight_decay if w.ndim > 1 else 0
     return {"w": w - rate * (step + decay * w), "m": m, "v": v, "norm": norm}
+
+
+def rotary(x: Array, angles: Array) -> Array:
+    """y (B, H, L, D): the halves of a head, as complex numbers, times cos + j sin.
+
+    angles: (B, L, D), cosines and then sines; any numbers.
+    """
+    a, b, cos, sin = (*_halves(x), *_halves(angles[:, None]))
+    return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+
+
+def rotary_gradients(dy: Array, x: Array, angles: Array) -> Gradients:
+    """dx, which turns back, and dangles, a sum over heads."""
+    a, b, da, db = (*_halves(x), *_halves(dy))
+    back = np.concatenate([*_halves(angles)[:1], -_halves(angles)[1]], axis=-1)
+    of_angles = np.concatenate([a * da + b * db, a * db - b * da], axis=-1).sum(axis=1)
+    return {"dx": rotary(dy, back), "dangles": of_angles}
+
+
+def _halves(x: Array) -> tuple[Array, Array]:
+    half = x.shape[-1] // 2
+    return x[..., :half], x[..., half:]

@@ -17,3 +17,11 @@ def quick_turns(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     measuring.gemm_runs.cache_clear()
     yield
     measuring.gemm_runs.cache_clear()
+
+
+@pytest.fixture
+def small_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of arrays that take no time to make."""
+    from harness import copies
+
+    monkeypatch.setattr(copies, "COPY_BYTES", 1 << 16)

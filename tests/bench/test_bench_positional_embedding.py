@@ -13,12 +13,7 @@ from click.testing import CliRunner
 
 from mlx_esm_kernels.data.synthetic import make_sample
 
-pytestmark = pytest.mark.usefixtures("quick_turns")
-
-
-@pytest.fixture(autouse=True)
-def small_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "COPY_BYTES", 1 << 16)
+pytestmark = pytest.mark.usefixtures("quick_turns", "small_copies")
 
 
 def test_it_prints_and_writes_every_way(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_a_healthy_cpu() -> None:
     assert found["format"] == "mlx-esm-kernels doctor 1"
     assert (found["device"], found["chip"], found["problems"]) == ("cpu", None, [])
     assert found["versions"]["mlx"] in result.output
-    ops = ["masked_attention", "positional_embedding", "linear", "layer_norm", "adamw"]
+    ops = ["masked_attention", "positional_embedding", "rotary", "linear", "layer_norm", "adamw"]
     assert list(dict.fromkeys(check["op"] for check in found["checks"])) == ops
     assert all(check["passed"] for check in found["checks"])
     assert all(check["error"] <= check["limit"] for check in found["checks"])
@@ -141,9 +141,10 @@ def test_on_a_gpu_it_says_what_serves_and_why(metal: FakeMetal) -> None:
     assert {check["op"] for check in found["checks"]} == {
         "masked_attention",
         "positional_embedding",
+        "rotary",
     }
     assert "outside" in {check["case"] for check in found["checks"]}
-    assert len(found["compile"]) == 2
+    assert len(found["compile"]) == 3
 
 
 def test_a_wrong_kernel_does_not_serve(metal: FakeMetal) -> None:

@@ -172,6 +172,7 @@ def test_the_shaders_inside_are_those_that_the_emulator_runs(built: Build) -> No
     for source in (
         *_ext.attention_sources(64, mx.float32),
         *_ext.embedding_sources(mx.float32),
+        *_ext.rotary_sources(mx.float32),
     ):
         ours = [line for line in source.splitlines() if not line.startswith("#define ")]
         assert set(ours) <= lines

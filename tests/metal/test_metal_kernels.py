@@ -19,6 +19,7 @@ from infinite_segment import changed_neighbours
 from metal_emulator import Emulator, emulating
 from outside_problem import OutsideProblem
 from problems import AttentionProblem, EmbeddingProblem, Problem, check_results, results
+from rotary_problem import RotaryProblem
 
 from mlx_esm_kernels import _ext
 from mlx_esm_kernels.models import reference
@@ -37,6 +38,8 @@ STORIES = {
     "an embedding": EmbeddingProblem((2, 90, 64), segments="runs", mask_idx=32, poisoned=True),
     "an embedding of what no table has": OutsideProblem((2, 90, 12), segments="runs", positions=9),
     "an odd embedding": EmbeddingProblem((2, 33, 7), dtype="bfloat16", segments="interleaved"),
+    "turned heads": RotaryProblem((2, 3, 77, 16), layouts=("permuted",) * 3),
+    "turned odd heads": RotaryProblem((2, 2, 33, 18), dtype="bfloat16"),
 }
 
 
@@ -44,7 +47,7 @@ STORIES = {
 def test_a_problem_is_solved(story: str, emulator: Emulator) -> None:
     problem: Problem = STORIES[story]
     check_results(problem, results(problem, _ext))
-    assert len(emulator.counts) >= 3
+    assert len(emulator.counts) >= (1 if isinstance(problem, RotaryProblem) else 3)
 
 
 def test_blocks_without_a_common_segment_cost_nothing(emulator: Emulator) -> None:
@@ -229,6 +232,7 @@ def test_a_kernel_is_named_by_all_that_it_is_compiled_from() -> None:
 
 def test_metals_headers_meet_no_macro_of_ours(emulator: Emulator) -> None:
     sources = [*_ext.attention_sources(64, mx.float16), *_ext.embedding_sources(mx.float16)]
+    sources += _ext.rotary_sources(mx.float16)
     for source in sources:
         first, _, ours = source.partition("#define")
         headers = "#include <metal_.*>"
@@ -275,7 +279,7 @@ def test_every_head_dim_that_is_served(dim: int, dtype: str, emulator: Emulator)
     "files",
     [
         ("ops/test_masked_attention.py",),
-        ("ops/test_positional_embedding.py",),
+        ("ops/test_positional_embedding.py", "ops/test_rotary_op.py"),
         ("ops/test_transforms.py", "ops/test_vmap.py"),
         (
             "ops/test_determinism.py",
@@ -283,7 +287,7 @@ def test_every_head_dim_that_is_served(dim: int, dtype: str, emulator: Emulator)
             "ops/test_errors.py",
             "ops/test_composed.py",
         ),
-        ("models/test_model.py",),
+        ("models/test_model.py", "models/test_rotary.py"),
     ],
 )
 def test_the_tests_of_the_ops_pass_on_the_emulated_gpu(files: tuple[str, ...]) -> None:

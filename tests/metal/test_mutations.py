@@ -8,12 +8,15 @@ from typing import Any
 import embedding_faults
 import mlx.core as mx
 import pytest
+import rotary_faults
 from attention_faults import ATTENTION_OFFSETS, ATTENTION_SOURCES, BIAS, DKV, DQ, FWD, MAP
 from embedding_faults import PLACES, POSITIONS, ROWS, TOKENS
 from far_rows import FarRows
 from infinite_segment import changed_neighbours
 from metal_emulator import Emulator, MetalCompileError, MetalFault, emulating
 from problems import AttentionProblem, EmbeddingProblem, Problem, check_results, results
+from rotary_faults import TURN
+from rotary_problem import RotaryProblem
 
 from mlx_esm_kernels import _ext
 
@@ -38,6 +41,7 @@ PROBLEMS: tuple[Problem, ...] = (
     AttentionProblem((1, 1, 45, 16), score_size=1e37),
     all_scores_below(-1e5),
     *embedding_faults.PROBLEMS,
+    *rotary_faults.PROBLEMS,
 )
 SPLIT = AttentionProblem((2, 2, 70, 16), segments="runs", biases=True)  # into parts along all axes
 INFINITE = (
@@ -49,6 +53,7 @@ INFINITE = (
 SOURCES = (
     *ATTENTION_SOURCES,
     *embedding_faults.SOURCES,
+    *rotary_faults.SOURCES,
 )
 
 
@@ -86,12 +91,15 @@ def _no_memory(launch: dict[str, Any]) -> None:
 
 
 PLANS: tuple[tuple[str, Callable[[dict[str, Any]], None]], ...] = (
-    *((kernel, _grid) for kernel in (FWD, DQ, DKV, MAP, BIAS, PLACES, ROWS, TOKENS, POSITIONS)),
-    *((kernel, _more_groups) for kernel in (FWD, DKV, MAP)),
-    *((kernel, _fewer_threads) for kernel in (FWD, DQ, PLACES)),
-    *((kernel, _swapped_buffers) for kernel in (FWD, DQ, DKV, BIAS)),
-    *((kernel, _short_constants) for kernel in (FWD, DKV, ROWS)),
-    *((kernel, _flipped_constant) for kernel in (FWD, DKV, PLACES)),
+    *(
+        (kernel, _grid)
+        for kernel in (FWD, DQ, DKV, MAP, BIAS, PLACES, ROWS, TOKENS, POSITIONS, TURN)
+    ),
+    *((kernel, _more_groups) for kernel in (FWD, DKV, MAP, TURN)),
+    *((kernel, _fewer_threads) for kernel in (FWD, DQ, PLACES, TURN)),
+    *((kernel, _swapped_buffers) for kernel in (FWD, DQ, DKV, BIAS, TURN)),
+    *((kernel, _short_constants) for kernel in (FWD, DKV, ROWS, TURN)),
+    *((kernel, _flipped_constant) for kernel in (FWD, DKV, PLACES, TURN)),
     (DQ, _no_memory),
 )
 
@@ -100,11 +108,18 @@ PLANS: tuple[tuple[str, Callable[[dict[str, Any]], None]], ...] = (
 NARROW_OFFSETS = (
     *ATTENTION_OFFSETS,
     *embedding_faults.NARROW_OFFSETS,
+    *rotary_faults.NARROW_OFFSETS,
 )
 FAR_PROBLEMS: tuple[Problem, ...] = (
     AttentionProblem((2, 2, 3, 8)),
     EmbeddingProblem((2, 3, 8)),
+    RotaryProblem((2, 2, 3, 8)),
 )
+KINDS: dict[str, type[Problem]] = {
+    "masked_attention": AttentionProblem,
+    "positional_embedding": EmbeddingProblem,
+    "rotary": RotaryProblem,
+}
 
 
 class Planted:
@@ -134,7 +149,7 @@ def _survives(
     far_axis: str | None = None,
 ) -> bool:
     """Whether all problems of the kernel's op are still solved."""
-    kind = AttentionProblem if kernel.startswith("masked_attention") else EmbeddingProblem
+    kind = next(KINDS[op] for op in KINDS if kernel.startswith(op))
     planted = Planted(change)
     execute = FarRows(far_axis, planted.execute).execute if far_axis else planted.execute
     with emulating(execute):
@@ -187,7 +202,7 @@ def replacing(
     return change, found
 
 
-@pytest.mark.parametrize("kernel", [FWD, ROWS])
+@pytest.mark.parametrize("kernel", [FWD, ROWS, TURN])
 def test_without_a_fault_all_problems_are_solved(kernel: str) -> None:
     assert _survives(kernel, lambda launch: None)
 
@@ -196,6 +211,7 @@ def test_without_a_fault_all_problems_are_solved(kernel: str) -> None:
 def test_without_a_fault_far_rows_are_found(axis: str) -> None:
     assert _survives(FWD, lambda launch: None, FAR_PROBLEMS, axis)
     assert _survives(ROWS, lambda launch: None, FAR_PROBLEMS, axis)
+    assert _survives(TURN, lambda launch: None, FAR_PROBLEMS, axis)
 
 
 @pytest.mark.parametrize(("kernel", "there", "instead"), SOURCES)

@@ -13,7 +13,8 @@ from attention_faults import BIAS, DKV, DQ, FWD, MAP
 from embedding_faults import PLACES, POSITIONS, ROWS, SUM, TOKENS
 from metal_emulator import FORWARD, REVERSE, Emulator, emulating
 from metal_emulator.emulator import RANDOM
-from test_mutations import SOURCES, replacing
+from rotary_faults import TURN
+from test_mutations import KINDS, SOURCES, replacing
 from unchecked_emulator import UncheckedEmulator
 
 from mlx_esm_kernels.ops import self_test
@@ -65,14 +66,15 @@ def said(
     with emulating(execute):
         if kernel.startswith("masked_attention"):
             return self_test.attention_problem(head_dim, mx.float32, mx.cpu)
-        return self_test.embedding_problem(mx.float32, mx.cpu)
+        op = next(op for op in KINDS if kernel.startswith(op))
+        return self_test.problem(op, mx.float32, mx.cpu)
 
 
 def is_of_numbers(problem: str) -> bool:
     return bool(problem) and "it raised" not in problem
 
 
-@pytest.mark.parametrize("kernel", [FWD, PLACES])
+@pytest.mark.parametrize("kernel", [FWD, PLACES, TURN])
 @pytest.mark.parametrize("order", [FORWARD, REVERSE, RANDOM])
 def test_without_a_fault_it_says_nothing(kernel: str, order: int) -> None:
     assert said(kernel, UncheckedEmulator(order), lambda launch: None) == ""

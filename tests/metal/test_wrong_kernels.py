@@ -17,6 +17,7 @@ import mlx.core as mx
 import pytest
 from metal_emulator import Emulator, emulating
 from problems import AttentionProblem, EmbeddingProblem, Problem, check_results, results
+from rotary_problem import RotaryProblem
 
 from mlx_esm_kernels import _ext, ops
 from mlx_esm_kernels.ops import device_cache, dispatch, self_test
@@ -62,11 +63,18 @@ FAULTS: dict[str, tuple[str, str, str, str]] = {
         "column) * stride",
         "x of the packed odd case",
     ),
+    "turned the wrong way": (
+        "rotary_turn",
+        "first * cosine - second",
+        "first * cosine + second",
+        "y of the whole case: largest error",
+    ),
     "no positions": (POSITIONS, "found &= found - 1u;", "found = 0u;", "dposition_table"),
 }
 PROBLEMS: dict[str, Problem] = {
     "masked_attention": AttentionProblem((1, 2, 40, 16), segments="runs", biases=True),
     "positional_embedding": EmbeddingProblem((2, 40, 16), segments="runs", mask_idx=32),
+    "rotary": RotaryProblem((2, 3, 40, 16)),
 }
 
 

@@ -19,6 +19,7 @@ from problems import (
     check_results,
     results,
 )
+from rotary_problem import RotaryProblem
 from strategies import attention_problems, embedding_problems
 
 from mlx_esm_kernels import _ext
@@ -39,6 +40,7 @@ composed = SimpleNamespace(
     positional_embedding=_ext.positional_embedding_composed,
     linear=_linear,
     layer_norm=_ext.layer_norm_composed,
+    rotary=_ext.rotary_composed,
 )
 
 
@@ -88,6 +90,12 @@ def test_embedding_whatever_the_input(problem: EmbeddingProblem) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_linear_in_every_dtype(dtype: str, activation: str | None) -> None:
     problem = LinearProblem((2, 9), (17, 12), dtype=dtype, activation=activation)
+    check_results(problem, results(problem, composed))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rotary(dtype: str) -> None:
+    problem = RotaryProblem((2, 2, 9, 6), dtype=dtype)
     check_results(problem, results(problem, composed))
 
 

@@ -22,6 +22,7 @@ from problems import (
     check,
     results,
 )
+from rotary_problem import RotaryProblem
 
 from mlx_esm_kernels import ops
 
@@ -35,6 +36,8 @@ PROBLEMS: dict[str, Problem] = {
     "layer_norm_half": LayerNormProblem((3, 700), 64, dtype="bfloat16"),
     "linear": LinearProblem((8, 65), (96, 130)),
     "linear_gelu": LinearProblem((2, 300), (64, 256), activation="gelu"),
+    "rotary": RotaryProblem((2, 5, 129, 24)),
+    "rotary_half": RotaryProblem((1, 4, 400, 64), dtype="bfloat16"),
     "linear_half": LinearProblem((2, 300), (64, 100), activation="gelu", dtype="float16"),
 }
 every_op = pytest.mark.parametrize("name", PROBLEMS)

@@ -29,6 +29,8 @@ def test_ours_serve_where_no_rule_speaks_for_mlx(metal: FakeMetal) -> None:
     assert served_by_ours(metal, (1, 1, 8, 16))
     ops.positional_embedding(mx.ones((1, 4), mx.int32), *[mx.ones((9, 8))] * 2, padding_idx=1)
     assert metal.calls[-1] == ("positional_embedding", True)
+    ops.rotary(mx.ones((1, 1, 4, 8)), mx.ones((1, 4, 8)))
+    assert metal.calls[-1] == ("rotary", True)
 
 
 def test_a_head_dim_that_is_not_served_is_for_mlx_untested(metal: FakeMetal) -> None:

@@ -8,13 +8,16 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_esm_kernels.ops.cases import attention_cases, embedding_cases
+from mlx_esm_kernels.ops.cases import attention_cases, embedding_cases, rotary_cases
 from mlx_esm_kernels.ops.judging import Case, Finding, findings
 
 DTYPES = (mx.float32, mx.float16, mx.bfloat16)
 
 
-@pytest.mark.parametrize("case", [*attention_cases(8), *embedding_cases()], ids=lambda c: c.name)
+CASES = (*attention_cases(8), *embedding_cases(), *rotary_cases())
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_every_number_of_a_case_is_exact_in_every_dtype(case: Case, dtype: mx.Dtype) -> None:
     for x in (*case.inputs, case.cotangent):
@@ -33,7 +36,7 @@ def test_the_cases_make_all_kinds_of_kernels() -> None:
         device.execute(plan)
 
     with emulating(execute):
-        for case in (*attention_cases(8), *embedding_cases()):
+        for case in CASES:
             list(findings(case, mx.float32, mx.cpu))
     kinds: dict[str, int] = {}
     for kernel, *_ in made:
@@ -41,6 +44,7 @@ def test_the_cases_make_all_kinds_of_kernels() -> None:
     for kernel in ("fwd", "bwd_dq", "bwd_dkv"):
         assert kinds[f"masked_attention_{kernel}"] == 8
     assert kinds["positional_embedding_places"] == 4
+    assert kinds["rotary_turn"] == 2
     assert kinds["positional_embedding_fwd"] == kinds["positional_embedding_bwd_positions"] == 2
 
 

@@ -11,7 +11,7 @@ import pytest
 from fake_metal import Change, FakeMetal, metal
 
 from mlx_esm_kernels.ops import self_test, tiles
-from mlx_esm_kernels.ops.self_test import KernelWarning, attention_passes, embedding_passes
+from mlx_esm_kernels.ops.self_test import KernelWarning, attention_passes
 
 __all__ = ["metal"]
 
@@ -32,7 +32,7 @@ DTYPES = (mx.float32, mx.float16, mx.bfloat16)
 
 
 def embedding() -> bool:
-    return embedding_passes(mx.float32, None)
+    return self_test.passes("positional_embedding", mx.float32, None)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -40,7 +40,7 @@ def test_right_kernels_pass_without_a_word(metal: FakeMetal, dtype: mx.Dtype) ->
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert attention_passes(16, dtype, None)
-        assert embedding_passes(dtype, None)
+        assert self_test.passes("positional_embedding", dtype, None)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -74,7 +74,7 @@ def test_what_mlx_gives_has_no_say(metal: FakeMetal) -> None:
 def test_wrong_embedding_fails(metal: FakeMetal, change: Change) -> None:
     metal.change = change
     with pytest.warns(KernelWarning, match="positional_embedding"):
-        assert not embedding_passes(mx.float32, None)
+        assert not self_test.passes("positional_embedding", mx.float32, None)
 
 
 def test_the_report_holds_what_a_person_needs(metal: FakeMetal, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_without_a_folder_it_tests_and_goes_on(
     assert attention_passes(16, mx.float32, None)
     metal.change = raises
     with pytest.warns(KernelWarning, match="please report this:\n"):
-        assert not embedding_passes(mx.float32, None)
+        assert not self_test.passes("positional_embedding", mx.float32, None)
 
 
 def test_tuned_tiles_are_in_force_from_the_first_use(metal: FakeMetal) -> None:

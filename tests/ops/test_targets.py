@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
-FILES = ("test_masked_attention.py", "test_positional_embedding.py", "test_linear.py")
+FILES = (
+    *("test_masked_attention.py", "test_positional_embedding.py", "test_rotary_op.py"),
+    "test_linear.py",
+)
 
 
 @pytest.mark.slow

@@ -15,10 +15,11 @@ from problems import (
     Problem,
     check_results,
 )
+from rotary_problem import RotaryProblem
 
 from mlx_esm_kernels import ops
 
-AnyProblem = AttentionProblem | EmbeddingProblem | LayerNormProblem | LinearProblem
+AnyProblem = AttentionProblem | EmbeddingProblem | LayerNormProblem | LinearProblem | RotaryProblem
 
 PROBLEMS: dict[str, AnyProblem] = {
     "attention": AttentionProblem((2, 2, 20, 8), segments="holes", biases=True, poisoned=True),
@@ -33,6 +34,8 @@ PROBLEMS: dict[str, AnyProblem] = {
     "linear_gelu": LinearProblem((2, 5), (7, 9), activation="gelu"),
     "linear_half": LinearProblem((2, 5), (7, 9), activation="gelu", dtype="bfloat16"),
     "linear_residual": LinearProblem((2, 5), (7, 9), activation="gelu", residual=True),
+    "rotary": RotaryProblem((2, 2, 20, 12)),
+    "rotary_half": RotaryProblem((2, 2, 20, 8), dtype="bfloat16"),
     "linear_no_bias": LinearProblem((2, 5), (7, 9), bias=False, activation="gelu"),
 }
 every_op = pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
@@ -148,14 +151,21 @@ def test_checkpoint(problem: AnyProblem) -> None:
 @every_op
 def test_jvp_says_plainly_that_it_is_not_there(problem: AnyProblem) -> None:
     inputs = list(problem.differentiable)
-    ops_by_output = {"o": "masked_attention", "x": "positional_embedding", "y": "linear"}
+    ops_by_output = {
+        "o": "masked_attention",
+        "x": "positional_embedding",
+        "y": "linear",
+        "turned": "rotary",
+    }
     op = ops_by_output.get(problem.names[0], "layer_norm")
     with pytest.raises(ValueError, match=rf"^\[{op}\] .*jvp.*\.$"):
         mx.eval(mx.jvp(lambda *x: problem.call(ops, *x), inputs, inputs))
 
 
-@every_op
-def test_a_second_derivative_is_refused(problem: AnyProblem) -> None:
+@pytest.mark.parametrize("name", [name for name in PROBLEMS if not name.startswith("rotary")])
+def test_a_second_derivative_is_refused(name: str) -> None:
+    problem = PROBLEMS[name]
+
     def slope(x: mx.array) -> mx.array:
         rest = problem.differentiable[1:]
         gradient = mx.grad(lambda y: mx.square(problem.call(ops, y, *rest)).sum())

@@ -213,3 +213,20 @@ def test_linear_and_its_gradients(activation: str | None, bias: bool) -> None:
 
     gradients = truth.linear_gradients(dy, **x, activation=activation)
     assert_same(gradients, by_differences(forward, x, dy), 1e-9)
+
+
+def test_rotary_and_its_gradients() -> None:
+    """Number by number; a turn and its gradient have no parts in common but the terms."""
+    rng = np.random.default_rng(0)
+    inputs = {"x": rng.standard_normal((2, 3, 4, 6)), "angles": rng.standard_normal((2, 4, 6))}
+    dy = rng.standard_normal(inputs["x"].shape)
+    y = truth.rotary(**inputs)
+    for b, h, row, i in np.ndindex(2, 3, 4, 3):
+        first, second = inputs["x"][b, h, row, i], inputs["x"][b, h, row, i + 3]
+        turn = inputs["angles"][b, row, i] + 1j * inputs["angles"][b, row, i + 3]
+        turned = (first + 1j * second) * turn
+        found = [y[b, h, row, i], y[b, h, row, i + 3]]
+        np.testing.assert_allclose(found, [turned.real, turned.imag])
+    gradients = truth.rotary_gradients(dy, **inputs)
+    expected = by_complex_step(lambda given: truth.rotary(**given), inputs, dy)
+    assert_same(gradients, expected, 1e-12)

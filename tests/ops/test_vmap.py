@@ -17,10 +17,11 @@ from problems import (
     check_results,
     lazy_results,
 )
+from rotary_problem import RotaryProblem
 
 from mlx_esm_kernels import ops
 
-AnyProblem = AttentionProblem | EmbeddingProblem | LayerNormProblem | LinearProblem
+AnyProblem = AttentionProblem | EmbeddingProblem | LayerNormProblem | LinearProblem | RotaryProblem
 Axes = dict[str, int | None]
 
 ATTENTION = AttentionProblem((2, 2, 9, 4), segments="holes", biases=True)
@@ -31,9 +32,10 @@ LINEAR = LinearProblem((2, 3), (5, 6))
 LINEAR_GELU = LinearProblem((3,), (5, 6), activation="gelu", residual=True)
 LAYER_NORM = LayerNormProblem((2, 3), 5)
 LAYER_NORM_ADDED = LayerNormProblem((3,), 5, residual="added")
+ROTARY = RotaryProblem((2, 2, 9, 6))
 PROBLEMS = (
     *(ATTENTION, ATTENTION_DENSE, EMBEDDING, EMBEDDING_DENSE, LINEAR, LINEAR_GELU),
-    *(LAYER_NORM, LAYER_NORM_ADDED),
+    *(LAYER_NORM, LAYER_NORM_ADDED, ROTARY),
 )
 
 every_op = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: type(p).__name__)

@@ -53,6 +53,7 @@ class FakeMetal:
         ops = {
             "masked_attention": _ext.masked_attention,
             "positional_embedding": _nan_outside(_ext.positional_embedding),
+            "rotary": _ext.rotary,
         }
 
         def op(name: str) -> Callable[..., mx.array]:
@@ -70,6 +71,7 @@ class FakeMetal:
             "attention_served": lambda head_dim, dtype: head_dim % 8 == 0 and head_dim <= 128,
             "attention_sources": lambda head_dim, dtype: [self.source, str(self.tiles)],
             "embedding_sources": lambda dtype: [self.source],
+            "rotary_sources": lambda dtype: [self.source],
             "attention_tile_candidates": lambda kernel, head_dim, dtype: [(32, 32), (16, 64)],
             "attention_tiles": lambda kernel, head_dim, dtype: self.tiles.get(kernel, (32, 32)),
             "set_attention_tiles": self._set_tiles,

@@ -27,6 +27,7 @@ STRIDES: dict[str, dict[int, tuple[int, str]]] = {
     "masked_attention_bwd_dkv": {
         slot: (40 + 32 * place, "bhld") for slot, place in ((0, 0), (1, 1), (2, 2), (5, 4))
     },
+    "rotary_turn": {0: (16, "bhld")},
     "positional_embedding_fwd": {1: (16, "lc"), 2: (32, "lc")},
     "positional_embedding_bwd_tokens": {1: (32, "blc")},
     "positional_embedding_bwd_positions": {1: (32, "blc")},

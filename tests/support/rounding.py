@@ -6,6 +6,7 @@ from mlx_esm_kernels.ops.rounding import (
     linear,
     masked_attention,
     positional_embedding,
+    rotary,
 )
 
-__all__ = ["EPS", "layer_norm", "linear", "masked_attention", "positional_embedding"]
+__all__ = ["EPS", "layer_norm", "linear", "masked_attention", "positional_embedding", "rotary"]

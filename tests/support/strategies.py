@@ -6,6 +6,7 @@ from arrays import DTYPES, ID_DTYPES, LAYOUTS, SEGMENT_PATTERNS
 from hypothesis import strategies as st
 from layer_norm_problem import LayerNormProblem
 from problems import AttentionProblem, EmbeddingProblem, LinearProblem
+from rotary_problem import RotaryProblem
 
 # Around the vector widths, register tiles and key blocks of the kernels.
 LENGTHS = (1, 2, 7, 8, 9, 15, 16, 17, 23, 24, 25, 31, 32, 33, 63, 64, 65, 127, 128, 129, 200)
@@ -95,6 +96,19 @@ def layer_norm_problems(draw: st.DrawFn) -> LayerNormProblem:
         residual=draw(st.sampled_from(("none", "through", "added"))),
         offset=draw(st.sampled_from((0.0, 0.5, 30.0))),
         eps=draw(st.sampled_from((1e-5, 1e-12, 0.1))),
+        layouts=(draw(_layouts), draw(_layouts), draw(_cotangent_layouts)),
+        seed=draw(_seeds),
+    )
+
+
+@st.composite
+def rotary_problems(draw: st.DrawFn) -> RotaryProblem:
+    half = draw(_sizes((1, 4, 6, 8, 12, 15, 16, 17, 32, 40, 64), 128))
+    shape = (draw(st.integers(1, 3)), draw(st.integers(1, 5)), draw(_sizes(LENGTHS, 200)), 2 * half)
+    return RotaryProblem(
+        shape,
+        dtype=draw(_dtypes),
+        on_circle=draw(st.booleans()),
         layouts=(draw(_layouts), draw(_layouts), draw(_cotangent_layouts)),
         seed=draw(_seeds),
     )

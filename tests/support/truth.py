@@ -12,6 +12,8 @@ from mlx_esm_kernels.ops.truth import (
     position_rows,
     positional_embedding,
     positional_embedding_gradients,
+    rotary,
+    rotary_gradients,
 )
 
 __all__ = [
@@ -26,4 +28,6 @@ __all__ = [
     "position_rows",
     "positional_embedding",
     "positional_embedding_gradients",
+    "rotary",
+    "rotary_gradients",
 ]

@@ -37,17 +37,6 @@ cpu::AttentionInputs common(const Arrays& inputs, const AttentionOptions& option
   return in;
 }
 
-// Where q lies row by row, so do the results: rows that lie end to end are written faster.
-// Elsewhere heads come last, as in a model, which then needs no copy.
-void allocate_as(const mx::array& q, const MetalPrimitive& primitive, Arrays& outputs) {
-  if (q.flags().row_contiguous) {
-    cpu::allocate(outputs);
-  } else {
-    primitive.allocate(outputs);
-    cpu::advise_huge_pages(outputs);
-  }
-}
-
 }  // namespace
 
 void MaskedAttention::eval_cpu(const Arrays& inputs, Arrays& outputs) {
@@ -55,7 +44,7 @@ void MaskedAttention::eval_cpu(const Arrays& inputs, Arrays& outputs) {
     eval_gpu(inputs, outputs);
     return;
   }
-  allocate_as(inputs[0], *this, outputs);
+  cpu::allocate_as(inputs[0], *this, outputs);
   cpu::AttentionForward args{common(inputs, options_, 3), view(outputs[0]),
                              outputs[1].data<float>()};
   mx::cpu::get_command_encoder(stream()).dispatch([args] { cpu::attention_forward(args); });
@@ -66,7 +55,7 @@ void MaskedAttentionVJP::eval_cpu(const Arrays& inputs, Arrays& outputs) {
     eval_gpu(inputs, outputs);
     return;
   }
-  allocate_as(inputs[0], *this, outputs);
+  cpu::allocate_as(inputs[0], *this, outputs);
   cpu::AttentionBackward args{};
   static_cast<cpu::AttentionInputs&>(args) = common(inputs, options_, 6);
   args.out = view(inputs[3]);

@@ -10,8 +10,7 @@
 #include <thread>
 #include <vector>
 
-#include "adamw/cpu/compute.h"
-#include "layer_norm/cpu/compute.h"
+#include "judging.h"
 #include "linear/cpu/compute.h"
 #include "masked_attention/cpu/compute.h"
 #include "positional_embedding/cpu/compute.h"
@@ -35,34 +34,6 @@ void operator delete(void* memory, std::align_val_t) noexcept {
 
 namespace {
 
-std::atomic<int> passed{0}, failed{0};
-
-using Floats = std::vector<float>;
-
-Floats random_floats(size_t n, std::mt19937& rng) {
-  std::normal_distribution<float> normal;
-  Floats out(n);
-  for (float& x : out) {
-    x = normal(rng);
-  }
-  return out;
-}
-
-// Inputs are standard normal, so that an output's own rounding is of the order of 1 even where the
-// true value vanishes, as the gradient of a softmax over one key does.
-void expect_close(const char* what, const Floats& got, const std::vector<double>& truth) {
-  double error = 0, size = 0.5;
-  for (size_t i = 0; i < truth.size(); ++i) {
-    error = std::fmax(error, std::isnan(got[i]) ? INFINITY : std::fabs(got[i] - truth[i]));
-    size = std::fmax(size, std::fabs(truth[i]));
-  }
-  const bool good = error <= 2e-5 * size;
-  good ? ++passed : ++failed;
-  if (!good) {
-    std::printf("%s: error %g at size %g\n", what, error, size);
-  }
-}
-
 // ---- masked attention ---------------------------------------------------------------------------
 
 struct AttentionCase {
@@ -78,14 +49,6 @@ struct AttentionTruth {
 // Index into (B, H, L, D).
 size_t at(const AttentionCase& c, int b, int h, int l) {
   return ((static_cast<size_t>(b) * c.H + h) * c.L + l) * c.D;
-}
-
-double dot(const float* a, const float* b, int n) {
-  double sum = 0;
-  for (int i = 0; i < n; ++i) {
-    sum += static_cast<double>(a[i]) * b[i];
-  }
-  return sum;
 }
 
 struct AttentionArrays {
@@ -286,75 +249,6 @@ void embedding_case(int B, int L, int C, std::mt19937& rng) {
   expect_close("embedding dposition_table", dpositions, dpositions_true);
 }
 
-// ---- layer norm ---------------------------------------------------------------------------------
-
-void layer_norm_case(int M, int C, std::mt19937& rng) {
-  const size_t size = static_cast<size_t>(M) * C;
-  const Floats x = random_floats(size, rng), delta = random_floats(size, rng),
-               w = random_floats(C, rng), b = random_floats(C, rng), dy = random_floats(size, rng);
-  Floats s(size), y(size), dx(size), dw(C), db(C);
-  std::vector<double> y_true(size), dx_true(size), dw_true(C), db_true(C);
-  for (int m = 0; m < M; ++m) {
-    const auto sum = [&](int c) { return double(x[m * C + c]) + delta[m * C + c]; };
-    double mean = 0, variance = 0, g_mean = 0, gn_mean = 0;
-    for (int c = 0; c < C; ++c) {
-      mean += sum(c) / C;
-    }
-    for (int c = 0; c < C; ++c) {
-      variance += (sum(c) - mean) * (sum(c) - mean) / C;
-    }
-    const double r = 1 / std::sqrt(variance + 1e-5);
-    const auto n = [&](int c) { return (sum(c) - mean) * r; };
-    for (int c = 0; c < C; ++c) {
-      const double d = dy[m * C + c];
-      y_true[m * C + c] = n(c) * w[c] + b[c];
-      dw_true[c] += d * n(c);
-      db_true[c] += d;
-      g_mean += d * w[c] / C;
-      gn_mean += d * w[c] * n(c) / C;
-    }
-    for (int c = 0; c < C; ++c) {
-      const int i = m * C + c;
-      dx_true[i] = delta[i] + r * (double(dy[i]) * w[c] - g_mean - n(c) * gn_mean);
-    }
-  }
-  const LayerNormInputs in{Dtype::float32, M, C, 1e-5f, {x.data(), C, 1}, w.data()};
-  layer_norm_forward({in, {delta.data(), C, 1}, b.data(), s.data(), y.data()});
-  LayerNormInputs of_sum = in;
-  of_sum.x.data = s.data();
-  layer_norm_backward(
-      {of_sum, {dy.data(), C, 1}, {delta.data(), C, 1}, dx.data(), dw.data(), db.data()});
-  expect_close("layer_norm y", y, y_true);
-  expect_close("layer_norm dx", dx, dx_true);
-  expect_close("layer_norm dweight", dw, dw_true);
-  expect_close("layer_norm dbias", db, db_true);
-}
-
-// ---- adamw --------------------------------------------------------------------------------------
-
-void adamw_case(int64_t size, std::mt19937& rng) {
-  const Floats w = random_floats(size, rng), g = random_floats(size, rng),
-               m = random_floats(size, rng), v(size, 0.5f), rates = {0.1f, 0.2f, 0.01f};
-  Floats next_w(size), next_m(size), next_v(size);
-  const Floats norm = {
-      gradient_norm({{g.data(), size / 3}, {g.data() + size / 3, size - size / 3}})};
-  const AdamWParameter parameter{size,     true,          w.data(),      g.data(),     m.data(),
-                                 v.data(), next_w.data(), next_m.data(), next_v.data()};
-  adamw_step({0.8f, 0.98f, 0.3f, 1.0f, rates.data(), norm.data(), {parameter}});
-  const double true_norm = std::sqrt(dot(g.data(), g.data(), static_cast<int>(size)));
-  std::vector<double> w_true(size), m_true(size), v_true(size);
-  for (int64_t i = 0; i < size; ++i) {
-    const double clipped = g[i] / std::fmax(true_norm, 1);
-    m_true[i] = 0.8 * m[i] + 0.2 * clipped;
-    v_true[i] = 0.98 * v[i] + 0.02 * clipped * clipped;
-    w_true[i] = (1 - 0.1 * 0.3) * w[i] - 0.2 * m_true[i] / (std::sqrt(v_true[i]) + 0.01);
-  }
-  expect_close("adamw norm", norm, {true_norm});
-  expect_close("adamw w", next_w, w_true);
-  expect_close("adamw m", next_m, m_true);
-  expect_close("adamw v", next_v, v_true);
-}
-
 void all_cases(unsigned seed) {
   std::mt19937 rng(seed);
   for (int L : {1, 7, 8, 24, 25, 97, 130, 300}) {
@@ -372,15 +266,10 @@ void all_cases(unsigned seed) {
     linear_case(M, 1, 8, M % 2 == 1, rng);
   }
   linear_case(3, 600, 300, true, rng);
-  for (int C : {16, 37, 700}) {
-    layer_norm_case(300, C, rng);
-  }
-  for (int size : {1, 100, 200000}) {
-    adamw_case(size, rng);
-  }
   for (int C : {1, 16, 37}) {
     embedding_case(3, 50, C, rng);
   }
+  row_op_cases(rng);
 }
 
 }  // namespace
