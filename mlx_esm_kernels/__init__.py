@@ -10,7 +10,7 @@ from .inference.structure_view import StructureView, view
 from .inference.variants import pseudo_perplexity, score_variants
 from .models.esm1 import ESM1, PRESETS, ESM1Config, predict_contacts
 from .ops import linear, masked_attention, positional_embedding, rotary, rotary_angles
-from .weights import load_model, save_weights
+from .weights import load_model, save_hugging_face, save_weights
 
 __all__ = [
     "ESM1",
@@ -32,6 +32,7 @@ __all__ = [
     "pseudo_perplexity",
     "rotary",
     "rotary_angles",
+    "save_hugging_face",
     "save_weights",
     "score_variants",
     "view",

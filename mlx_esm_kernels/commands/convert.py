@@ -1,4 +1,4 @@
-"""`python -m mlx_esm_kernels.convert`: weights of any format as our .safetensors."""
+"""`python -m mlx_esm_kernels.convert`: weights of any format as ours, or as transformers' own."""
 
 from __future__ import annotations
 
@@ -7,37 +7,38 @@ from pathlib import Path
 import click
 
 from ..models.dtypes import DTYPES
-from ..models.esm1 import describe
 from ..system.console import say
-from ..system.whole_file import require_writable
-from ..weights import RELEASED, save_weights
+from ..weights import RELEASED
 from .errors import errors_as_sentences
 from .flags import open_model
+from .written_weights import require_output, to_option, write_model
 
 
 @click.command("convert", epilog=f"Released models: {', '.join(RELEASED)}.")
 @click.argument("source", metavar="IN")
-@click.argument("target", metavar="OUT", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
+@to_option
 @click.option(
     "--dtype",
     type=click.Choice(list(DTYPES)),
     help="Precision of the numbers in OUT.  [default: that of IN]",
 )
 @errors_as_sentences()
-def command(source: str, target: Path, dtype: str | None) -> None:
+def command(source: str, target: Path, form: str, dtype: str | None) -> None:
     """Write the weights IN as OUT, a .safetensors file that needs no torch.
 
-    IN is a .pt file of fair-esm (with NAME-contact-regression.pt beside it), a folder of Hugging
-    Face, an .npz of the first mlx-esm, a .safetensors file of ours, or the name of a released
-    model, which is downloaded. .pt and .bin files need torch:
-    pip install "mlx-esm-kernels[convert]".
+    IN is a model of the ESM family (ESM-1, ESM-1b, ESM-1v, ESM-2): a .pt file of fair-esm (with
+    NAME-contact-regression.pt beside it), a folder of Hugging Face, an .npz of the first mlx-esm, a
+    .safetensors file of ours, or the name of a released model, which is downloaded. .pt and .bin
+    files need torch: pip install "mlx-esm-kernels[convert]".
+
+    With --to hugging-face OUT is a new folder, with the weights and the tokenizer, which
+    EsmForMaskedLM.from_pretrained and AutoTokenizer.from_pretrained load. ESM-1 is no model of
+    transformers. Every model has a contact head there: of one that has none here, as after training
+    from nothing, transformers will say that it is newly initialized.
     """
     if target.exists() and Path(source).exists() and target.samefile(source):
         raise click.BadParameter(f"{target} is IN itself; give another name.", param_hint="OUT")
-    require_writable(target)
+    require_output(target, form)
     say(f"📥 reading {source}")
-    model = open_model(source, dtype)
-    save_weights(target, model)
-    contacts = "with" if model.config.contact_head else "without"
-    say(f"   {describe(model)}, {contacts} a contact regression")
-    say(f"💾 saved to {target} ({target.stat().st_size / 1e6:,.1f} MB)")
+    write_model(target, open_model(source, dtype), form)

@@ -1,4 +1,4 @@
-"""`python -m mlx_esm_kernels.fuse`: weights and an adapter for them, as one file of weights."""
+"""`python -m mlx_esm_kernels.fuse`: weights and an adapter for them, as one model."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from ..models.dtypes import DTYPES
-from ..models.esm1 import describe
 from ..ops import keep_freed_memory
 from ..system.console import say
-from ..system.whole_file import OutputError, require_writable
-from ..weights import load_fused, save_weights
+from ..system.whole_file import OutputError
+from ..weights import load_fused
 from .errors import errors_as_sentences
 from .flags import adapter_option, device_flag, weights_flag
+from .written_weights import SAFETENSORS, require_output, to_option, write_model
 
 
 @click.command("fuse")
@@ -23,9 +23,10 @@ from .flags import adapter_option, device_flag, weights_flag
     "-o",
     "--output",
     required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="The file to write, NAME.safetensors.",
+    type=click.Path(path_type=Path),
+    help="The file to write, NAME.safetensors; or the folder of --to hugging-face.",
 )
+@to_option
 @click.option(
     "--dtype",
     type=click.Choice(list(DTYPES)),
@@ -33,26 +34,23 @@ from .flags import adapter_option, device_flag, weights_flag
 )
 @device_flag
 @errors_as_sentences()
-def command(weights_file: str, adapter: Path, output: Path, dtype: str | None) -> None:
+def command(weights_file: str, adapter: Path, output: Path, form: str, dtype: str | None) -> None:
     """Add an adapter to the weights that it is for.
 
     What is written is a model like any other, which needs no --adapter. Rounding aside, it gives
     what the two give together.
     """
-    _require_output(output, weights_file, adapter)
+    if form == SAFETENSORS and output.suffix != ".safetensors":
+        raise OutputError(f"{output} must end in .safetensors.")
+    require_output(output, form)
+    _require_no_input(output, weights_file, adapter)
     say(f"📥 loading {weights_file} and {adapter}")
     keep_freed_memory()
-    model = load_fused(weights_file, adapter, dtype)
-    save_weights(output, model)
-    say(f"   {describe(model)}")
-    say(f"💾 saved to {output} ({output.stat().st_size / 1e6:,.1f} MB)")
+    write_model(output, load_fused(weights_file, adapter, dtype), form)
 
 
-def _require_output(output: Path, weights_file: str, adapter: Path) -> None:
-    """Refuse an output that cannot be written, or is one of the inputs."""
-    if output.suffix != ".safetensors":
-        raise OutputError(f"{output} must end in .safetensors.")
-    require_writable(output)
+def _require_no_input(output: Path, weights_file: str, adapter: Path) -> None:
+    """Refuse an output that is one of the inputs."""
     if not output.exists():
         return
     for given in (Path(weights_file), adapter):

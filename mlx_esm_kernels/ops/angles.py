@@ -40,15 +40,15 @@ def rotary_angles(segment_ids: mx.array, dim: int, base: float = BASE) -> mx.arr
     before = mx.concatenate([segment_ids[:, :1], segment_ids[:, :-1]], axis=1)
     starts = mx.cummax(mx.where(segment_ids != before, column, 0), axis=1)
     places = (column - starts).astype(mx.float32)
-    angles = places[..., None] * mx.array(_speeds(dim, base))  # (B, L, D / 2)
+    angles = places[..., None] * mx.array(rotary_speeds(dim, base))  # (B, L, D / 2)
     return mx.concatenate([mx.cos(angles), mx.sin(angles)], axis=-1)
 
 
 @functools.lru_cache(maxsize=8)
-def _speeds(dim: int, base: float) -> npt.NDArray[np.float32]:
-    """(D / 2,): 1 / base^(2 i / D), each step rounded to float32.
+def rotary_speeds(dim: int, base: float = BASE) -> npt.NDArray[np.float32]:
+    """(D / 2,): 1 / base^(2 i / D), the angles of place 1, each step rounded to float32.
 
-    So PyTorch makes the buffer of the released models. 34,350 residues from the start, as titin
+    So PyTorch makes the buffer `inv_freq` of the released models. 34,350 residues from the start, as titin
     has, a last bit of a speed is a thousandth of an angle.
     """
     exponents = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)

@@ -120,12 +120,15 @@ def require_new_folder(path: Path) -> None:
     """Refuse a folder that `whole_folder` could not make, before the work is done.
 
     Raises:
-        OutputError: there is something in it already, it is a file, or the folder around it is
-            missing or may not be written.
+        OutputError: there is something in it already, it is a file or the working folder, or the
+            folder around it is missing or may not be written.
     """
     if path.is_dir() and not path.is_symlink():
         if any(path.iterdir()):
             raise OutputError(f"{path} has something in it already; give a new folder.")
+        if path.samefile(Path.cwd()):
+            # The new folder takes the place of the old one, in which a shell would then be left.
+            raise OutputError(f"{path} is the folder that you are in; give a new one.")
     elif path.exists() or path.is_symlink():
         raise OutputError(f"{path} cannot be written: it is there already and is no folder.")
     if not path.parent.is_dir():

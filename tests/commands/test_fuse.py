@@ -151,6 +151,13 @@ def test_fuse_writes_weights_like_any_other(place, dtype):
     assert model.embed_tokens.weight.dtype == (mx.bfloat16 if dtype else mx.float32)
 
 
+def test_fuse_writes_a_folder_for_transformers(place):
+    works("fuse", "--to", "hugging-face", "-o", "out")
+    assert same(load_model("out"), load_fused("w.safetensors", "a"))
+    result = run("fuse", "--to", "hugging-face", "-o", "a")
+    assert "a has something in it already; give a new folder." in told(result, 1)
+
+
 @pytest.mark.parametrize(
     ("output", "sentence"),
     [
