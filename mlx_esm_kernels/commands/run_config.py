@@ -173,6 +173,8 @@ def write_run_config(folder: RunFolder, tables: Tables) -> None:
     remarks = {}
     if "max_minutes" in tables["training"]:
         remarks["max_minutes"] = "how many steps that is depends on the machine"
+    if "hugging_face" in tables["training"]:
+        remarks["hugging_face"] = "of this run alone: another one needs another, or none"
     weights = tables["model"].get("weights_file")
     if weights is not None and folder.weights.exists() and folder.weights.samefile(weights):
         remarks["weights_file"] = "as it was then: this run has trained it on"
@@ -182,7 +184,8 @@ def write_run_config(folder: RunFolder, tables: Tables) -> None:
         remarks,
         "All that this run was begun with. To do it again, in a folder of its own:\n"
         f"  mlx-esm train --config {shlex.quote(str(folder.config))}\n"
-        "--resume takes checkpoint_every, keep and report_to from here; the rest stays as it was.",
+        "--resume takes checkpoint_every, keep, report_to and hugging_face from here; the rest "
+        "stays as it was.",
     )
 
 

@@ -22,6 +22,7 @@ from ..models.fingerprint import fingerprint as weights_fingerprint
 from ..ops import keep_freed_memory
 from ..system.console import say
 from ..system.errors import UserError
+from ..system.whole_file import require_new_folder
 from ..training.adapting import adapt, adapted_again
 from ..training.checkpoint import Checkpoint, Checkpoints, newest_checkpoint, share_checkpoint
 from ..training.config_file import ConfigFile, Tables
@@ -34,6 +35,7 @@ from ..training.settings import Settings
 from ..training.validation import Validation
 from ..weights import load_model
 from .errors import errors_as_sentences, errors_of_flag, one_speaks
+from .final_folder import require_final_folder, write_final_folder
 from .grouped_command import GroupedCommand
 from .lora_options import LORA_RATE, wanted_low_rank
 from .run_config import (
@@ -93,6 +95,15 @@ def _begin(ctx: click.Context, options: dict[str, Any], ranks: Ranks) -> int | N
     mx.random.seed(options["seed"])
     model, adapter = _make_model(ctx, options)
     alphabet = model.alphabet
+    final = options["hugging_face"]
+    if ranks.is_first:
+        require_final_folder(
+            final,
+            model.config,
+            alphabet,
+            is_adapter=adapter is not None,
+            made=options["weights_dir"],
+        )
     names, partitions = sources(ctx)
     corpus = _load(names, partitions, options["as_protein"], alphabet)
     max_length = min(
@@ -128,14 +139,19 @@ def _begin(ctx: click.Context, options: dict[str, Any], ranks: Ranks) -> int | N
         open_run_folder(options["weights_dir"], goes_on, label=corpus.label) as folder,
         MetricsLog(folder.metrics) as log,
     ):
+        if final is not None:
+            with errors_of_flag("--hugging-face"):
+                require_new_folder(final)  # once more: now the folder of the run is there
         tables = run_tables(ctx, recipe, max_length)
         write_run_config(folder, tables)
-        return run.train(_files(folder, log, recipe, tables, options), None)
+        stopped_by = run.train(_files(folder, log, recipe, tables, options), None)
+        write_final_folder(final, run.model, stopped_by)
+        return stopped_by
 
 
 def _resume(ctx: click.Context, options: dict[str, Any], ranks: Ranks) -> int | None:
     """Go on with the run of --resume."""
-    own = {"resume", "every", "keep", "report_to"}
+    own = {"resume", "every", "keep", "report_to", "hugging_face"}
     given = [p for p in ctx.command.params if p.name not in own and p.expose_value]
     for parameter in given:
         if ctx.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE:
@@ -149,10 +165,19 @@ def _resume(ctx: click.Context, options: dict[str, Any], ranks: Ranks) -> int | 
         return _resumed(begun, ranks).train(None, begun)
     with reopen_run_folder(options["resume"]) as folder:
         begun = share_checkpoint(newest_checkpoint(folder.checkpoints), ranks)
-        tables = tables_as_begun(folder.config, begun.recipe.settings)
+        recipe = begun.recipe
+        require_final_folder(
+            options["hugging_face"],
+            recipe.config,
+            recipe.alphabet,
+            is_adapter=recipe.adapter is not None,
+        )
+        tables = tables_as_begun(folder.config, recipe.settings)
         run = _resumed(begun, ranks)
         with MetricsLog(folder.metrics, begun.rows) as log:
-            return run.train(_files(folder, log, begun.recipe, tables, options), begun)
+            stopped_by = run.train(_files(folder, log, recipe, tables, options), begun)
+        write_final_folder(options["hugging_face"], run.model, stopped_by)
+        return stopped_by
 
 
 def _files(

@@ -22,11 +22,12 @@ _TABLES = {
 # What a run is called and where it is made belong to this one, not to what can be repeated.
 _COMMAND_LINE_ONLY = {"config", "resume", "weights_dir", "device"}
 # What may be another in the second part of a run: no number depends on it.
-OF_EACH_PART = ("checkpoint_every", "keep", "report_to")
+OF_EACH_PART = ("checkpoint_every", "keep", "report_to", "hugging_face")
 _KINDS: Mapping[type, tuple[str, tuple[type, ...]]] = {
     click.types.IntParamType: ("whole number", (int,)),
     click.types.FloatParamType: ("number", (int, float)),
     click.types.StringParamType: ("text", (str,)),
+    click.types.Path: ("path", (str,)),
 }
 
 
@@ -74,6 +75,8 @@ def training_values(ctx: click.Context, found: Mapping[str, Any]) -> dict[str, A
 
 
 def _as_toml(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
     if isinstance(value, Every):
         if value.seconds is not None:
             return f"{value.seconds:g}s" if value.seconds % 60 else f"{value.seconds / 60:g}m"

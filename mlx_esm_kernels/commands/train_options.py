@@ -14,6 +14,7 @@ from ..training.checkpoint import Every
 from ..training.config_file import DEFAULTS, read_config, recipe_names
 from ..training.reports import REPORTS
 from ..training.settings import OPTIMIZERS, SCHEDULES
+from .final_folder import parse_folder
 from .flags import WEIGHTS_HELP, as_protein_flag, device_flag, require_finite
 from .lora_options import (
     lora_keys_option,
@@ -110,6 +111,14 @@ _OPTIONS = [
         type=click.Path(file_okay=False, path_type=Path),
         help="Where weights, config.toml, metrics.jsonl and loss.png go.  "
         "[default: runs/NAME-1, -2, ...]",
+    ),
+    click.option(
+        "--hugging-face",
+        type=click.Path(path_type=Path),
+        callback=parse_folder,
+        metavar="DIR|none",
+        help="A new folder that gets the weights at the end of the run as Hugging Face's "
+        "transformers loads them (ESM-1b, ESM-1v and ESM-2), too.",
     ),
     click.option(
         "--weights-file",
@@ -270,6 +279,7 @@ GROUPS = {
         "num-iters",
         "max-minutes",
         "weights-dir",
+        "hugging-face",
         "valid-every",
         "checkpoint-every",
         "keep",

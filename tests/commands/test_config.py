@@ -117,7 +117,7 @@ def test_every_option_but_those_of_the_command_line_is_in_a_run_s_config():
     trained("--config", write("r.toml", DATA, QUICK), "--weights-dir", "run")
     written = [key for table in read_config("run/config.toml").tables.values() for key in table]
     # Which there are only where they are given.
-    optional = {"preset", "weights_file", "max_minutes", "valid_every"}
+    optional = {"preset", "weights_file", "max_minutes", "valid_every", "hugging_face"}
     with train.command.make_context("train", []) as ctx:
         keys = {key for key, _ in _options(ctx) if not key.startswith("lora_")}
     assert keys - optional <= set(written)
@@ -309,6 +309,7 @@ GIVEN = {
     "--checkpoint-every": st.sampled_from(["1", "500", "90s", "15m", "3h", "61m", "never"]),
     "--keep": st.integers(1, 9),
     "--report-to": st.sampled_from(["wandb", "tensorboard", "none"]),
+    "--hugging-face": st.sampled_from(["out", "none", "/of ours/ü"]),
 }
 
 
@@ -330,5 +331,5 @@ def test_what_is_written_of_any_options_is_read_as_the_same(tmp_path_factory, gi
         expected = dict(ctx.params)
     with train.command.make_context("train", ["--config", str(path)]) as ctx:
         assert train._settings(ctx, ctx.params, 320) == settings
-        for name in ("tokens_per_batch", "every", "keep", "report_to"):
+        for name in ("tokens_per_batch", "every", "keep", "report_to", "hugging_face"):
             assert ctx.params[name] == expected[name]
