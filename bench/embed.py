@@ -1,18 +1,21 @@
-"""Time embeddings: ours of packed proteins, and others' of padded batches, in one run.
+"""Time embeddings: ours of packed proteins, and others', in one run and in turns.
 
 The vectors of the last layer are made, and their mean over each protein's residues. All sides have
-the same random weights, and must give the same vectors for a few proteins before they are timed.
+the same random weights, and must give the same vectors for a few proteins before they are timed;
+those of other libraries have a process each. Batches are padded, but for esm-cpp, which packs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import click
 import mlx.core as mx
 import numpy as np
 from harness.command import Options, Row, begin, benchmark_options, capturing
 from harness.measuring import Run
+from harness.processes import WorkerRun, workers
 from harness.sides import (
     Ids,
     Side,
@@ -24,7 +27,6 @@ from harness.sides import (
     side_of_rows,
     spread,
 )
-from mlx.utils import tree_flatten
 
 from mlx_esm_kernels.data.packing import Batch
 from mlx_esm_kernels.data.proteins import Proteins
@@ -35,15 +37,17 @@ from mlx_esm_kernels.models.esm1 import ESM1
 from mlx_esm_kernels.models.reference import ESM1Reference
 
 SHAPES = "6x320x1280x20,12x480x1920x20"
-WAYS = ("mlx", "fair-esm", "transformers")
+MODELS = ("esm1b", "esm2")
+WAYS = ("mlx", "fair-esm", "transformers", "esm-cpp", "esm-cpp-int8")
 COMPARED = 3  # proteins, a short, a middling and a long one
 # The largest difference of two sides, as a share of the largest number.
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
+INT8_TOLERANCE = 1.0  # of weights in 8 bits: that it is the same model at all
 BUDGET_S = 4.0  # of a batch and side; a call longer than half of it is timed once
 
 
 def useful_flops(side: Side, config: ESM1Config) -> float:
-    """Of the products of the layers, forward; no side needs the LM head, though fair-esm runs it.
+    """Of the products of the layers, forward; no side needs the LM head, though some run it.
 
     A matrix of N numbers costs 2 N a token; attention 4 D a pair and head.
     """
@@ -58,26 +62,12 @@ def residue_weights(batch: Batch) -> np.ndarray:
     return (inside / (lengths - 2)).astype(np.float32)[:, None]
 
 
-def padded_embedder(way: str, model: ESM1) -> Callable[[Batch], Run]:
-    """mlx, fair-esm or transformers with the weights of `model`.
+def stock_embedder(model: ESM1) -> Callable[[Batch], Run]:
+    """Nothing of ours: the reference model. Its scores are L x L, so that packing would not pay.
 
     Returns:
         From a padded batch to a function that gives the (B, C) means of its proteins.
     """
-    if way == "mlx":
-        return _stock_embedder(model)
-    from against.torch_embedding import torch_embedder
-
-    weights = dict(tree_flatten(model.parameters()))
-    # float32 in between, since numpy has no bfloat16; nothing is rounded.
-    arrays = {name: np.array(p.astype(mx.float32)) for name, p in weights.items()}
-    dtype = str(model.embed_tokens.weight.dtype).removeprefix("mlx.core.")
-    embed = torch_embedder(way, model.config, arrays, dtype)
-    return lambda batch: embed(batch.tokens, residue_weights(batch))
-
-
-def _stock_embedder(model: ESM1) -> Callable[[Batch], Run]:
-    """Nothing of ours: the reference model. Its scores are L x L, so that packing would not pay."""
     reference = ESM1Reference(model.config)
     reference.update(model.parameters())
 
@@ -113,7 +103,7 @@ def our_side(embedder: Embedder, proteins: Proteins, count: int) -> Side:
 
 
 def cropped(proteins: Proteins, places: Iterable[int], most: int) -> list[Ids]:
-    """These proteins' residues, those beyond the position table left out."""
+    """These proteins' residues, those beyond what a model is trained on left out."""
     return [proteins[place][:most] for place in places]
 
 
@@ -130,7 +120,7 @@ def require_agreement(
     proteins: Proteins,
     tolerance: float,
 ) -> dict[str, float]:
-    """The difference of each other side from ours on a few proteins.
+    """The difference of each other side from ours on a few proteins; int8 is given more room.
 
     Raises:
         click.ClickException: it is more than rounding explains; to time it would be of no use.
@@ -140,11 +130,12 @@ def require_agreement(
     ours = our_run(embedder, few)()
     found = {}
     for way, prepare in others.items():
-        found[way] = greatest_difference(ours, prepare(padded(few))())
-        if not found[way] <= tolerance:
+        run = prepare(padded(few))
+        found[way] = greatest_difference(ours, run.means() if isinstance(run, WorkerRun) else run())
+        if not found[way] <= (INT8_TOLERANCE if way.endswith("int8") else tolerance):
             raise click.ClickException(
                 f"{way} does not give our vectors with our weights: they differ by "
-                f"{found[way]:.1e} of the largest number, where {tolerance:.0e} is allowed."
+                f"{found[way]:.1e} of the largest number, which is more than rounding."
             )
     return found
 
@@ -158,19 +149,40 @@ def measure(
     tokens: int,
     count: int,
     budget_s: float = BUDGET_S,
+    model: str = "esm1b",
+    esm_cpp: str = "",
 ) -> list[Row]:
-    """A row for each way; shape is (layers, C, FFN, heads)."""
-    config = ESM1Config(*shape)
+    """A row for each way; shape is (layers, C, FFN, heads), esm_cpp a Python that has it."""
+    config = config_of(model, shape)
     embedder = embedder_of(config, options.dtype, tokens)
-    others = {way: padded_embedder(way, embedder.model) for way in options.against}
-    differences = require_agreement(embedder, others, proteins, TOLERANCE[options.dtype])
-    batches = length_sorted_batches(proteins, config, tokens, count)
-    sides = {"ours": our_side(embedder, proteins, count)}
-    for way, prepare in others.items():
-        sides[way] = side_of_rows([prepare(batch) for batch in batches], batches)
-    about: Row = {"shape": shape, "lengths": lengths, "direction": "embedding"}
-    rows = measure_sides(sides, lambda side: useful_flops(side, config), about, options, budget_s)
-    return [{**row, "difference": differences.get(row["way"])} for row in rows]
+    apart = {way: esm_cpp if way.startswith("esm-cpp") else "" for way in options.against}
+    apart.pop("mlx", None)
+    with workers(embedder.model, apart) as started:
+        others = {
+            way: started[way].prepare if way in started else stock_embedder(embedder.model)
+            for way in options.against
+        }
+        differences = require_agreement(embedder, others, proteins, TOLERANCE[options.dtype])
+        batches = length_sorted_batches(proteins, config, tokens, count)
+        sides = {"ours": our_side(embedder, proteins, count)}
+        for way, prepare in others.items():
+            sides[way] = side_of_rows([prepare(batch) for batch in batches], batches)
+        about: Row = {"shape": shape, "lengths": lengths, "direction": "embedding"}
+        rows = measure_sides(
+            sides, lambda side: useful_flops(side, config), about, options, budget_s
+        )
+        for row in rows:
+            row["difference"] = differences.get(row["way"])
+            row["version"] = started[row["way"]].about if row["way"] in started else ""
+    return rows
+
+
+def config_of(model: str, shape: tuple[int, ...]) -> ESM1Config:
+    """The config of MODELS with these sizes."""
+    if model == "esm1b":
+        return ESM1Config(*shape)
+    layers, width, ffn, heads = shape
+    return ESM1Config.esm2(layers, width, heads, ffn_dim=ffn)
 
 
 def embedder_of(config: ESM1Config, dtype: str, tokens: int) -> Embedder:
@@ -184,27 +196,49 @@ def embedder_of(config: ESM1Config, dtype: str, tokens: int) -> Embedder:
 
 @click.command()
 @benchmark_options(shapes=SHAPES, sizes="layersxCxFFNxH", ways=WAYS, against="none")
+@click.option("--model", type=click.Choice(MODELS), default="esm1b", help="The architecture.")
+@click.option(
+    "--esm-cpp",
+    default="",
+    metavar="PYTHON",
+    help="An interpreter that has the package esm-cpp, which wants a numpy below 2: in an "
+    "environment of its own. Its model is esm2's.",
+)
 @click.option("--tokens-per-batch", type=click.IntRange(min=64), default=TOKENS_PER_PASS)
 @click.option("--batches", type=click.IntRange(min=1), default=2, help="Real batches of each side.")
-def main(options: Options, tokens_per_batch: int, batches: int) -> None:
+def main(options: Options, model: str, esm_cpp: str, tokens_per_batch: int, batches: int) -> None:
     """Time embeddings here; every figure is of this machine."""
+    if any(way.startswith("esm-cpp") for way in options.against):
+        require_esm_cpp(model, esm_cpp, options.dtype)
     proteins, about = begin(options)
     rows = []
+    kind: dict[str, Any] = {"tokens": tokens_per_batch, "model": model, "esm_cpp": esm_cpp}
     for shape in options.shapes:
         # Of dense batches each is like the other.
         dense = dense_proteins(tokens_per_batch)
-        rows += measure(shape, dense, "dense", options, tokens=tokens_per_batch, count=1)
-        rows += measure(shape, proteins, "real", options, tokens=tokens_per_batch, count=batches)
+        rows += measure(shape, dense, "dense", options, count=1, **kind)
+        rows += measure(shape, proteins, "real", options, count=batches, **kind)
     finish_models(options, about, rows)
-    if options.against:
-        worst = max(row["difference"] for row in rows if row["difference"] is not None)
-        click.echo(f"The sides' vectors differ by at most {worst:.1e} of the largest number.")
+    for way in options.against:
+        of_way = [row for row in rows if row["way"] == way]
+        click.echo(
+            f"The vectors of {of_way[0]['version'] or way} differ from ours by at most "
+            f"{max(row['difference'] for row in of_way):.1e} of the largest number."
+        )
     if options.capture_file:
-        config = ESM1Config(*options.shapes[0])
+        config = config_of(model, options.shapes[0])
         side = our_side(embedder_of(config, options.dtype, tokens_per_batch), proteins, 1)
         side.runs[0]()
         with capturing(options.capture_file):
             side.runs[0]()
+
+
+def require_esm_cpp(model: str, python: str, dtype: str) -> None:
+    """Say at once what esm-cpp needs."""
+    if model != "esm2" or dtype != "float32":
+        raise click.BadParameter("--against esm-cpp is for --model esm2 and --dtype float32.")
+    if not python:
+        raise click.BadParameter("--against esm-cpp needs --esm-cpp PYTHON, see --help.")
 
 
 if __name__ == "__main__":

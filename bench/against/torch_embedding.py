@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from mlx_esm_kernels.data.alphabet import ESM1B
 from mlx_esm_kernels.models.config import ESM1Config
 from mlx_esm_kernels.weights.hugging_face import name_in_transformers
 
@@ -26,17 +27,37 @@ class FairEsm(nn.Module):
 
     def __init__(self, config: ESM1Config, state: State) -> None:
         super().__init__()
-        self.model, self.last = protein_bert(config), config.num_layers
+        self.model, self.last = _fair_esm(config), config.num_layers
         del self.model.contact_head  # no weights for it, and no use here
-        self.model.load_state_dict({**state, "lm_head.weight": state["embed_tokens.weight"]})
+        _load(self.model, {**state, "lm_head.weight": state["embed_tokens.weight"]})
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         found = self.model(tokens, repr_layers=[self.last])
         return found["representations"][self.last]
 
 
+def _fair_esm(config: ESM1Config) -> Any:
+    if not config.rotary_positions:
+        return protein_bert(config)
+    import esm
+
+    return esm.ESM2(
+        config.num_layers,
+        config.embed_dim,
+        config.num_heads,
+        token_dropout=config.token_dropout,
+    )
+
+
+def _load(model: nn.Module, state: State) -> None:
+    """All that has a number but the speeds of rotary positions, which a model makes itself."""
+    missing, unknown = model.load_state_dict(state, strict=False)
+    assert all(name.endswith("inv_freq") for name in missing), missing
+    assert not unknown, unknown
+
+
 class Transformers(nn.Module):
-    """tokens (B, L) -> the last layer's vectors (B, L, C), of transformers' EsmModel."""
+    """tokens (B, L) -> the last layer's vectors (B, L, C), of transformers' EsmModel (SDPA)."""
 
     def __init__(self, config: ESM1Config, state: State) -> None:
         super().__init__()
@@ -51,7 +72,7 @@ class Transformers(nn.Module):
             num_attention_heads=config.num_heads,
             intermediate_size=config.ffn_dim,
             max_position_embeddings=config.num_position_rows,
-            position_embedding_type="absolute",
+            position_embedding_type="rotary" if config.rotary_positions else "absolute",
             layer_norm_eps=config.layer_norm_eps,
             token_dropout=config.token_dropout,
             emb_layer_norm_before=config.emb_layer_norm_before,
@@ -60,12 +81,13 @@ class Transformers(nn.Module):
         del self.model.contact_head
         self.padding_idx = config.padding_idx
         renamed = {name_in_transformers(name): tensor for name, tensor in state.items()}
-        self.model.load_state_dict(
+        _load(
+            self.model,
             {
                 name.removeprefix("esm."): tensor
                 for name, tensor in renamed.items()
                 if not name.startswith("lm_head")
-            }
+            },
         )
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -81,28 +103,33 @@ MODELS: dict[str, Callable[[ESM1Config, State], nn.Module]] = {
 
 
 def torch_embedder(
-    way: str, config: ESM1Config, weights: dict[str, np.ndarray], dtype: str
-) -> Callable[[np.ndarray, np.ndarray], Callable[[], Any]]:
+    way: str, config: dict[str, Any], weights: dict[str, np.ndarray], dtype: str
+) -> Callable[[list[list[int]]], Callable[[], np.ndarray]]:
     """A model of this way.
 
     Args:
+        config: the fields of an ESM1Config.
         weights: float32, under our names, which are fair-esm's.
 
     Returns:
-        From tokens (B, L) and (B, 1, L) weights of their sum to a function that gives the (B, C)
-        float32 sums, as a numpy array.
+        From proteins, ids with cls and eos, to a function that gives the (n, C) float32 means over
+        their residues.
     """
     kind = getattr(torch, dtype)
-    model = MODELS[way](config, {name: torch.from_numpy(array) for name, array in weights.items()})
-    model = model.to(kind).eval()
+    state = {name: torch.from_numpy(array) for name, array in weights.items()}
+    model = MODELS[way](ESM1Config.from_dict(config), state).to(kind).eval()
 
-    def prepare(tokens: np.ndarray, shares: np.ndarray) -> Callable[[], Any]:
-        ids = torch.from_numpy(tokens.astype(np.int64))
-        factors = torch.from_numpy(shares).to(kind)
+    def prepare(proteins: list[list[int]]) -> Callable[[], np.ndarray]:
+        shape = (len(proteins), max(map(len, proteins)))
+        ids = torch.full(shape, ESM1B.padding_idx)
+        shares = torch.zeros((shape[0], 1, shape[1]), dtype=kind)
+        for row, protein in enumerate(proteins):
+            ids[row, : len(protein)] = torch.tensor(protein)
+            shares[row, 0, 1 : len(protein) - 1] = 1 / (len(protein) - 2)
 
         def run() -> np.ndarray:
             with torch.inference_mode():
-                return torch.bmm(factors, model(ids))[:, 0].float().numpy()
+                return torch.bmm(shares, model(ids))[:, 0].float().numpy()
 
         return run
 

@@ -33,6 +33,8 @@ PACKAGES = {
     "torch": ("torch",),
     "fair-esm": ("torch", "esm"),
     "transformers": ("torch", "transformers"),
+    "esm-cpp": (),
+    "esm-cpp-int8": (),
     "transformer-encoder": ("torch",),
 }
 

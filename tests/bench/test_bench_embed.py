@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from harness.command import PACKAGES
+from harness.processes import workers
 from harness.sides import Side, padded
 from model_benchmarks import timed_against_stock_mlx
 
@@ -33,7 +36,7 @@ def run(*arguments: str) -> Result:
 def test_it_prints_and_writes_every_way(tmp_path: Path) -> None:
     done, rows = timed_against_stock_mlx(run, tmp_path)
     assert all(r["fill"] == 1 for r in rows if r["way"] == "ours")
-    assert "vectors differ by at most" in done.output
+    assert "The vectors of mlx differ from ours by at most" in done.output
 
 
 def test_torch_sides_are_timed(tmp_path: Path) -> None:
@@ -46,20 +49,72 @@ def test_torch_sides_are_timed(tmp_path: Path) -> None:
     assert [r["way"] for r in rows] == ["ours", "fair-esm", "transformers"] * 2
 
 
+def difference_of(way: str, config: ESM1Config, dtype: str, python: str = "") -> float:
+    embedder = bench.embedder_of(config, dtype, 256)
+    proteins = make_sample(num_proteins=40).proteins
+    tolerance = bench.TOLERANCE[dtype]
+    if way == "mlx":
+        others = {way: bench.stock_embedder(embedder.model)}
+        return bench.require_agreement(embedder, others, proteins, tolerance)[way]
+    with workers(embedder.model, {way: python}) as started:
+        others = {way: started[way].prepare}
+        return bench.require_agreement(embedder, others, proteins, tolerance)[way]
+
+
 @pytest.mark.parametrize("dtype", bench.TOLERANCE)
-@pytest.mark.parametrize("way", bench.WAYS)
-def test_a_side_gives_our_vectors(way: str, dtype: str) -> None:
+@pytest.mark.parametrize("way", ["mlx", "fair-esm", "transformers"])
+@pytest.mark.parametrize("model", bench.MODELS)
+def test_a_side_gives_our_vectors(model: str, way: str, dtype: str) -> None:
     if way == "fair-esm" and dtype != "float32":
         pytest.skip("fair-esm's model runs in float32")
     for package in PACKAGES[way]:
         pytest.importorskip(package)
-    embedder = bench.embedder_of(TINY, dtype, 256)
-    others = {way: bench.padded_embedder(way, embedder.model)}
-    proteins = make_sample(num_proteins=40).proteins
-    (difference,) = bench.require_agreement(
-        embedder, others, proteins, bench.TOLERANCE[dtype]
-    ).values()
-    assert difference > 0  # else one side has been compared with itself
+    config = bench.config_of(model, (2, 16, 64, 2))
+    assert difference_of(way, config, dtype) > 0  # else one side is compared with itself
+
+
+STAND_IN = """
+import mlx.core as mx, numpy as np
+from mlx_esm_kernels import load_model
+__version__ = "9"
+current_isa = lambda: "none"
+class Model:
+    load_from_safetensors = classmethod(lambda cls, path: cls(path))
+    def __init__(self, path): self.model = load_model(path)
+    def forward_scheduled(self, batch): pass
+    def forward_with_hidden_states(self, ids):
+        print("libraries print")
+        return None, [np.array(self.model.encode(mx.array(ids[None])))[0] * 1.00001]
+"""
+
+
+def test_esm_cpp_runs_in_an_interpreter_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "esm_cpp.py").write_text(STAND_IN)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    data = tmp_path / "a.json"
+    chosen = ("--model", "esm2", "--against", "esm-cpp", "--esm-cpp", sys.executable)
+    done = run(*chosen, "--json", str(data))
+    assert done.exit_code == 0, done.output
+    assert "vectors of esm-cpp 9, none differ from ours by at most" in done.output
+    rows = json.loads(data.read_text())["rows"]
+    assert [row["way"] for row in rows] == ["ours", "esm-cpp"] * 2
+    assert all(row["seconds"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--model", "esm1b", "--esm-cpp", sys.executable), "is for --model esm2"),
+        (("--model", "esm2"), "needs --esm-cpp PYTHON"),
+        (("--model", "esm2", "--esm-cpp", sys.executable), "its process ended, see above"),
+    ],
+)
+def test_what_esm_cpp_lacks_is_said(arguments: tuple[str, ...], said: str) -> None:
+    done = run("--against", "esm-cpp", *arguments)
+    assert done.exit_code != 0
+    assert said in done.output
 
 
 @pytest.mark.parametrize(
@@ -70,13 +125,13 @@ def test_a_side_gives_our_vectors(way: str, dtype: str) -> None:
 def test_a_side_with_other_vectors_is_not_timed(
     spoil: Callable[[mx.array], mx.array], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    true = bench.padded_embedder
+    true = bench.stock_embedder
 
     def spoilt(*arguments):
         prepare = true(*arguments)
         return lambda batch: lambda: spoil(prepare(batch)())
 
-    monkeypatch.setattr(bench, "padded_embedder", spoilt)
+    monkeypatch.setattr(bench, "stock_embedder", spoilt)
     done = run("--against", "mlx")
     assert done.exit_code != 0
     assert isinstance(done.exception, SystemExit | click.ClickException)
