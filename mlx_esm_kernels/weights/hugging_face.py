@@ -1,6 +1,6 @@
 """Folders of Hugging Face's transformers: config.json beside the weights, in one file or several.
 
-Only `EsmForMaskedLM` with learned positions is ESM-1b or ESM-1v; with rotary ones it is ESM-2.
+`EsmForMaskedLM`, or `EsmModel`, with learned positions is ESM-1b or ESM-1v, with rotary ones ESM-2.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import mlx.core as mx
 
 from ..data.alphabet import ESM1B, Alphabet
 from ..models.config import ESM1Config
-from .names import inner_state, without_prefix
+from ..models.rotary import BASE
+from .frequencies import require_frequencies
+from .names import FAMILY, inner_state, what_it_is, without_prefix
 from .opened import OpenedWeights, Tensor, WeightsError
 from .recognising import recognise
 from .safetensors_file import open_safetensors
@@ -41,6 +43,7 @@ _DEFAULTS: dict[str, Any] = {
     "token_dropout": False,
     "hidden_act": "gelu",
     "position_embedding_type": "absolute",
+    "rope_theta": BASE,
     "is_folding_model": False,
     "is_decoder": False,
     "add_cross_attention": False,
@@ -52,6 +55,8 @@ _LANDMARKS = (
 )
 # Buffers and heads that say nothing about residues.
 _IGNORED = re.compile(r"esm\.embeddings\.position_ids|esm\.pooler\..*|.*\.inv_freq")
+# Which rotary models of older transformers have, and do not use.
+_POSITIONS = "esm.embeddings.position_embeddings.weight"
 _OUTPUT, _TABLE = "lm_head.decoder.weight", "esm.embeddings.word_embeddings.weight"
 _OUTPUT_BIAS, _BIAS = "lm_head.decoder.bias", "lm_head.bias"
 _CONTACT = "contact_head.regression.weight"
@@ -84,18 +89,21 @@ def read_hugging_face(folder: Path, file: Path | None = None) -> OpenedWeights:
         file: which of its files holds the weights; None: that of transformers' name.
 
     Raises:
-        WeightsError: a file is missing or damaged, or the model is no ESM-1b or ESM-1v.
+        WeightsError: a file is missing or damaged, or the model is no ESM-1b, ESM-1v or ESM-2.
     """
-    if not (folder / "config.json").exists():
-        raise WeightsError(_without_config(folder))
-    settings = {**_DEFAULTS, **_read_json(folder / "config.json")}
-    _require_esm1b(folder, settings)
+    settings = read_settings(folder, str(folder))
     stored = _read_tensors(folder) if file is None else open_tensors(file)
     tensors = in_transformers_names(stored)
-    _drop_tied(folder, tensors, _OUTPUT, _TABLE)
-    _drop_tied(folder, tensors, _OUTPUT_BIAS, _BIAS)
+    # Heads of others may be called anything.
+    if what := what_it_is(name for name in tensors if name.startswith(("esm.", "lm_head."))):
+        raise WeightsError(f"{folder} has {what}; this package has {FAMILY}.")
+    if is_rotary := settings["position_embedding_type"] == "rotary":
+        tensors.pop(_POSITIONS, None)
+    drop_tied(folder, tensors)
     alphabet = _alphabet(folder, settings)
     config = _config(folder, settings, alphabet, tensors)
+    if is_rotary:
+        require_frequencies(folder, stored, config.head_dim)
     return OpenedWeights(folder, config, alphabet, tensors, name_in_transformers)
 
 
@@ -174,35 +182,67 @@ def open_tensors(path: Path) -> dict[str, Tensor]:
     return {str(name): as_tensor(path, str(name), value) for name, value in state.items()}
 
 
-def _drop_tied(folder: Path, tensors: dict[str, Tensor], copy: str, original: str) -> None:
-    """Leave out a second copy of the same numbers; refuse it where they are others."""
-    if copy not in tensors or original not in tensors:
-        return
-    tied, table = tensors.pop(copy), tensors[original]
-    if tied.shape != table.shape or not mx.array_equal(tied.read(), table.read()):
-        raise WeightsError(
-            f"{folder}: {copy} and {original} must be the same numbers, since the output "
-            f"projection is the token table; they differ."
-        )
+def drop_tied(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Leave out second copies of the output's numbers, under transformers' names.
+
+    Raises:
+        WeightsError: they are other numbers.
+    """
+    for copy, original in ((_OUTPUT, _TABLE), (_OUTPUT_BIAS, _BIAS)):
+        if copy not in tensors or original not in tensors:
+            continue
+        tied, table = tensors.pop(copy), tensors[original]
+        if tied.shape != table.shape or not mx.array_equal(tied.read(), table.read()):
+            raise WeightsError(
+                f"{path}: {copy} and {original} must be the same numbers, since the output "
+                f"projection is the token table; they differ."
+            )
 
 
-def _require_esm1b(folder: Path, settings: Mapping[str, Any]) -> None:
+def read_settings(folder: Path, name: str) -> dict[str, Any]:
+    """What config.json says of a model of the family, with transformers' defaults.
+
+    Args:
+        folder: with config.json in it.
+        name: what messages call it.
+
+    Raises:
+        WeightsError: there is no such file, or the model is another one; the message says which.
+    """
+    if not (folder / "config.json").exists():
+        raise WeightsError(_without_config(folder, name))
+    settings = {**_DEFAULTS, **_read_json(folder / "config.json")}
     if settings.get("model_type") != "esm":
         raise WeightsError(
-            f"{folder} has a model of type {settings.get('model_type')!r}; this package has "
-            f"those of type 'esm' with learned positions, ESM-1b and ESM-1v."
+            f"{name} has a model of type {settings.get('model_type')!r}; this package has those "
+            f"of type 'esm', which are ESM-1b, ESM-1v and ESM-2."
         )
-    if settings["position_embedding_type"] != "absolute":
+    if settings["is_folding_model"]:
+        raise WeightsError(f"{name} is ESMFold (is_folding_model); this package has {FAMILY}.")
+    if settings.get("quantization_config") or settings.get("quantization"):
         raise WeightsError(
-            f"{folder} has {settings['position_embedding_type']} positions, which make it ESM-2; "
-            f"this package has ESM-1, ESM-1b and ESM-1v."
+            f"{name} has quantised weights; give those in float32, float16 or bfloat16 from which "
+            f"they were made."
         )
-    for name in ("hidden_act", "is_folding_model", "is_decoder", "add_cross_attention"):
-        if settings[name] != _DEFAULTS[name]:
+    if settings["position_embedding_type"] not in ("absolute", "rotary"):
+        raise WeightsError(
+            f"{name}: position_embedding_type must be 'absolute', as in ESM-1b, or 'rotary', as in "
+            f"ESM-2; got {settings['position_embedding_type']!r}."
+        )
+    settings["rope_theta"] = _rope_theta(settings)
+    for setting in ("hidden_act", "rope_theta", "is_decoder", "add_cross_attention"):
+        if settings[setting] != _DEFAULTS[setting]:
             raise WeightsError(
-                f"{folder}: {name} must be {_DEFAULTS[name]!r}, as in ESM-1b; "
-                f"got {settings[name]!r}."
+                f"{name}: {setting} must be {_DEFAULTS[setting]!r}, as in ESM; "
+                f"got {settings[setting]!r}."
             )
+    return settings
+
+
+def _rope_theta(settings: Mapping[str, Any]) -> Any:
+    """The base of the frequencies, which newer versions of transformers have among others."""
+    among = settings.get("rope_parameters")
+    return among.get("rope_theta", BASE) if isinstance(among, dict) else settings["rope_theta"]
 
 
 def _alphabet(folder: Path, settings: Mapping[str, Any]) -> Alphabet:
@@ -233,15 +273,19 @@ def _config(
     alphabet: Alphabet,
     tensors: Mapping[str, Tensor],
 ) -> ESM1Config:
-    rows = settings["max_position_embeddings"]
+    positions: dict[str, Any] = {"rotary_positions": True}
+    if settings["position_embedding_type"] == "absolute":
+        rows = settings["max_position_embeddings"]  # which means nothing where they are rotary
+        rows = rows - alphabet.padding_idx - 1 if isinstance(rows, int) else rows
+        positions = {"max_positions": rows}
     try:
         return ESM1Config.of(
             alphabet,
+            **positions,
             num_layers=settings["num_hidden_layers"],
             embed_dim=settings["hidden_size"],
             ffn_dim=settings["intermediate_size"],
             num_heads=settings["num_attention_heads"],
-            max_positions=rows - alphabet.padding_idx - 1 if isinstance(rows, int) else rows,
             token_dropout=settings["token_dropout"],
             emb_layer_norm_before=bool(settings["emb_layer_norm_before"]),
             layer_norm_eps=settings["layer_norm_eps"],
@@ -252,16 +296,16 @@ def _config(
         raise WeightsError(f"{folder} has a config.json that cannot be used: {error}") from None
 
 
-def _without_config(folder: Path) -> str:
-    """What a folder without config.json is."""
+def _without_config(folder: Path, name: str) -> str:
+    """What a folder without config.json is, called by some name."""
     if any((folder / place / "adapter_config.json").exists() for place in ("", "adapters")):
         return (
-            f"{folder} has an adapter (LoRA), not a model: give its base as the weights, and it as "
+            f"{name} has an adapter (LoRA), not a model: give its base as the weights, and it as "
             f"the adapter (--adapter)."
         )
     some = sorted(path.name for path in folder.iterdir())[:3]
     held = f"; it holds {', '.join(some)}" if some else "; it is empty"
-    return f"{folder} is a folder without config.json, so no model of transformers{held}."
+    return f"{name} is a folder without config.json, so no model of transformers{held}."
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -172,11 +172,6 @@ def _released_name(path: Path, name: str) -> str:
             f"There is no weights file {path}. The released model is called {bare} here, and is "
             f"downloaded under that name."
         )
-    if bare.lower().startswith(("esm2", "esm-2")):
-        raise WeightsError(
-            f"There is no weights file {path}, and this package has no ESM-2: it has ESM-1, ESM-1b "
-            f"and ESM-1v."
-        )
     # A bare word may be meant as a name; a path, or a file's name, is not.
     known = ""
     if close := difflib.get_close_matches(bare, RELEASED, 1, 0.8):

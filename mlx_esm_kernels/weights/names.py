@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 _Value = TypeVar("_Value")
 
+# The models that are read, as messages name them.
+FAMILY = "ESM-1, ESM-1b, ESM-1v and ESM-2"
 # Names by which models and files that are not ours are known, in multi-line mode.
 _OTHERS = (
     ("an adapter (LoRA) without its base model", r"lora_[ABab]"),
@@ -16,10 +18,9 @@ _OTHERS = (
     ("an ESM-IF model", r"gvp"),
     ("ESMFold", r"^(module\.)?(trunk|distogram_head|lddt_head)\."),
     ("ESM C or ESM3", r"layernorm_qkv|sequence_head|q_ln\."),
-    ("an ESM-2 model", r"rot_emb\.inv_freq|rotary_embeddings"),
     ("a model of the BERT family", r"token_type_embeddings|^(module\.)?bert\."),
     ("a T5 model (ProtT5, Ankh)", r"SelfAttention\.relative_attention_bias|^shared\.weight"),
-    ("quantised weights", r"\.(scales|qweight|absmax)$"),
+    ("quantised weights", r"\.(scales|qweight|absmax|SCB|weight_scale)$"),
 )
 # Where several state dicts lie in one file, the first of these that is there.
 STATES = ("model", "state_dict", "model_state_dict", "module", "net", "network", "ema")

@@ -27,7 +27,15 @@ _ESM1 = (
     "esm1_t34_670M_UR50D",
     "esm1_t34_670M_UR100",
 )
-_WITH_CONTACTS = (*_ESM1, "esm1b_t33_650M_UR50S")
+_ESM2 = (
+    "esm2_t6_8M_UR50D",
+    "esm2_t12_35M_UR50D",
+    "esm2_t30_150M_UR50D",
+    "esm2_t33_650M_UR50D",
+    "esm2_t36_3B_UR50D",
+    "esm2_t48_15B_UR50D",
+)
+_WITH_CONTACTS = (*_ESM1, "esm1b_t33_650M_UR50S", *_ESM2)
 RELEASED = (*_WITH_CONTACTS, *(f"esm1v_t33_650M_UR90S_{number}" for number in range(1, 6)))
 
 

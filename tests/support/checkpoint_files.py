@@ -14,12 +14,13 @@ from mlx_esm_kernels.weights.hugging_face import name_in_transformers
 SIZES = {"num_layers": 2, "embed_dim": 8, "ffn_dim": 16, "num_heads": 2}
 ESM1B_CONFIG = ESM1Config(**SIZES, max_positions=24, contact_head=True)
 ESM1_CONFIG = ESM1Config.esm1(**SIZES, contact_head=True)
+ESM2_CONFIG = ESM1Config.esm2(2, 8, 2, contact_head=True)
 
 
 def random_model(config, seed=0):
     mx.random.seed(seed)
     model = ESM1(config, FIRST_MLX_ESM if config.disagreement(FIRST_MLX_ESM) is None else None)
-    if config.tied_output:
+    if config.has_position_table:
         # As after fair-esm's loader, which clears the row.
         model.embed_tokens.weight[config.mask_idx] = 0
     return model
@@ -30,6 +31,8 @@ def fair_esm_parts(model):
     import torch
 
     config = model.config
+    if config.rotary_positions:
+        return _esm2_parts(model)
     args = argparse.Namespace(
         layers=config.num_layers,
         embed_dim=config.embed_dim,
@@ -51,6 +54,34 @@ def fair_esm_parts(model):
         state["embed_positions._float_tensor"] = torch.zeros(1)
         state = {"decoder." + name: p for name, p in state.items()}
     return {"args": args, "model": state}, {"model": regression}
+
+
+def _esm2_parts(model):
+    import torch
+
+    config = model.config
+    args = argparse.Namespace(
+        encoder_layers=config.num_layers,
+        encoder_embed_dim=config.embed_dim,
+        encoder_attention_heads=config.num_heads,
+        token_dropout=config.token_dropout,
+    )
+    state = {name: torch.from_numpy(np.array(p)) for name, p in parameters(model).items()}
+    regression = {name: state.pop(name) for name in list(state) if name.startswith("contact_head")}
+    state["lm_head.weight"] = state["embed_tokens.weight"]
+    for layer in range(config.num_layers):
+        state[f"layers.{layer}.self_attn.rot_emb.inv_freq"] = torch.tensor(frequencies(config))
+    state = {
+        ("encoder." if name.startswith("lm_head") else "encoder.sentence_encoder.") + name: p
+        for name, p in state.items()
+    }
+    return {"cfg": {"model": args}, "args": None, "model": state}, {"model": regression}
+
+
+def frequencies(config):
+    """What files of ESM-2 hold as inv_freq."""
+    places = np.arange(0, config.head_dim, 2)
+    return (10_000.0 ** (-places / config.head_dim)).astype(np.float32)
 
 
 def write_fair_esm(path, model, change=lambda data, regression: None):
@@ -77,7 +108,7 @@ def write_hugging_face(folder, model, change=lambda config, tensors: None):
         "num_attention_heads": model.config.num_heads,
         "intermediate_size": model.config.ffn_dim,
         "max_position_embeddings": model.config.num_position_rows,
-        "position_embedding_type": "absolute",
+        "position_embedding_type": "rotary" if model.config.rotary_positions else "absolute",
         "layer_norm_eps": 1e-5,
         "token_dropout": True,
         "emb_layer_norm_before": model.config.emb_layer_norm_before,

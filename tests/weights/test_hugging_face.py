@@ -176,9 +176,8 @@ def with_tensor(name, change):
     ("change", "sentence"),
     [
         (with_config(model_type="bert"), "has a model of type 'bert'; this package has"),
-        (with_config(position_embedding_type="rotary"), "rotary positions, which make it ESM-2"),
-        (with_config(hidden_act="relu"), "hidden_act must be 'gelu', as in ESM-1b; got 'relu'"),
-        (with_config(is_folding_model=True), "is_folding_model must be False"),
+        (with_config(hidden_act="relu"), "hidden_act must be 'gelu', as in ESM; got 'relu'"),
+        (with_config(is_folding_model=True), "is ESMFold .is_folding_model."),
         (with_config(vocab_size=34), "vocab_size must be 33, as in its alphabet; got 34"),
         (with_config(mask_token_id=31), "mask_token_id must be 32"),
         (with_config(num_attention_heads=3), "config.json that cannot be used: .*num_heads"),

@@ -10,6 +10,7 @@ import pytest
 from checkpoint_files import (
     ESM1_CONFIG,
     ESM1B_CONFIG,
+    ESM2_CONFIG,
     random_model,
     write_fair_esm,
 )
@@ -22,10 +23,11 @@ from mlx_esm_kernels.weights import RELEASED, WeightsError
 
 pytest.importorskip("torch")
 
-ESM1B_NAME, ESM1V_NAME, ESM1_NAME = (
+ESM1B_NAME, ESM1V_NAME, ESM1_NAME, ESM2_NAME = (
     "esm1b_t33_650M_UR50S",
     "esm1v_t33_650M_UR90S_3",
     "esm1_t6_43M_UR50S",
+    "esm2_t6_8M_UR50D",
 )
 
 
@@ -63,9 +65,10 @@ def publish(folder, name, config):
     return model
 
 
-def test_eleven_models_are_known():
-    assert len(RELEASED) == 11
+def test_seventeen_models_are_known():
+    assert len(RELEASED) == 17
     assert {"esm1_t34_670M_UR100", "esm1v_t33_650M_UR90S_5", ESM1B_NAME} < set(RELEASED)
+    assert {"esm2_t6_8M_UR50D", "esm2_t48_15B_UR50D"} < set(RELEASED)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +77,7 @@ def test_eleven_models_are_known():
         (ESM1B_NAME, ESM1B_CONFIG),
         (ESM1V_NAME, ESM1Config(1, 8, 16, 2, max_positions=9, emb_layer_norm_before=False)),
         (ESM1_NAME, ESM1_CONFIG),
+        (ESM2_NAME, ESM2_CONFIG),
     ],
 )
 def test_a_name_is_downloaded_once_and_then_needs_neither_server_nor_torch(
