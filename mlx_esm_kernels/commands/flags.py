@@ -16,7 +16,7 @@ from ..models.esm1 import ESM1
 from ..ops import keep_freed_memory
 from ..weights import load_model
 
-WEIGHTS_HELP = "A file or folder of weights, or the name of a released model"
+WEIGHTS_HELP = "A file or folder of weights, or the name of a model, released or on the Hub"
 
 weights_flag = click.option("--weights-file", required=True, help=f"{WEIGHTS_HELP}.")
 

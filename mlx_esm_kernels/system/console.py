@@ -100,8 +100,13 @@ def progress(
         leave=leave,
         dynamic_ncols=True,
         file=sys.stderr,  # tqdm itself goes on where a terminal was closed
-        disable=_is_muted or not is_interactive(sys.stderr),
+        disable=not shows_bars(),
     )
+
+
+def shows_bars() -> bool:
+    """Whether somebody watches standard error, and is meant to see bars there."""
+    return not _is_muted and is_interactive(sys.stderr)
 
 
 def is_interactive(stream: TextIO | None) -> bool:

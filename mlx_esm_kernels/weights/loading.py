@@ -16,6 +16,7 @@ from .adapter import load_adapter
 from .bare_state import open_bare, read_bare_state
 from .fair_esm import is_fair_esm, read_fair_esm
 from .first_mlx_esm import read_first_mlx_esm
+from .hub import is_hub_name, read_hub
 from .hugging_face import read_hugging_face
 from .native import is_native, read_native
 from .opened import (
@@ -27,7 +28,7 @@ from .opened import (
     stored_dtype,
 )
 from .recognising import recognise
-from .released import RELEASED, read_released
+from .released import ESM1_NAMES, RELEASED, read_released
 from .safetensors_file import open_safetensors
 from .torch_file import load_torch
 
@@ -45,8 +46,9 @@ def load_model(
         path_or_name: a .safetensors file of `save_weights`, or the folder of a run; a .pt file of
             fair-esm, whose contact regression is taken from NAME-contact-regression.pt beside it;
             a folder of Hugging Face's transformers, or the weights in it; an .npz file of the
-            first mlx-esm; or the name of a released model, such as "esm1b_t33_650M_UR50S", which
-            is downloaded once. The content of a file tells what it is, not its name.
+            first mlx-esm; or the name of a released model, such as "esm2_t33_650M_UR50D", or of
+            one on the Hugging Face Hub, "facebook/esm2_t33_650M_UR50D" or "owner/name@revision",
+            which are downloaded once. The content of a file tells what it is, not its name.
         dtype: float32, float16 or bfloat16, or its name; None: that of the file. An adapter's
             products keep their own.
         adapter: a folder with a low-rank adapter for these weights, of a run of `train` with
@@ -95,7 +97,7 @@ def load_fused(
 
 
 def lasting_name(path_or_name: str | os.PathLike[str]) -> str:
-    """A file or folder of weights by a path that holds anywhere; a released model by its name."""
+    """A file or folder of weights by a path that holds anywhere; a model by name by its name."""
     path = Path(path_or_name)
     return str(path.absolute()) if path.exists() else str(path_or_name)
 
@@ -130,7 +132,7 @@ def open_weights(path_or_name: str | os.PathLike[str]) -> OpenedWeights:
     except (OSError, ValueError) as error:  # a name too long, a zero byte
         raise WeightsError(f"There is no weights file {name[:60]!r}: {error}.") from None
     if not exists:
-        return read_released(_released_name(path, name))
+        return _open_named(path, name)
     if name in RELEASED:
         warnings.warn(
             f"{name} is a {'folder' if path.is_dir() else 'file'} here, which is used in place of "
@@ -158,15 +160,24 @@ def _open_folder(folder: Path) -> OpenedWeights:
     return read_hugging_face(folder)
 
 
-def _released_name(path: Path, name: str) -> str:
-    """The released model that is meant by what is no file here.
+def _open_named(path: Path, name: str) -> OpenedWeights:
+    """Open the model of a name that is no file here: a released one, or one of the Hub.
 
     Raises:
-        WeightsError: it means none; the message names those that there are, or the one it may be.
+        WeightsError: it means none; the message names those that there are, or the one it may be;
+            or it cannot be had.
     """
     bare = path.name.removesuffix(".pt").removesuffix(".safetensors")
-    if bare in RELEASED and name in (bare, f"facebook/{bare}"):
-        return bare
+    # The Hub has all released models but ESM-1, which transformers has not.
+    if name in RELEASED or (name == f"facebook/{bare}" and bare in ESM1_NAMES):
+        return read_released(bare)
+    if is_hub_name(name):
+        if not path.parent.exists():
+            return read_hub(name)
+        raise WeightsError(
+            f"There is no weights file {path}. It is not looked for on the Hugging Face Hub, since "
+            f"{path.parent} is here."
+        )
     if bare in RELEASED:
         raise WeightsError(
             f"There is no weights file {path}. The released model is called {bare} here, and is "

@@ -15,12 +15,12 @@ from ..system.errors import DataError
 from .fair_esm import read_fair_esm
 from .native import read_native, save_weights
 from .opened import OpenedWeights, WeightsError, build_model
-from .torch_file import load_torch
+from .torch_file import load_torch, require_torch
 
 URL_VARIABLE = "MLX_ESM_KERNELS_MODELS_URL"
 MODELS_URL = "https://dl.fbaipublicfiles.com/fair-esm"
 _BLOCK = 1 << 20
-_ESM1 = (
+ESM1_NAMES = (
     "esm1_t6_43M_UR50S",
     "esm1_t12_85M_UR50S",
     "esm1_t34_670M_UR50S",
@@ -35,7 +35,7 @@ _ESM2 = (
     "esm2_t36_3B_UR50D",
     "esm2_t48_15B_UR50D",
 )
-_WITH_CONTACTS = (*_ESM1, "esm1b_t33_650M_UR50S", *_ESM2)
+_WITH_CONTACTS = (*ESM1_NAMES, "esm1b_t33_650M_UR50S", *_ESM2)
 RELEASED = (*_WITH_CONTACTS, *(f"esm1v_t33_650M_UR90S_{number}" for number in range(1, 6)))
 
 
@@ -49,7 +49,8 @@ def read_released(name: str) -> OpenedWeights:
         name: one of `RELEASED`.
 
     Raises:
-        WeightsError: it cannot be downloaded or opened, or the cache folder cannot be written.
+        WeightsError: it cannot be downloaded or opened, the cache folder cannot be written, or
+            torch is needed and not installed.
     """
     try:
         folder = cache_folder() / "models"
@@ -57,22 +58,19 @@ def read_released(name: str) -> OpenedWeights:
         if not kept.exists():
             with cache_errors():
                 folder.mkdir(exist_ok=True)
-            _require_torch(name)
+            # Before gigabytes are downloaded, not after it. transformers has no ESM-1.
+            copy = (
+                ""
+                if name in ESM1_NAMES
+                else f"Or give facebook/{name}, the Hugging Face Hub's copy."
+            )
+            require_torch(
+                f"{name} is released as a file of torch, which is needed to open it, once", copy
+            )
             _convert(_download(name, folder), kept)
     except DataError as error:
         raise WeightsError(str(error)) from None
     return read_native(kept)
-
-
-def _require_torch(name: str) -> None:
-    """Refuse before gigabytes are downloaded, not after it."""
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        raise WeightsError(
-            f"{name} is released as a file of torch, which is needed to open it, once: "
-            f"pip install 'mlx-esm-kernels[convert]'."
-        ) from None
 
 
 def _download(name: str, folder: Path) -> list[Path]:

@@ -19,6 +19,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..models.dtypes import READ_AS
+from .names import FAMILY
 from .opened import Tensor, WeightsError
 
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)|global ([\w.]+)|class ([\w.]+)")
@@ -31,13 +32,9 @@ def load_torch(path: Path) -> Any:
         WeightsError: torch is not installed, the file cannot be read, is no such file or a damaged
             one, or holds anything but tensors, plain containers and `argparse.Namespace`.
     """
-    try:
-        import torch
-    except ImportError:
-        raise WeightsError(
-            f"{path} is a file of torch, which is needed to open it: "
-            f"pip install 'mlx-esm-kernels[convert]'."
-        ) from None
+    require_torch(f"{path} is a file of torch, which is needed to open it")
+    import torch
+
     try:
         with path.open("rb") as file:
             file.read(1)
@@ -59,6 +56,20 @@ def load_torch(path: Path) -> Any:
         raise WeightsError(
             f"{path} is no file of torch.save, or a damaged one ({_first_line(error)})."
         ) from None
+
+
+def require_torch(why: str, instead: str = "") -> None:
+    """Refuse where torch is not installed.
+
+    Args:
+        why: the beginning of the sentence.
+        instead: another sentence, of what needs no torch.
+    """
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        how = f"{why}: pip install 'mlx-esm-kernels[convert]'."
+        raise WeightsError(f"{how} {instead}".rstrip()) from None
 
 
 def as_tensor(path: Path, name: str, value: Any) -> Tensor:
@@ -122,6 +133,8 @@ def _refusal(path: Path, message: str) -> str:
         why = reason[1].rstrip(".") if reason else "it cannot be unpickled"
         return f"{path} is no file of torch.save, or a damaged one ({why})."
     name = next(group for group in found.groups() if group)
+    if name.startswith("omegaconf"):
+        return f"{path} asks for {name}, as ESMFold's files do; this package has {FAMILY}."
     return (
         f"{path} is refused: it asks for {name}, and weights may hold nothing but tensors and "
         f"argparse.Namespace. Do not open it with anything else."
