@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import mlx.core as mx
@@ -209,6 +210,20 @@ def test_fair_esms_other_models_are_called_what_they_are(tmp_path, architecture,
     data = {"args": argparse.Namespace(arch=architecture), "model": {}}
     torch.save(data, tmp_path / "a.pt")
     with pytest.raises(WeightsError, match=f"{what}; this package has ESM-1, ESM-1b, .* ESM-2"):
+        load_model(tmp_path / "a.pt")
+
+
+class DictConfig:
+    """Stands for omegaconf's, in which the files of ESMFold hold their cfg."""
+
+
+def test_esmfolds_file_is_called_what_it_is(tmp_path, monkeypatch, model):
+    torch = pytest.importorskip("torch")
+    for name in ("omegaconf", "omegaconf.dictconfig"):
+        monkeypatch.setitem(sys.modules, name, sys.modules[__name__])
+    monkeypatch.setattr(DictConfig, "__module__", "omegaconf.dictconfig")
+    torch.save({"cfg": {"model": DictConfig()}, "model": {}}, tmp_path / "a.pt")
+    with pytest.raises(WeightsError, match=r"asks for omegaconf.* as ESMFold's files do; this pa"):
         load_model(tmp_path / "a.pt")
 
 

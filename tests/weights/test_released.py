@@ -164,7 +164,16 @@ def test_an_interrupted_download_goes_on_where_it_stopped(server, tmp_path, monk
     assert asked == [None, f"bytes={len(whole) // 2}-"]
 
 
-def test_without_torch_nothing_is_downloaded(server, monkeypatch):
+def test_without_torch_nothing_is_downloaded_and_what_needs_none_is_said(server, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(WeightsError, match=r"once: pip install 'mlx-esm-kernels\[convert\]'"):
-        load_model(ESM1B_NAME)
+    install = r"once: pip install 'mlx-esm-kernels\[convert\]'\."
+    for name in (ESM1B_NAME, ESM2_NAME):
+        with pytest.raises(WeightsError, match=rf"{install} Or give facebook/{name}, the Hugging"):
+            load_model(name)
+    with pytest.raises(WeightsError, match=rf"{install}$"):
+        load_model(ESM1_NAME)
+
+
+def test_esm1_has_its_released_name_on_the_hub_too_where_it_is_not(server):
+    model = publish(server, ESM1_NAME, ESM1_CONFIG)
+    assert same(load_model(f"facebook/{ESM1_NAME}"), model)
