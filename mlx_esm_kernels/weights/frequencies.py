@@ -13,7 +13,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from ..models.rotary import BASE
+from ..ops.angles import BASE
 from .opened import Tensor, WeightsError
 
 # More than float16 and bfloat16 round; another base differs by more in nearly all of them.

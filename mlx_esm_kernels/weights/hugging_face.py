@@ -15,7 +15,7 @@ import mlx.core as mx
 
 from ..data.alphabet import ESM1B, Alphabet
 from ..models.config import ESM1Config
-from ..models.rotary import BASE
+from ..ops.angles import BASE
 from .frequencies import require_frequencies
 from .names import FAMILY, inner_state, what_it_is, without_prefix
 from .opened import OpenedWeights, Tensor, WeightsError
