@@ -37,6 +37,9 @@ class ESM1Config:
         layer_norm_eps: epsilon of every LayerNorm.
         sinusoidal_positions: positions are sines and cosines, not a learned table.
         rotary_positions: queries and keys are turned by their positions, and there is no table.
+        frequency_dtype: what the frequencies of rotary positions are rounded to before they are
+            used, in float32. It is float16 in the released ESM-2, which was trained so: computed
+            anew, they would turn tokens that are far apart too far or not far enough.
         scale_embedding: the token embedding is multiplied by sqrt(C).
         bias_kv: every attention has one more learned key and value, which every query sees.
         tied_output: logits come from dense, GELU, LayerNorm and the token table (`lm_head`);
@@ -63,6 +66,7 @@ class ESM1Config:
     emb_layer_norm_after: bool = True
     sinusoidal_positions: bool = False
     rotary_positions: bool = False
+    frequency_dtype: str = "float32"
     scale_embedding: bool = False
     bias_kv: bool = False
     tied_output: bool = True
@@ -88,6 +92,14 @@ class ESM1Config:
                 f"[ESM1Config] rotary_positions needs heads of an even width and no other "
                 f"positions; got heads of {self.head_dim} and sinusoidal_positions "
                 f"{self.sinusoidal_positions}."
+            )
+        if self.frequency_dtype not in (
+            "float32",
+            *["float16", "bfloat16"] * self.rotary_positions,
+        ):
+            raise ValueError(
+                f"[ESM1Config] frequency_dtype must be float32, or with rotary_positions float16 "
+                f"or bfloat16; got {self.frequency_dtype!r}."
             )
         if self.sinusoidal_positions and (self.embed_dim % 2 or self.embed_dim < 4):
             raise ValueError(

@@ -16,6 +16,7 @@ from ..ops import linear, note_use, positional_embedding, rotary_angles
 from ..system.errors import UserError
 from .config import PRESETS, ESM1Config
 from .contact_head import ContactHead, ContactSum, require_contact_head
+from .dtypes import DTYPES
 from .layers import Embedding, LayerNorm, whole_table
 from .low_rank import base_parameters
 from .positions import sinusoidal_positions
@@ -146,7 +147,10 @@ class ESM1(nn.Module):
         representations = {0: x} if 0 in repr_layers else {}
         # As rows, once: all but attention works on rows, and each reshape is a node of the graph.
         x = x.reshape(tokens.size, config.embed_dim)
-        angles = rotary_angles(segment_ids, config.head_dim) if config.rotary_positions else None
+        angles = None
+        if config.rotary_positions:
+            rounded_to = DTYPES[config.frequency_dtype]
+            angles = rotary_angles(segment_ids, config.head_dim, rounded_to=rounded_to)
         for number, layer in enumerate(self.layers, start=1):
             if self.checkpointing and contacts is None:
                 x = nn.utils.checkpoint(layer)(x, segment_ids, None, angles)

@@ -126,13 +126,17 @@ def positional_embedding(
     return mx.where(real[..., None], x, 0.0).astype(dtype)
 
 
-def rotary_angles(segment_ids: mx.array, dim: int) -> mx.array:
-    """(B, L, D): cosines and sines of p 10000^(-2 i / D), p the place from 0 among equal ids."""
+def rotary_angles(segment_ids: mx.array, dim: int, rounded_to: mx.Dtype = mx.float32) -> mx.array:
+    """(B, L, D): cosines and sines of p 10000^(-2 i / D), p the place from 0 among equal ids.
+
+    rounded_to: to which dtype the powers of 10000 are rounded.
+    """
     length = segment_ids.shape[1]
     same = segment_ids[:, :, None] == segment_ids[:, None, :]
     before = mx.tril(mx.ones((length, length)), -1)
     position = mx.sum(mx.where(same, before, 0.0), axis=-1)  # (B, L)
     frequencies = mx.exp(mx.arange(dim // 2) * (-2 * math.log(1e4) / dim))
+    frequencies = frequencies.astype(rounded_to).astype(mx.float32)
     angles = position[..., None] * frequencies
     return mx.concatenate([mx.cos(angles), mx.sin(angles)], axis=-1)
 
@@ -301,6 +305,7 @@ class _SelfAttention(nn.Module):
         super().__init__()
         width = config.embed_dim
         self.num_heads, self.is_rotary = config.num_heads, config.rotary_positions
+        self.rounded_to = getattr(mx, config.frequency_dtype)
         self.q_proj = nn.Linear(width, width)
         self.k_proj = nn.Linear(width, width)
         self.v_proj = nn.Linear(width, width)
@@ -317,7 +322,7 @@ class _SelfAttention(nn.Module):
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
         if self.is_rotary:
-            angles = rotary_angles(segment_ids, q.shape[-1])
+            angles = rotary_angles(segment_ids, q.shape[-1], self.rounded_to)
             q, k = rotary(q, angles), rotary(k, angles)
         biases = {
             name: self[name].reshape(self.num_heads, -1)

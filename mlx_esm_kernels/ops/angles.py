@@ -1,4 +1,4 @@
-"""The angles by which rotary positions turn: a token's place in its segment, at many speeds."""
+"""The angles by which rotary positions turn: a token's place in its segment, times frequencies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import numpy.typing as npt
 BASE = 10_000.0
 
 
-def rotary_angles(segment_ids: mx.array, dim: int, base: float = BASE) -> mx.array:
+def rotary_angles(
+    segment_ids: mx.array, dim: int, base: float = BASE, rounded_to: mx.Dtype = mx.float32
+) -> mx.array:
     """Cosines and sines of every token's angles, for `rotary`.
 
     The angle i of a token is ``p * base ** (-2 i / D)`` with p its place, from 0, in the run of
@@ -21,7 +23,9 @@ def rotary_angles(segment_ids: mx.array, dim: int, base: float = BASE) -> mx.arr
     Args:
         segment_ids: ``(B, L)`` integer. A run of 0, which is padding, has angles like any other.
         dim: D of a head, even.
-        base: of the speeds.
+        base: of the frequencies ``base ** (-2 i / D)``.
+        rounded_to: to which dtype the frequencies are rounded first, as in a model whose training
+            has rounded them.
 
     Returns:
         ``(B, L, D)`` float32 whatever the model's dtype: D / 2 cosines, then D / 2 sines. Computed
@@ -40,18 +44,23 @@ def rotary_angles(segment_ids: mx.array, dim: int, base: float = BASE) -> mx.arr
     before = mx.concatenate([segment_ids[:, :1], segment_ids[:, :-1]], axis=1)
     starts = mx.cummax(mx.where(segment_ids != before, column, 0), axis=1)
     places = (column - starts).astype(mx.float32)
-    angles = places[..., None] * mx.array(rotary_speeds(dim, base))  # (B, L, D / 2)
+    angles = places[..., None] * rotary_frequencies(dim, base, rounded_to)  # (B, L, D / 2)
     return mx.concatenate([mx.cos(angles), mx.sin(angles)], axis=-1)
 
 
-@functools.lru_cache(maxsize=8)
-def rotary_speeds(dim: int, base: float = BASE) -> npt.NDArray[np.float32]:
-    """(D / 2,): 1 / base^(2 i / D), the angles of place 1, each step rounded to float32.
+def rotary_frequencies(dim: int, base: float = BASE, rounded_to: mx.Dtype = mx.float32) -> mx.array:
+    """(D / 2,) float32: the angles of place 1; arguments as in `rotary_angles`."""
+    return mx.array(_frequencies(dim, base)).astype(rounded_to).astype(mx.float32)
 
-    So PyTorch makes the buffer `inv_freq` of the released models. 34,350 residues from the start, as titin
-    has, a last bit of a speed is a thousandth of an angle.
+
+@functools.lru_cache(maxsize=8)
+def _frequencies(dim: int, base: float) -> npt.NDArray[np.float32]:
+    """(D / 2,): 1 / base^(2 i / D), each step rounded to float32.
+
+    So PyTorch makes the buffer `inv_freq`. 34,350 residues from the start, as titin has, a last bit
+    of a frequency is a thousandth of an angle.
     """
     exponents = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
     powers = (base ** exponents.astype(np.float64)).astype(np.float32)
-    speeds: npt.NDArray[np.float32] = np.float32(1) / powers
-    return speeds
+    frequencies: npt.NDArray[np.float32] = np.float32(1) / powers
+    return frequencies

@@ -10,7 +10,7 @@ from typing import Any
 from ..data.alphabet import ESM1_ALPHABET, ESM1B
 from ..models.config import ESM1Config
 from .fair_esm import fair_esm_tensors
-from .frequencies import head_dim_of, is_frequencies, require_frequencies
+from .frequencies import head_dim_of, is_frequencies, with_frequencies
 from .hugging_face import drop_tied, in_transformers_names, name_in_transformers
 from .names import FAMILY, inner_state, what_it_is
 from .opened import OpenedWeights, Tensor, WeightsError
@@ -117,7 +117,7 @@ class _Bare:
                 raise
             raise WeightsError(f"{self.path} has sizes that cannot be used: {error}") from None
         if is_esm2:
-            require_frequencies(self.path, self.frequencies, config.head_dim)
+            config = with_frequencies(self.path, self.frequencies, config)
             # Rotary models of older transformers have a table, and do not use it.
             self.tensors.pop(self.name_of(_POSITIONS), None)
         return OpenedWeights(self.path, config, alphabet, self.tensors, self.name_of)

@@ -19,7 +19,7 @@ import mlx.core as mx
 
 from ..data.alphabet import ESM1_ALPHABET, ESM1B
 from ..models.config import ESM1Config
-from .frequencies import is_frequencies, require_frequencies
+from .frequencies import is_frequencies, with_frequencies
 from .names import FAMILY, what_it_is, without_prefix
 from .opened import OpenedWeights, Tensor, WeightsError
 from .torch_file import as_tensor, load_torch
@@ -79,7 +79,7 @@ def _read_esm2(path: Path, data: Mapping[str, Any]) -> OpenedWeights:
     except (TypeError, ValueError) as error:  # a width that is no number cannot be multiplied
         raise WeightsError(f"{path} has arguments that cannot be used: {error}") from None
     frequencies = {n: as_tensor(path, n, p) for n, p in state.items() if is_frequencies(n)}
-    require_frequencies(path, frequencies, config.head_dim)
+    config = with_frequencies(path, frequencies, config)
     return OpenedWeights(path, config, ESM1B, tensors)
 
 

@@ -16,7 +16,7 @@ import mlx.core as mx
 from ..data.alphabet import ESM1B, Alphabet
 from ..models.config import ESM1Config
 from ..ops.angles import BASE
-from .frequencies import require_frequencies
+from .frequencies import with_frequencies
 from .names import FAMILY, inner_state, what_it_is, without_prefix
 from .opened import OpenedWeights, Tensor, WeightsError
 from .recognising import recognise
@@ -103,7 +103,7 @@ def read_hugging_face(folder: Path, file: Path | None = None) -> OpenedWeights:
     alphabet = _alphabet(folder, settings)
     config = _config(folder, settings, alphabet, tensors)
     if is_rotary:
-        require_frequencies(folder, stored, config.head_dim)
+        config = with_frequencies(folder, stored, config)
     return OpenedWeights(folder, config, alphabet, tensors, name_in_transformers)
 
 

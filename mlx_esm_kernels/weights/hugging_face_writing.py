@@ -15,10 +15,10 @@ from mlx.utils import tree_flatten
 
 from ..data.alphabet import Alphabet
 from ..models.config import ESM1Config
-from ..models.dtypes import STORED
+from ..models.dtypes import DTYPES, STORED
 from ..models.esm1 import ESM1
 from ..models.low_rank import low_rank_layers
-from ..ops.angles import rotary_speeds
+from ..ops.angles import rotary_frequencies
 from ..system.whole_file import OutputError, require_new_folder, whole_folder
 from .hugging_face import name_in_transformers
 
@@ -153,7 +153,7 @@ def _tensors(config: ESM1Config, parameters: Mapping[str, mx.array]) -> dict[str
     """
     tensors = {name_in_transformers(name): p for name, p in parameters.items()}
     if config.rotary_positions:
-        frequencies = mx.array(rotary_speeds(config.head_dim))
+        frequencies = rotary_frequencies(config.head_dim, rounded_to=DTYPES[config.frequency_dtype])
         for layer in range(config.num_layers):
             name = f"esm.encoder.layer.{layer}.attention.self.rotary_embeddings.inv_freq"
             tensors[name] = frequencies

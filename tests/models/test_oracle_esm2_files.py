@@ -22,6 +22,7 @@ from test_oracle import (
 )
 
 from mlx_esm_kernels import load_model
+from mlx_esm_kernels.ops.angles import rotary_frequencies
 
 torch = pytest.importorskip("torch")
 esm = pytest.importorskip("esm")
@@ -76,6 +77,24 @@ def test_a_file_of_fair_esm_gives_its_logits_every_layer_and_contacts(
     actual = run_ours(model, tokens)
     assert actual[2].shape == truth[2].shape
     assert max(distances(actual, truth, (tokens != 1).numpy())) < TOLERANCE
+
+
+@every_size
+def test_frequencies_that_float16_has_rounded_are_those_of_fair_esm(tmp_path, sizes):
+    """As in the released files. Computed anew they would be far off at this length."""
+    theirs = random_fair_esm(sizes)
+    for layer in theirs.layers:
+        buffer = layer.self_attn.rot_emb.inv_freq
+        buffer.copy_(buffer.half().float())
+        found = rotary_frequencies(sizes[1] // sizes[2], rounded_to=mx.float16)
+        assert np.array_equal(np.array(found), buffer.numpy())
+    path = write(tmp_path / "esm2_t.pt", theirs)
+    theirs, _ = opened_by_fair_esm(path)
+    tokens = tokens_of(theirs.alphabet, proteins(longest=600)[:2])
+    truth = run_theirs(theirs, tokens, sizes[0])
+    model = load_model(path)
+    assert model.config.frequency_dtype == "float16"
+    assert max(distances(run_ours(model, tokens), truth, (tokens != 1).numpy())) < TOLERANCE
 
 
 @pytest.mark.parametrize("with_regression", [True, False])
@@ -169,12 +188,13 @@ def test_a_folder_of_older_transformers_has_a_table_that_it_does_not_use(tmp_pat
     theirs.save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     state = {n: p for n, p in theirs.state_dict().items() if not n.endswith("inv_freq")}
-    frequencies = 10000.0 ** (-torch.arange(0, 16, 2) / 16)
+    rounded = torch.tensor(np.array(rotary_frequencies(16, rounded_to=mx.float16)))
     for i in range(2):
-        state[f"esm.encoder.layer.{i}.attention.self.rotary_embeddings.inv_freq"] = frequencies
+        state[f"esm.encoder.layer.{i}.attention.self.rotary_embeddings.inv_freq"] = rounded
     state["esm.embeddings.position_ids"] = torch.arange(1026)[None]
     state["esm.embeddings.position_embeddings.weight"] = torch.randn(1026, 64)
     torch.save(state, tmp_path / "pytorch_model.bin")
+    theirs = type(theirs).from_pretrained(tmp_path, attn_implementation="eager").eval()
     assert_as_transformers(tmp_path, theirs)
     (tmp_path / "config.json").unlink()  # frequencies say that it is no ESM-1b
     assert_as_transformers(tmp_path / "pytorch_model.bin", theirs)

@@ -67,8 +67,9 @@ def test_the_reference_turns_alike_and_so_do_gradients():
     np.testing.assert_allclose(np.array(got), np.array(expected), atol=1e-5)
 
 
-def test_the_model_is_its_reference_packed_and_alone():
-    model = esm2()
+@pytest.mark.parametrize("frequency_dtype", ["float32", "float16", "bfloat16"])
+def test_the_model_is_its_reference_packed_and_alone(frequency_dtype):
+    model = esm2(embed_dim=32, frequency_dtype=frequency_dtype)
     plain = ESM1Reference(dataclasses.replace(model.config, contact_head=False))
     plain.load_weights(
         [(name, x) for name, x in parameters(model).items() if not name.startswith("contact")]
@@ -132,6 +133,14 @@ def test_what_cannot_turn_is_refused(wrong):
     fields = {"num_layers": 1, "embed_dim": 8, "num_heads": 2, **wrong}
     with pytest.raises(ValueError, match="rotary_positions needs"):
         ESM1Config.esm2(**fields)
+
+
+def test_frequencies_are_rounded_for_rotary_positions_alone():
+    with pytest.raises(ValueError, match="frequency_dtype must be float32, or with rotary_pos"):
+        ESM1Config(1, 8, 32, 2, frequency_dtype="float16")
+    ids = mx.ones((1, 500), mx.int32)
+    difference = rotary_angles(ids, 16) - rotary_angles(ids, 16, rounded_to=mx.float16)
+    assert float(mx.abs(difference).max()) > 0.01
 
 
 def test_presets_are_of_the_released_sizes():

@@ -38,17 +38,22 @@ def writable_models(
     """
     alphabet = draw(alphabets())
     heads = draw(st.integers(1, 4))
+    rotary = draw(st.booleans()) if rotary is None else rotary
+    half = draw(st.integers(1, 9))
+    # Of the one frequency 1 no file tells what it was rounded to.
+    rounded_to = list(DTYPES) if rotary and half > 1 else ["float32"]
     config = ESM1Config.of(
         alphabet,
         num_layers=draw(st.integers(1, 3)),
-        embed_dim=heads * 2 * draw(st.integers(1, 9)),
+        embed_dim=heads * 2 * half,
         ffn_dim=draw(st.integers(1, 40)),
         num_heads=heads,
         max_positions=draw(st.integers(24, 70)),
         token_dropout=draw(st.booleans()),
         emb_layer_norm_before=draw(st.booleans()),
         layer_norm_eps=draw(st.sampled_from([1e-5, 1e-12, 0.1])),
-        rotary_positions=draw(st.booleans()) if rotary is None else rotary,
+        rotary_positions=rotary,
+        frequency_dtype=draw(st.sampled_from(rounded_to)),
         contact_head=draw(st.booleans()) if contact_head is None else contact_head,
     )
     model = randomised(ESM1(config, alphabet), draw(st.integers(0, 2**32 - 1)))

@@ -1,6 +1,7 @@
 """ESM-2 as people have it: fair-esm's files, folders of transformers, tensors alone."""
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from random_models import parameters, same
 
 from mlx_esm_kernels import ESM1B, load_model, save_weights
 from mlx_esm_kernels.models.config import ESM1Config
+from mlx_esm_kernels.ops.angles import rotary_frequencies
 from mlx_esm_kernels.weights import WeightsError
 from mlx_esm_kernels.weights.hugging_face import name_in_transformers
 
@@ -118,9 +120,34 @@ def test_a_folder_that_is_no_esm2_is_refused_with_a_sentence(tmp_path, model, ch
         load_model(write_hugging_face(tmp_path / "hf", model, change))
 
 
-def test_frequencies_may_be_rounded_to_half_precision(tmp_path, model):
-    change = with_tensor(FREQUENCIES.format(0), ROUNDED)
-    assert same(load_model(write_hugging_face(tmp_path / "hf", model, change)), model)
+@pytest.mark.parametrize("stored", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("rounded_to", ["float16", "bfloat16"])
+def test_frequencies_that_training_has_rounded_are_those_of_the_model(
+    tmp_path, model, rounded_to, stored
+):
+    """As float16 has in the released files, whatever they are stored in."""
+    if rounded_to != stored != "float32":
+        pytest.skip("it would round them once more")
+    rounded = rotary_frequencies(4, rounded_to=getattr(mx, rounded_to))
+
+    def change(config, tensors):
+        for layer in range(ESM2_CONFIG.num_layers):
+            tensors[FREQUENCIES.format(layer)] = rounded.astype(getattr(mx, stored))
+
+    loaded = load_model(write_hugging_face(tmp_path / "hf", model, change))
+    assert same(loaded, model)
+    assert loaded.config == dataclasses.replace(ESM2_CONFIG, frequency_dtype=rounded_to)
+    save_weights(tmp_path / "ours.safetensors", loaded)
+    assert load_model(tmp_path / "ours.safetensors").config == loaded.config
+
+
+def test_frequencies_that_differ_between_layers_are_refused(tmp_path, model):
+    def change(config, tensors):
+        tensors[FREQUENCIES.format(0)] = mx.array(frequencies(ESM2_CONFIG))
+        tensors[FREQUENCIES.format(1)] = mx.array(ROUNDED)
+
+    with pytest.raises(WeightsError, match="rounded to float16 in some layers and to float32 in o"):
+        load_model(write_hugging_face(tmp_path / "hf", model, change))
 
 
 # fair-esm's files

@@ -110,7 +110,6 @@ def test_a_model_comes_back_bit_for_bit(tmp_path_factory, model):
     assert bits_of(loaded) == bits_of(model)
 
 
-@pytest.mark.xfail(strict=False, reason="folders with rotary positions are not read yet")
 @given(writable_models(rotary=True))
 def test_a_rotary_model_comes_back_bit_for_bit(tmp_path_factory, model):
     folder = written(tmp_path_factory.mktemp("law") / "folder", model)
