@@ -35,6 +35,8 @@ class ESM1(nn.Module):
     Args:
         config: sizes and switches.
         alphabet: what its token ids mean. Default: that of a released model, if one fits.
+        lazy: leave initial values to be computed when they are used, for one who puts others in the
+            place of all.
 
     Attributes:
         config, alphabet: as given.
@@ -45,7 +47,7 @@ class ESM1(nn.Module):
         ValueError: the alphabet does not fit the config, or none is known that does.
     """
 
-    def __init__(self, config: ESM1Config, alphabet: Alphabet | None = None):
+    def __init__(self, config: ESM1Config, alphabet: Alphabet | None = None, *, lazy: bool = False):
         super().__init__()
         note_use()
         self.config = config
@@ -70,7 +72,8 @@ class ESM1(nn.Module):
             self.embed_out_bias = mx.zeros((config.vocab_size,))
         if config.contact_head:
             self.contact_head = ContactHead(config)
-        mx.eval(self.parameters())  # lest another thread be asked for numbers of this one's stream
+        if not lazy:  # lest another thread be asked for numbers of this one's stream
+            mx.eval(self.parameters())
 
     def __call__(
         self,

@@ -75,7 +75,7 @@ def build_model(opened: OpenedWeights, dtype: mx.Dtype | None = None) -> ESM1:
     if disagreement := config.disagreement(opened.alphabet):
         raise WeightsError(f"{path} does not agree with itself: {disagreement}.")
     _check_sizes(opened)
-    model = ESM1(config, opened.alphabet)
+    model = ESM1(config, opened.alphabet, lazy=True)
     wanted = {name: p.shape for name, p in dict(tree_flatten(model.parameters())).items()}
     names = {opened.name_of(name): name for name in wanted}
     if missing := sorted(set(names) - set(tensors)):
@@ -94,9 +94,8 @@ def build_model(opened: OpenedWeights, dtype: mx.Dtype | None = None) -> ESM1:
         _check_shape(opened, name_in_file, wanted[name])
     if dtype is None:
         dtype = stored_dtype(opened, wanted)
-    model.load_weights(
-        [(name, _read(path, key, tensors[key], dtype)) for key, name in names.items()]
-    )
+    for key, name in names.items():
+        model.load_weights([(name, _read(path, key, tensors[key], dtype))], strict=False)
     return model
 
 

@@ -256,3 +256,15 @@ def test_a_damaged_header_never_ends_in_another_error(tmp_path_factory, data):
     path.write_bytes(content)
     with contextlib.suppress(WeightsError):  # a change may also be harmless
         load_model(path)
+
+
+def test_a_model_is_never_in_memory_twice_while_it_is_loaded(tmp_path):
+    config = ESM1Config(num_layers=12, embed_dim=64, ffn_dim=256, num_heads=4)
+    save_weights(tmp_path / "w.safetensors", ESM1(config))
+    size = (tmp_path / "w.safetensors").stat().st_size
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    held = mx.get_active_memory()
+    model = load_model(tmp_path / "w.safetensors")
+    assert size <= mx.get_peak_memory() - held < 1.3 * size
+    del model
