@@ -14,13 +14,21 @@ import numpy.typing as npt
 
 from ..data.proteins import load_proteins
 from ..inference.embedding import contact_map
-from ..inference.requirements import LONGS, Long, require_lengths
+from ..inference.requirements import Long, require_lengths
 from ..models.contact_head import require_contact_head
 from ..pictures.contacts import draw_contacts
 from ..system.console import progress, say
 from ..system.whole_file import OutputError, output_errors, require_writable, whole_file
 from .errors import errors_as_sentences
-from .flags import adapter_flag, as_protein_flag, device_flag, dtype_flag, open_model, weights_flag
+from .flags import (
+    adapter_flag,
+    as_protein_flag,
+    device_flag,
+    dtype_flag,
+    long_flag,
+    open_model,
+    weights_flag,
+)
 
 _MOST_NAME_BYTES = 1 << 26
 LAYOUT = """\b
@@ -46,12 +54,9 @@ The maps are drawn beside it, NAME-1.png to NAME-N.png.
     help="A file NAME.npz, or a folder, made if need be, in which that is contacts.npz.",
 )
 @click.option("--no-png", is_flag=True, help="Do not draw the maps.")
-@click.option(
-    "--long",
-    type=click.Choice(LONGS),
-    default="error",
-    help="Proteins longer than the position table. window: seen in windows that overlap by a "
-    "quarter or more; a pair has the mean of those that see both residues, and 0 where none does.",
+@long_flag(
+    " that overlap by a quarter or more; a pair has the mean of those that see both residues, and "
+    "0 where none does."
 )
 @dtype_flag
 @as_protein_flag

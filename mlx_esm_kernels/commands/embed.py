@@ -14,7 +14,7 @@ from ..distributed.ranks import Ranks, join_ranks
 from ..inference.embedding import INCLUDES, Embedder
 from ..inference.embedding_file import SUFFIXES, EmbeddingFile, require_embedding_output
 from ..inference.embedding_run import EmbeddingRun
-from ..inference.requirements import LONGS, Long
+from ..inference.requirements import Long
 from ..system.console import say
 from ..system.interrupt import StopOnSignal
 from .errors import errors_as_sentences, one_speaks
@@ -23,6 +23,7 @@ from .flags import (
     as_protein_flag,
     device_flag,
     dtype_flag,
+    long_flag,
     model_name,
     open_model,
     weights_flag,
@@ -80,13 +81,9 @@ ends with the same file.
     default=("mean",),
     help="What to write; several may follow.",
 )
-@click.option(
-    "--long",
-    type=click.Choice(LONGS),
-    default="error",
-    help="Proteins longer than the position table. window: seen in windows that overlap by a "
-    "quarter or more, each residue taken from the window in which it is farther from an end; the "
-    "mean is over the residues, bos is the mean of the windows' bos.",
+@long_flag(
+    " that overlap by a quarter or more, each residue taken from the window in which it is farther "
+    "from an end; the mean is over the residues, bos is the mean of the windows' bos."
 )
 @dtype_flag
 @as_protein_flag

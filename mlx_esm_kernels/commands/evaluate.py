@@ -20,7 +20,7 @@ from ..data.targets import Targets, draw_targets, symbols
 from ..inference.evaluation import Evaluation, summarised, yardsticks
 from ..inference.measuring import Measured, measure, require_measurable
 from ..inference.planted_contacts import planted_precision
-from ..inference.requirements import LONGS, Long
+from ..inference.requirements import Long
 from ..models.esm1 import ESM1
 from ..pictures.evaluation import draw_evaluation
 from ..system.console import progress, say
@@ -36,6 +36,7 @@ from .flags import (
     as_protein_flag,
     device_flag,
     dtype_flag,
+    long_flag,
     model_name,
     open_model,
     require_one_base,
@@ -115,12 +116,9 @@ class _Data:
     type=click.Path(dir_okay=False, path_type=Path),
     help="A .png to write: by residue, by length, and the confusion of residues.",
 )
-@click.option(
-    "--long",
-    type=click.Choice(LONGS),
-    default="error",
-    help="Proteins longer than the position table. window: seen in windows that overlap by a "
-    "quarter or more, each residue judged in the one in which it is farther from an end.",
+@long_flag(
+    " that overlap by a quarter or more, each residue judged in the one in which it is farther "
+    "from an end."
 )
 @dtype_flag
 @as_protein_flag

@@ -19,7 +19,6 @@ from ..fitting.head_folder import Base, SavedHead
 from ..fitting.optimising import History, Pace
 from ..fitting.report import AdapterReport, make_report
 from ..fitting.results import FitResult, require_new_columns, write_result
-from ..inference.requirements import LONGS
 from ..models.esm1 import ESM1, describe
 from ..models.low_rank import KEYS, LowRank, adapter_arrays, add_low_rank, layers_beside
 from ..system.console import duration, progress, say
@@ -30,6 +29,7 @@ from .flags import (
     as_protein_flag,
     device_flag,
     dtype_flag,
+    long_flag,
     open_model,
     require_finite,
     weights_flag,
@@ -178,12 +178,7 @@ family yourself, in a column that --split-col names.
     help="As --patience, of the epochs with products.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=42, help="Same seed, same head.")
-@click.option(
-    "--long",
-    type=click.Choice(LONGS),
-    default="error",
-    help="Proteins longer than the position table. window: seen in windows, as embed has it.",
-)
+@long_flag(", as embed has it.")
 @dtype_flag
 @as_protein_flag
 @device_flag

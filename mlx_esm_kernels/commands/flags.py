@@ -11,6 +11,7 @@ import click
 import mlx.core as mx
 from click.decorators import FC
 
+from ..inference.requirements import LONGS
 from ..models.dtypes import DTYPES
 from ..models.esm1 import ESM1
 from ..ops import keep_freed_memory
@@ -55,6 +56,23 @@ as_protein_flag = click.option(
     is_flag=True,
     help="Read what looks like nucleotides or an alignment all the same, a residue a letter.",
 )
+
+
+def long_flag(windows: str) -> Callable[[FC], FC]:
+    """--long, of every command that can see a protein in windows.
+
+    Args:
+        windows: what the help says of them, after "seen in windows of that many tokens".
+    """
+    return click.option(
+        "--long",
+        type=click.Choice(LONGS),
+        default="error",
+        help="Long proteins. error: refused where they are longer than the position table; a model "
+        "without one (ESM-1, ESM-2) takes any of them whole, though it was trained on at most "
+        f"1,024 tokens. window: of any model, seen in windows of that many tokens{windows}",
+    )
+
 
 # Of every command that computes. It is obeyed where it is read, so commands have no argument of it.
 device_flag = click.option(

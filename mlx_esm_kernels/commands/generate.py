@@ -8,7 +8,7 @@ from typing import Any
 import click
 import numpy as np
 
-from ..inference.requirements import require_room
+from ..inference.requirements import require_room, warn_long
 from .errors import errors_as_sentences, errors_of_flag
 from .flags import open_model
 from .growing import PSEUDO_PERPLEXITY, fasta_file, grow, sampling_flags
@@ -26,5 +26,6 @@ def command(
     model = open_model(weights_file, adapter=adapter)
     with errors_of_flag("--length"):
         require_room(model, length, None, "")
+    warn_long(model, np.array([length]), "")
     template = np.full(length, model.alphabet.mask_idx, dtype=np.int32)
     grow(model, template, file, "generated", **flags)

@@ -17,7 +17,7 @@ from ..data.residues import require_residues
 from ..data.wild_type import read_wild_type
 from ..distributed.ranks import Ranks, join_ranks
 from ..inference.likelihood import Floats
-from ..inference.requirements import LONGS, Long
+from ..inference.requirements import Long
 from ..inference.variants import (
     STRATEGIES,
     Strategy,
@@ -38,6 +38,7 @@ from .flags import (
     adapter_flag,
     device_flag,
     dtype_flag,
+    long_flag,
     model_name,
     open_model,
     require_one_base,
@@ -117,13 +118,7 @@ Scores; higher is fitter, and those of several substitutions are summed:
     "--score-col",
     help=f"Column with measured scores to compare with.  [default: {PROTEIN_GYM_SCORE}, if there]",
 )
-@click.option(
-    "--long",
-    type=click.Choice(LONGS),
-    default="error",
-    help="A sequence longer than the position table. window: each mutated residue is judged in a "
-    "window with it in the middle.",
-)
+@long_flag(", each mutated residue in one with it in the middle.")
 @dtype_flag
 @device_flag
 @errors_as_sentences()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -106,9 +107,7 @@ def _begin(ctx: click.Context, options: dict[str, Any], ranks: Ranks) -> int | N
         )
     names, partitions = sources(ctx)
     corpus = _load(names, partitions, options["as_protein"], alphabet)
-    max_length = min(
-        model.config.max_positions, options["max_length"] or model.config.max_positions
-    )
+    max_length = _max_length(model, options["max_length"], adapter)
     rows, row_length = batch_shape(
         corpus.proteins.lengths[corpus.train],
         tokens_per_batch=options["tokens_per_batch"],
@@ -298,6 +297,20 @@ def _make_model(ctx: click.Context, options: dict[str, Any]) -> tuple[ESM1, Adap
     if low_rank is None:
         return model, None
     return model, adapt(model, weights_file, low_rank, options["precision"])
+
+
+def _max_length(model: ESM1, wanted: int | None, adapter: Adapter | None) -> int:
+    """Tokens to which proteins are cropped; a model without a position table may see more of them.
+
+    It then says so in its config; that of the base of an adapter stays as it is.
+    """
+    config = model.config
+    length = wanted or config.max_positions
+    if config.has_position_table:
+        return min(config.max_positions, length)
+    if length > config.max_positions and adapter is None:
+        model.config = dataclasses.replace(config, max_positions=length)
+    return length
 
 
 def _settings(ctx: click.Context, options: dict[str, Any], width: int) -> Settings:

@@ -209,7 +209,8 @@ _OPTIONS = [
     click.option(
         "--max-length",
         type=click.IntRange(min=8),
-        help="Crop proteins to this many tokens in training.  [default: what the model takes]",
+        help="Crop proteins to this many tokens in training.  [default: the model's max_positions, "
+        "1,024 as a rule; rows of more are for models without a position table]",
     ),
     click.option(
         "--valid-every",

@@ -12,7 +12,7 @@ import numpy as np
 from ..data.alphabet import Alphabet
 from ..data.residues import is_residue
 from ..inference.likelihood import Tokens
-from ..inference.requirements import require_room
+from ..inference.requirements import require_room, warn_long
 from ..system.errors import UserError
 from .errors import errors_as_sentences, errors_of_flag
 from .flags import open_model
@@ -39,6 +39,7 @@ def command(
     with errors_of_flag("--seq"):
         template = parse_template(seq, model.alphabet)
         require_room(model, len(template), None, "")
+    warn_long(model, np.array([len(template)]), "")
     grow(model, template, file, "unmasked", **flags)
 
 

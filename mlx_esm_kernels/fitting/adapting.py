@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.proteins import Proteins
+from ..inference.requirements import seen_at_once
 from ..inference.windows import tile
 from ..models.esm1 import ESM1
 from .head import Head, HeadSpec
@@ -89,9 +90,9 @@ class AdaptedPredictor:
         tokens: list[npt.NDArray[np.int32]] = []
         segments: list[npt.NDArray[np.int32]] = []
         kept: list[Ints] = []
-        first = 0
+        first, most = 0, seen_at_once(model.config, self._spec.long)
         for ids in proteins:
-            for window in tile(len(ids), model.config.max_residues):
+            for window in tile(len(ids), most):
                 row = alphabet.with_specials(ids[window.start : window.end])
                 residue = first + alphabet.residue_slice.start - window.start
                 kept.append(np.arange(residue + window.keep_start, residue + window.keep_end))

@@ -21,11 +21,19 @@ from ..models.contact_head import require_contact_head
 from ..models.esm1 import ESM1, predict_contacts
 from ..system.errors import UserError
 from .likelihood import TOKENS_PER_PASS
-from .requirements import LONGS, Long, require_finite, require_room
+from .requirements import (
+    LONGS,
+    WINDOWS_ADVICE,
+    Long,
+    require_finite,
+    require_room,
+    seen_at_once,
+    warn_long,
+)
 from .windows import Window, tile
 
 INCLUDES = ("mean", "per-residue", "bos", "contacts")
-LONG_ADVICE = "ask for windows (long: window), or leave it out"
+LONG_ADVICE = f"{WINDOWS_ADVICE}, or leave it out"
 
 Ids = npt.NDArray[np.integer[Any]]
 _Item = TypeVar("_Item")
@@ -55,8 +63,9 @@ class Embedder:
         model: the model.
         layers: 0 is the embedding, i the output of layer i, -1 the last layer's.
         include: which of `INCLUDES`.
-        long: what becomes of a protein with more than `model.config.max_residues` residues:
-            "error", or "window": it is seen in windows that overlap by a quarter or more, and each
+        long: what becomes of a protein with more than `model.config.trained_residues` residues.
+            "error": it is refused where the position table ends there, and taken whole where there
+            is none. "window": it is seen in windows that overlap by a quarter or more, and each
             residue is taken from the window in which it is farther from the nearest end. A pair
             of residues has the mean contact of the windows that see both, and 0 where none does.
         tokens_per_pass: about how many tokens one forward pass has.
@@ -142,7 +151,7 @@ class Embedder:
         return found
 
     def _from_layers(self, proteins: Sequence[Ids]) -> list[Embedding]:
-        most = self.model.config.max_residues
+        most = seen_at_once(self.model.config, self.long)
         pieces = [
             _Piece(place, window, ids)
             for place, ids in enumerate(proteins)
@@ -226,7 +235,7 @@ def contact_map(model: ESM1, ids: Ids, long: Long = "error") -> mx.array:
     Args:
         model: with a contact regression.
         ids: (residues,), without cls and eos.
-        long: what becomes of a protein that is longer than the model takes: see `Embedder`.
+        long: what becomes of a long protein: see `Embedder`. It is not too long for the model.
 
     Returns:
         (residues, residues) float32 probabilities, symmetric.
@@ -234,8 +243,8 @@ def contact_map(model: ESM1, ids: Ids, long: Long = "error") -> mx.array:
     Raises:
         UserError: the model has no contact regression, or gives NaN.
     """
-    windows = tile(len(ids), model.config.max_residues)
-    if long == "error" or len(windows) == 1:
+    windows = tile(len(ids), seen_at_once(model.config, long))
+    if len(windows) == 1:
         return _contacts(model, ids)
     sums = np.zeros((len(ids), len(ids)), np.float32)
     counts = np.zeros(sums.shape, np.uint8)  # a pair is in two windows, or seldom three
@@ -254,6 +263,8 @@ def _contacts(model: ESM1, ids: Ids) -> mx.array:
 
 def _stream(embedder: Embedder, sequences: Iterable[str]) -> Iterator[Embedding]:
     unknown: Counter[str] = Counter()
+    trained = embedder.model.config.trained_residues
+    long_ones: list[int] = []
 
     def encoded() -> Iterator[Ids]:
         for number, sequence in enumerate(sequences, start=1):
@@ -261,6 +272,8 @@ def _stream(embedder: Embedder, sequences: Iterable[str]) -> Iterator[Embedding]
             text = without_stop(as_text(sequence, where))
             ids = embedder.alphabet.encode(text, unknown)
             embedder.require_length(where, len(ids))
+            if embedder.long == "error" and len(ids) > trained:
+                long_ones.append(len(ids))
             yield ids
 
     try:
@@ -268,6 +281,7 @@ def _stream(embedder: Embedder, sequences: Iterable[str]) -> Iterator[Embedding]
             yield from embedder.run(group)
     finally:
         warn_unknown(unknown)
+        warn_long(embedder.model, np.array(long_ones, np.int64), WINDOWS_ADVICE)
 
 
 @dataclass(frozen=True)

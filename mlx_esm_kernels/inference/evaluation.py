@@ -133,9 +133,10 @@ def evaluate(
         model: of `load_model`.
         proteins: one letter per residue, each; or `Proteins` in the alphabet of the model.
         draws: how many times over, with other masks; None: as gives 10,000 targets, from 1 to 6.
-        long: what becomes of proteins with more residues than the model takes: "error", or
-            "window": windows that overlap by a quarter or more, each target taken from the one in
-            which it is farther from an end.
+        long: what becomes of proteins with more than `model.config.trained_residues` residues.
+            "error": they are refused where the position table ends there, and taken whole where
+            there is none. "window": windows that overlap by a quarter or more, each target taken
+            from the one in which it is farther from an end.
         baseline_from: what the baselines are counted on; None: `proteins`. A protein's own counts
             are left out in any case.
         on_step: called with a number of targets whenever that many more are measured.

@@ -14,7 +14,7 @@ from ..data.targets import Targets
 from ..models.esm1 import ESM1
 from ..models.masked_positions import masked_logits
 from .likelihood import TOKENS_PER_PASS, log_softmax
-from .requirements import require_finite
+from .requirements import Long, require_finite, seen_at_once
 from .windows import tile
 
 _Ids = npt.NDArray[np.uint8]
@@ -38,20 +38,25 @@ class _Piece:
 class MaskedPredictor:
     """A model that is asked for masked residues.
 
-    Proteins stand side by side in one row, as for embeddings. One that is longer than the model
-    takes is seen in windows that overlap by a quarter or more, each target taken from the window in
-    which it is farther from an end.
+    Proteins stand side by side in one row, as for embeddings. Of one that is seen in windows each
+    target is taken from the window in which it is farther from an end.
 
     Args:
         model: with a language head.
         alphabet: of the proteins, which may be another than the model's.
+        long: see `Embedder`. No protein is too long for the model.
         tokens_per_pass: about how many tokens one forward pass has.
     """
 
     def __init__(
-        self, model: ESM1, alphabet: Alphabet, tokens_per_pass: int = TOKENS_PER_PASS
+        self,
+        model: ESM1,
+        alphabet: Alphabet,
+        long: Long = "error",
+        tokens_per_pass: int = TOKENS_PER_PASS,
     ) -> None:
         self._model = model
+        self._seen_at_once = seen_at_once(model.config, long)
         self._tokens_per_pass = tokens_per_pass
         self._translated = translation(alphabet, model.alphabet)
 
@@ -79,7 +84,7 @@ class MaskedPredictor:
         positions = targets.positions[own].astype(np.int64)
         ids = self._translated[targets.ids(copy)]
         ids[positions] = alphabet.mask_idx
-        for window in tile(len(ids), self._model.config.max_residues):
+        for window in tile(len(ids), self._seen_at_once):
             kept = (positions >= window.keep_start) & (positions < window.keep_end)
             if kept.any():
                 yield _Piece(

@@ -72,7 +72,7 @@ def measure(
     for model in models.values():
         require_measurable(model, targets, long)
     predictors = {
-        name: MaskedPredictor(model, targets.alphabet, tokens_per_pass)
+        name: MaskedPredictor(model, targets.alphabet, long, tokens_per_pass)
         for name, model in models.items()
     }
     answers: dict[str, list[Answers]] = {name: [] for name in models}

@@ -23,6 +23,7 @@ from ..system.errors import DataError
 from ..system.whole_file import whole_file
 from .contact_precision import LONG_RANGE, contacts_of, long_range_precision, surest_pairs
 from .embedding import contact_map
+from .requirements import Long
 
 _PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 _Map = npt.NDArray[np.floating[Any]]
@@ -222,7 +223,8 @@ def _overlaid(
     if model is not None:
         letters = chain.whole or chain.sequence
         ids = model.alphabet.encode(letters)
-        predicted = _fitting(np.array(contact_map(model, ids, "window")), chain)
+        long: Long = "window" if model.config.has_position_table else "error"
+        predicted = _fitting(np.array(contact_map(model, ids, long)), chain)
     else:
         for chain in chains:
             fitting = (_fitting(one, chain) for one in maps)

@@ -34,7 +34,7 @@ from ..models.esm1 import ESM1
 from ..system.errors import UserError
 from . import likelihood
 from .likelihood import TOKENS_PER_PASS, Floats, log_softmax, logits_at
-from .requirements import Long, require_room
+from .requirements import WINDOWS_ADVICE, Long, require_room, seen_at_once, warn_long
 from .windows import centred_starts
 
 Strategy = Literal["wt-marginals", "masked-marginals", "pseudo-perplexity"]
@@ -68,9 +68,10 @@ def score_variants(
             list, or anything that can be gone through. See `parse_mutants` for other spellings.
         strategy: see the module.
         offset: the number by which the mutants call the first residue.
-        long: what becomes of a sequence with more residues than the model takes: "error", or
-            "window": each mutated residue is judged in a window with it in the middle. There are
-            no windows for pseudo-perplexity.
+        long: what becomes of a sequence with more than `model.config.trained_residues` residues.
+            "error": it is refused where the position table ends there, and taken whole where there
+            is none. "window": each mutated residue is judged in a window with it in the middle.
+            There are no windows for pseudo-perplexity.
         on_step: called with a number of positions whenever that many more are scored; `num_steps`
             tells how many there will be.
         ranks: the processes that share the work out, all of which get all scores; None: this one.
@@ -88,6 +89,9 @@ def score_variants(
     sequence = require_residues(sequence, model.alphabet)
     parsed = parse_mutants(mutants, sequence, model.alphabet, offset)
     _require_room(model, sequence, strategy, long)
+    has_windows = strategy != "pseudo-perplexity"
+    if long == "error" or not has_windows:
+        warn_long(model, np.array([len(sequence)]), WINDOWS_ADVICE if has_windows else "")
     if num_cut := sum(mutant.is_cut for mutant in parsed):
         warnings.warn(
             f"{num_cut:,} of {len(parsed):,} mutants have no score: they end at a stop, shift the "
@@ -97,7 +101,8 @@ def score_variants(
         )
     if strategy == "pseudo-perplexity":
         return _by_pseudo_perplexity(model, sequence, parsed, on_step, ranks)
-    return _by_marginals(model, sequence, parsed, strategy != "wt-marginals", on_step, ranks)
+    is_masked = strategy != "wt-marginals"
+    return _by_marginals(model, sequence, parsed, is_masked, long, on_step, ranks)
 
 
 def num_steps(sequence: str, parsed: Sequence[Mutant], strategy: Strategy) -> int:
@@ -113,6 +118,7 @@ def marginals(
     positions: npt.NDArray[np.int64],
     *,
     masked: bool,
+    long: Long = "error",
     on_step: Callable[[int], object] = lambda scored: None,
     ranks: Ranks | None = None,
 ) -> Floats:
@@ -120,10 +126,11 @@ def marginals(
 
     Args:
         model: of `load_model`.
-        sequence: residues. One that is longer than the model takes is seen in windows.
+        sequence: residues.
         positions: (P,) from 0, ascending.
         masked: whether a position is masked while its residues are scored. If so each has a forward
             pass of its own, many of which go side by side; if not all share one.
+        long: see `score_variants`. The sequence is not too long for the model.
         on_step: called with a number of positions whenever that many more are done.
         ranks: the processes that share the work out, all of which get all of the result.
 
@@ -135,7 +142,7 @@ def marginals(
     """
     alphabet = model.alphabet
     ids = alphabet.encode(sequence)
-    window = min(len(ids), model.config.max_residues)
+    window = min(len(ids), seen_at_once(model.config, long) or len(ids))
     starts = centred_starts(positions, len(ids), window)
     columns = positions - starts + alphabet.residue_slice.start
     if masked:
@@ -178,6 +185,7 @@ def pseudo_perplexity(model: ESM1, sequence: str) -> float:
     """
     sequence = require_residues(sequence, model.alphabet)
     _require_room(model, sequence, "pseudo-perplexity", "error")
+    warn_long(model, np.array([len(sequence)]), "")
     tokens = model.alphabet.with_specials(model.alphabet.encode(sequence))
     return float(likelihood.pseudo_perplexity(model, tokens[None])[0])
 
@@ -202,7 +210,7 @@ def substitution_grid(sequence: str, scores: Floats) -> Floats:
 
 def _require_room(model: ESM1, sequence: str, strategy: Strategy, long: Long) -> None:
     """Refuse a sequence that is too long for the model where there are no windows."""
-    advice = "ask for windows (long: window), or give a part of the sequence"
+    advice = f"{WINDOWS_ADVICE}, or give a part of the sequence"
     if strategy == "pseudo-perplexity":
         advice = "there are no windows for pseudo-perplexity; give a part of the sequence"
     elif long == "window":
@@ -233,6 +241,7 @@ def _by_marginals(
     sequence: str,
     parsed: Sequence[Mutant],
     masked: bool,
+    long: Long,
     on_step: Callable[[int], object],
     ranks: Ranks | None,
 ) -> Floats:
@@ -244,7 +253,9 @@ def _by_marginals(
                 f"with; only the strategy pseudo-perplexity takes them."
             )
     positions = np.unique([one.position for some in parsed for one in some]).astype(np.int64)
-    table = marginals(model, sequence, positions, masked=masked, on_step=on_step, ranks=ranks)
+    table = marginals(
+        model, sequence, positions, masked=masked, long=long, on_step=on_step, ranks=ranks
+    )
     place = {position: row for row, position in enumerate(positions.tolist())}
     ids = {letter: int(model.alphabet.encode(letter)[0]) for letter in _letters(parsed)}
     return np.array(

@@ -24,7 +24,7 @@ class Window:
     keep_end: int
 
 
-def tile(length: int, window: int) -> list[Window]:
+def tile(length: int, window: int | None) -> list[Window]:
     """The fewest windows over a protein that overlap by a quarter or more, evenly spaced.
 
     Each residue is kept once: from the window in which it is farther from the nearest end, so
@@ -32,12 +32,12 @@ def tile(length: int, window: int) -> list[Window]:
 
     Args:
         length: residues of the protein, at least 1.
-        window: the most residues that the model takes, at least 1.
+        window: the most residues that the model is to see at once, at least 1; None: any number.
 
     Returns:
         One window where the protein fits, else several; ascending.
     """
-    if length <= window:
+    if window is None or length <= window:
         return [Window(0, length, 0, length)]
     step = window - window // 4
     count = -(-(length - window) // step) + 1

@@ -25,9 +25,9 @@ class ESM1Config:
         embed_dim: width C of the residual stream.
         ffn_dim: width of the feed-forward layer; 4 x embed_dim in the released models.
         num_heads: attention heads H; C must be a multiple of it.
-        max_positions: longest protein in tokens, cls and eos counted. A learned position table
-            ends there, with ``max_positions + padding_idx + 1`` rows, since positions count from
-            padding_idx + 1. Sinusoidal and rotary ones go on, but the model has seen none of them.
+        max_positions: longest protein in training, in tokens, cls and eos counted. A learned
+            position table ends there, with ``max_positions + padding_idx + 1`` rows, since
+            positions count from padding_idx + 1. Sinusoidal and rotary ones have no end.
         vocab_size: tokens V.
         padding_idx, mask_idx, cls_idx, eos_idx: ids of the special tokens.
         prepend_cls, append_eos: whether a protein stands between cls and eos; ESM-1 has no eos.
@@ -156,9 +156,14 @@ class ESM1Config:
         return self.max_positions + self.padding_idx + 1
 
     @property
-    def max_residues(self) -> int:
-        """Longest protein in residues: max_positions less cls and eos."""
+    def trained_residues(self) -> int:
+        """Longest protein in training, in residues: max_positions less cls and eos."""
         return self.max_positions - int(self.prepend_cls) - int(self.append_eos)
+
+    @property
+    def max_residues(self) -> int | None:
+        """Longest protein that the model takes, in residues; None: there is no longest."""
+        return self.trained_residues if self.has_position_table else None
 
     def known_alphabet(self) -> Alphabet:
         """The alphabet of a released model that fits this config; ValueError where none does."""

@@ -207,4 +207,5 @@ def test_a_model_without_eos_generates_and_unmasks_to_the_last_residue(tmp_path)
     ((_, sequence),) = records(run(unmask.command, path, "--seq", "MK*TW").stdout)
     assert (sequence[:2], sequence[3:]) == ("MK", "TW")
     result = run(generate.command, path, "--length", "12")
-    assert "12 residues are too many: the position table of this model ends at 11" in result.stderr
+    assert len(records(result.stdout)[0][1]) == 12  # its positions have no end
+    assert "a protein of 12 residues is taken whole, and this model was trained on" in result.stderr

@@ -21,6 +21,7 @@ from mlx_esm_kernels.models.esm1 import ESM1Config
 from mlx_esm_kernels.training import checkpoint
 from mlx_esm_kernels.training.run_folder import open_run_folder
 from mlx_esm_kernels.training.validation import Validation
+from mlx_esm_kernels.weights import load_model
 
 TINY = ESM1Config(num_layers=1, embed_dim=32, ffn_dim=64, num_heads=2, max_positions=64)
 STEPS = 23
@@ -127,6 +128,26 @@ def test_a_run_from_weights_is_gone_on_with_as_well(workplace):
     killed = as_if_killed_after(first, STEPS + 6, workplace / "killed")
     assert invoke("--resume", killed).exit_code == 0
     same_end(first, killed)
+
+
+def test_a_model_without_a_position_table_trains_on_longer_rows_and_goes_on_with_them(
+    workplace, monkeypatch
+):
+    endless = ESM1Config.esm2(1, 32, 2, max_positions=20)
+    monkeypatch.setitem(train.PRESETS, "small", endless)
+    assert invoke(*RUN, "--max-length", 27, "--weights-dir", "whole").exit_code == 0
+    whole = workplace / "whole"
+    assert load_model(whole / "weights.safetensors").config.max_positions == 27
+    killed = as_if_killed_after(whole, 12, workplace / "killed")
+    assert invoke("--resume", killed).exit_code == 0
+    same_end(whole, killed)
+    # A table ends them, and the default is what the config says.
+    for config, flags in ((TINY, ("--max-length", 70)), (endless, ())):
+        monkeypatch.setitem(train.PRESETS, "small", config)
+        folder = workplace / str(config.max_positions)
+        assert invoke(*RUN, *flags, "--weights-dir", folder, "--num-iters", 1).exit_code == 0
+        model = load_model(folder / "weights.safetensors")
+        assert model.config.max_positions == config.max_positions
 
 
 @pytest.mark.parametrize("validation", [2, 3])

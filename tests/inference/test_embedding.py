@@ -51,7 +51,7 @@ def test_packed_proteins_have_the_embedding_that_the_model_gives_each_alone(name
 
 def test_contacts_in_windows_are_the_mean_of_those_that_see_both_residues():
     model = MODELS["esm1b"]
-    most = model.config.max_residues
+    most = model.config.trained_residues
     sequence = ("MKTAYIAKQRGAVLWDEPSN" * 5)[: 2 * most - 5]
     (embedding,) = embed(model, [sequence], include=["contacts"], long="window")
     contacts = np.array(embedding.contacts)
@@ -175,7 +175,7 @@ def test_embeddings_are_in_the_dtype_of_the_model(dtype):
 @pytest.mark.parametrize("name", MODELS)
 def test_a_long_protein_is_seen_in_windows_each_residue_from_the_middle_of_one(name):
     model = MODELS[name]
-    most = model.config.max_residues
+    most = model.config.trained_residues
     rng = np.random.default_rng(1)
     sequence = "".join(rng.choice(list(LETTERS), 2 * most))
     include = ("mean", "per-residue", "bos")

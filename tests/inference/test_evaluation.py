@@ -44,7 +44,7 @@ def by_brute_force(model, targets):
         positions = targets.positions[targets.of_copy(copy)]
         ids = targets.ids(copy).copy()
         ids[positions] = ESM1B.mask_idx
-        for window in tile(len(ids), model.config.max_residues):
+        for window in tile(len(ids), model.config.trained_residues):
             logits = float64_logits(model, ESM1B.with_specials(ids[window.start : window.end]))
             log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
             for position in positions:
