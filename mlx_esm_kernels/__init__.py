@@ -8,7 +8,7 @@ from .inference.embedding import Embedding, embed
 from .inference.evaluation import Evaluation, evaluate
 from .inference.structure_view import StructureView, view
 from .inference.variants import pseudo_perplexity, score_variants
-from .models.esm1 import ESM1, PRESETS, ESM1Config, predict_contacts
+from .models.esm1 import ESM1, PRESETS, ESM1Config, predict_contact_rows, predict_contacts
 from .ops import linear, masked_attention, positional_embedding, rotary, rotary_angles
 from .weights import load_model, save_hugging_face, save_weights
 
@@ -28,6 +28,7 @@ __all__ = [
     "load_model",
     "masked_attention",
     "positional_embedding",
+    "predict_contact_rows",
     "predict_contacts",
     "pseudo_perplexity",
     "rotary",

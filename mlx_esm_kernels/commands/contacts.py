@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import textwrap
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import click
+import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
 from ..data.proteins import load_proteins
-from ..inference.embedding import contact_map
+from ..inference.contacts import contact_rows
 from ..inference.requirements import Long, require_lengths
 from ..models.contact_head import require_contact_head
-from ..pictures.contacts import draw_contacts
+from ..pictures.contacts import ContactPicture
 from ..system.console import progress, say
 from ..system.whole_file import OutputError, output_errors, require_writable, whole_file
 from .errors import errors_as_sentences
@@ -38,6 +39,9 @@ The npz file has, for N proteins in the order of the FASTA:
                   one header a line (uint8)
   contacts_1 ...  (L, L) float32 each, the probability that two residues
   contacts_N      touch (Cb atoms within 8 A)
+Before compression that is 4 L^2 bytes a protein: 4 MB for 1,000
+residues, 4.7 GB for titin's 34,350. They are written some rows at a
+time, and are never all in memory.
 The maps are drawn beside it, NAME-1.png to NAME-N.png.
 """
 
@@ -91,20 +95,23 @@ def command(
     with (
         whole_file(target) as half_done,
         zipfile.ZipFile(half_done, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file,
-        progress(total=len(proteins), desc="🤝 predicting contacts", unit="protein") as bar,
+        progress(
+            total=int(proteins.lengths.sum()), desc="🤝 predicting contacts", unit="residue"
+        ) as bar,
     ):
-        _add(file, "names", _names(proteins.names))
+        names = _names(proteins.names)
+        _add(file, "names", names.dtype, names.shape, [names])
         for number, ids in enumerate(proteins, start=1):
-            contacts = np.array(contact_map(model, ids, cast(Long, long)))
-            _add(file, f"contacts_{number}", contacts)
-            if pictures:
-                name = proteins.names[number - 1]
-                draw_contacts(pictures[number - 1], contacts, title=textwrap.shorten(name, 70))
-            bar.update()
+            drawn = ContactPicture(len(ids)) if pictures else None
+            rows = _seen(contact_rows(model, ids, cast(Long, long)), drawn, bar.update)
+            _add(file, f"contacts_{number}", np.dtype(np.float32), (len(ids), len(ids)), rows)
+            if drawn is not None:
+                title = textwrap.shorten(proteins.names[number - 1], 70)
+                drawn.draw(pictures[number - 1], title=title)
     count = "1 protein" if len(proteins) == 1 else f"{len(proteins):,} proteins"
-    drawn = f", maps drawn to {pictures[0]}" if pictures else ""
-    drawn += " ..." if len(pictures) > 1 else ""
-    say(f"💾 contacts of {count} saved to {target}{drawn}")
+    where = f", maps drawn to {pictures[0]}" if pictures else ""
+    where += " ..." if len(pictures) > 1 else ""
+    say(f"💾 contacts of {count} saved to {target}{where}")
 
 
 def _destination(output: Path) -> tuple[Path, Callable[[int], Path]]:
@@ -126,7 +133,28 @@ def _names(names: Sequence[str]) -> npt.NDArray[Any]:
     return np.frombuffer("".join(f"{name}\n" for name in listed).encode(), np.uint8)
 
 
-def _add(file: zipfile.ZipFile, name: str, array: npt.NDArray[Any]) -> None:
-    """Add an array as `np.savez_compressed` would, though one at a time."""
+def _seen(
+    parts: Iterable[mx.array], picture: ContactPicture | None, on_step: Callable[[int], object]
+) -> Iterator[npt.NDArray[np.float32]]:
+    """The rows of a map as numpy has them, once the picture has them too."""
+    for part in parts:
+        rows = np.array(part)
+        if picture is not None:
+            picture.add(rows)
+        yield rows
+        on_step(len(rows))
+
+
+def _add(
+    file: zipfile.ZipFile,
+    name: str,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    parts: Iterable[npt.NDArray[Any]],
+) -> None:
+    """Add an array as `np.savez_compressed` would, though one at a time, and that in parts."""
+    about = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     with file.open(f"{name}.npy", "w", force_zip64=True) as member:
-        np.lib.format.write_array(member, array, allow_pickle=False)
+        np.lib.format.write_array_header_1_0(member, about)
+        for part in parts:
+            member.write(np.ascontiguousarray(part).data)

@@ -18,8 +18,9 @@ import numpy.typing as npt
 from ..data.alphabet import warn_unknown
 from ..data.residues import as_text, listed, without_stop
 from ..models.contact_head import require_contact_head
-from ..models.esm1 import ESM1, predict_contacts
+from ..models.esm1 import ESM1
 from ..system.errors import UserError
+from .contacts import contact_map
 from .likelihood import TOKENS_PER_PASS
 from .requirements import (
     LONGS,
@@ -227,38 +228,6 @@ def embed(
         )
     embedder = Embedder(model, layers=layers, include=include, long=long)
     return _stream(embedder, listed(sequences, "[embed] sequences"))
-
-
-def contact_map(model: ESM1, ids: Ids, long: Long = "error") -> mx.array:
-    """The contacts of one protein.
-
-    Args:
-        model: with a contact regression.
-        ids: (residues,), without cls and eos.
-        long: what becomes of a long protein: see `Embedder`. It is not too long for the model.
-
-    Returns:
-        (residues, residues) float32 probabilities, symmetric.
-
-    Raises:
-        UserError: the model has no contact regression, or gives NaN.
-    """
-    windows = tile(len(ids), seen_at_once(model.config, long))
-    if len(windows) == 1:
-        return _contacts(model, ids)
-    sums = np.zeros((len(ids), len(ids)), np.float32)
-    counts = np.zeros(sums.shape, np.uint8)  # a pair is in two windows, or seldom three
-    for window in windows:
-        seen = slice(window.start, window.end)
-        sums[seen, seen] += np.array(_contacts(model, ids[seen]))
-        counts[seen, seen] += 1
-    return mx.array(np.divide(sums, counts, out=sums, where=counts > 1))
-
-
-def _contacts(model: ESM1, ids: Ids) -> mx.array:
-    contacts = predict_contacts(model, mx.array(model.alphabet.with_specials(ids)))
-    require_finite(mx.isfinite(contacts).all(), model.embed_tokens.weight.dtype)
-    return contacts
 
 
 def _stream(embedder: Embedder, sequences: Iterable[str]) -> Iterator[Embedding]:

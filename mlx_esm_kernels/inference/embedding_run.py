@@ -143,7 +143,7 @@ class EmbeddingRun:
             for name, _, _ in self._pieces(place):
                 array = arrays[name]
                 assert array is not None
-                contents.append(np.array(array.view(mx.uint8)).tobytes())
+                contents.append(np.ascontiguousarray(array.view(mx.uint8)).data)
         return b"".join(contents)
 
     def _write(self, file: EmbeddingFile, group: list[int], content: bytes) -> None:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from ..data.proteins import Places
 from ..data.synthetic import PAIR_DISTANCE, SyntheticFamilies
 from ..models.esm1 import ESM1
-from .embedding import contact_map
+from .contacts import contact_map
 from .likelihood import logits_at
 from .masked_prediction import translation
 

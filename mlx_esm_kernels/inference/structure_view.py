@@ -22,7 +22,7 @@ from ..pictures.structure_page import structure_page
 from ..system.errors import DataError
 from ..system.whole_file import whole_file
 from .contact_precision import LONG_RANGE, contacts_of, long_range_precision, surest_pairs
-from .embedding import contact_map
+from .contacts import contact_map
 from .requirements import Long
 
 _PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")

@@ -9,10 +9,12 @@ the bias:
 
 The sum over S_h is one L x L array, to which each map is added as it is made. What is left of a map
 are the L numbers of r_h, and sum_h (w_h / t_h) r_h r_h^T is one matrix product at the end. So the
-memory is O(L^2), for any number of heads.
+memory is O(L^2), for any number of heads. For proteins that are too long for it see `contact_rows`.
 """
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -24,6 +26,8 @@ from .layers import Linear, affine_map
 
 # Numbers in the maps that are made at once: those of all heads where proteins are short.
 _MAPS_AT_ONCE = 1 << 22
+# What a key of padding has instead of a product. Not -inf: a row of padding alone would be NaN.
+MASKED = -1e30
 
 
 def require_contact_head(config: ESM1Config) -> None:
@@ -50,7 +54,37 @@ class ContactHead(nn.Module):
         return weight[0].astype(mx.float32), bias.astype(mx.float32)
 
 
-class ContactSum:
+class ContactSum(Protocol):
+    """Takes the queries and keys of one layer after the other."""
+
+    def add(self, q: mx.array, k: mx.array, bias_k: mx.array | None) -> None:
+        """Add the attention maps of a layer.
+
+        Args:
+            q, k: (B, H, L, D), not scaled; turned already, where positions are rotary.
+            bias_k: (H, D), one more key that takes its share of the attention, or None.
+        """
+
+
+def kept_residues(config: ESM1Config, tokens: mx.array, real: mx.array) -> tuple[slice, mx.array]:
+    """Where the residues are among the columns, and (B, L) float32, 1 at them and 0 elsewhere.
+
+    Args:
+        config: of the model.
+        tokens: (B, L) integer, one protein in each row.
+        real: (B, L) bool, False at padding.
+    """
+    length = tokens.shape[1]
+    first = int(config.prepend_cls)
+    residues = slice(first, max(length - int(config.append_eos), first))
+    column = mx.arange(length)
+    kept = real & (column >= residues.start) & (column < residues.stop)
+    if config.append_eos:
+        kept = kept & (tokens != config.eos_idx)
+    return residues, kept.astype(mx.float32)
+
+
+class ContactMap:
     """Takes the queries and keys of one layer after the other, and gives the contacts.
 
     Args:
@@ -62,17 +96,9 @@ class ContactSum:
 
     def __init__(self, head: ContactHead, config: ESM1Config, tokens: mx.array, real: mx.array):
         batch, length = tokens.shape
-        self._residues = slice(
-            int(config.prepend_cls), max(length - int(config.append_eos), int(config.prepend_cls))
-        )
-        column = mx.arange(length)
-        kept = real & (column >= self._residues.start) & (column < self._residues.stop)
-        if config.append_eos:
-            kept = kept & (tokens != config.eos_idx)
-        self._kept = kept.astype(mx.float32)
-        # A column more of the keys, to which every query answers 1. Not -inf: a row of padding
-        # alone would be NaN.
-        self._mask = mx.where(real, 0.0, -1e30)[:, None, :, None]  # (B, 1, L, 1)
+        self._residues, self._kept = kept_residues(config, tokens, real)
+        # A column more of the keys, to which every query answers 1.
+        self._mask = mx.where(real, 0.0, MASKED)[:, None, :, None]  # (B, 1, L, 1)
         self._keys = length + int(config.bias_kv)
         self._weight, self._bias = head.coefficients()
         self._num_added = 0
@@ -80,12 +106,7 @@ class ContactSum:
         self._marginals: list[mx.array] = []  # r_h, (B, heads, L) each
 
     def add(self, q: mx.array, k: mx.array, bias_k: mx.array | None) -> None:
-        """Add the attention maps of a layer.
-
-        Args:
-            q, k: (B, H, L, D), not scaled.
-            bias_k: (H, D), one more key that takes its share of the attention, or None.
-        """
+        """See `ContactSum.add`."""
         batch, heads, length, _ = q.shape
         at_once = max(1, _MAPS_AT_ONCE // max(batch * length * length, 1))
         for first in range(0, heads, at_once):

@@ -5,7 +5,7 @@ Parameters bear fair-esm's names. `reference.ESM1Reference` is the same model in
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import mlx.core as mx
@@ -15,14 +15,26 @@ from ..data.alphabet import Alphabet
 from ..ops import linear, note_use, positional_embedding, rotary_angles
 from ..system.errors import UserError
 from .config import PRESETS, ESM1Config
-from .contact_head import ContactHead, ContactSum, require_contact_head
+from .contact_head import ContactHead, ContactMap, ContactSum, require_contact_head
+from .contact_rows import ContactRows
 from .dtypes import DTYPES
 from .layers import Embedding, LayerNorm, whole_table
 from .low_rank import base_parameters
 from .positions import sinusoidal_positions
 from .transformer import LMHead, TransformerLayer
 
-__all__ = ["ESM1", "PRESETS", "ESM1Config", "describe", "predict_contacts"]
+__all__ = [
+    "ESM1",
+    "PRESETS",
+    "ESM1Config",
+    "describe",
+    "predict_contact_rows",
+    "predict_contacts",
+]
+
+# Numbers in an L x L array from which on contacts are made by rows: half a dozen of them are needed
+# where they are made at once, 64 MiB each.
+_WHOLE_MAP = 1 << 24
 
 
 class ESM1(nn.Module):
@@ -119,7 +131,7 @@ class ESM1(nn.Module):
         segment_ids = self._segments(tokens, segment_ids)
         contacts = None
         if return_contacts:
-            contacts = ContactSum(self.contact_head, self.config, tokens, segment_ids != 0)
+            contacts = ContactMap(self.contact_head, self.config, tokens, segment_ids != 0)
         x, representations = self._run(tokens, segment_ids, frozenset(repr_layers), contacts)
         out: dict[str, Any] = {"representations": representations}
         if self.config.language_head:
@@ -233,10 +245,36 @@ def predict_contacts(model: ESM1, tokens: mx.array) -> mx.array:
     Raises:
         ValueError: tokens are not (L,), or what the model's call raises.
     """
+    rows = list(predict_contact_rows(model, tokens))
+    return mx.concatenate(rows) if len(rows) > 1 else rows[0]
+
+
+def predict_contact_rows(model: ESM1, tokens: mx.array) -> Iterator[mx.array]:
+    """The contacts of one protein, some rows at a time.
+
+    The memory beside a few of them is O(L), however long the protein. Where that is short all rows
+    come at once; where it is long they take three times the work, and their values differ from
+    those of `model(..., return_contacts=True)` by rounding.
+
+    Args:
+        model, tokens: as of `predict_contacts`.
+
+    Yields:
+        (n, L') float32, the next n rows of what `predict_contacts` gives.
+
+    Raises:
+        ValueError: as there, when the first rows are asked for.
+    """
     if tokens.ndim != 1:
         raise ValueError(f"[predict_contacts] tokens must be (L,); got shape {tokens.shape}.")
-    contacts: mx.array = model(tokens[None], return_contacts=True)["contacts"][0]
-    return contacts
+    require_contact_head(model.config)
+    if tokens.size**2 <= _WHOLE_MAP:
+        yield model(tokens[None], return_contacts=True)["contacts"][0]
+        return
+    segment_ids = model._segments(tokens[None], None)
+    contacts = ContactRows(model.contact_head, model.config, tokens, segment_ids[0] != 0)
+    model._run(tokens[None], segment_ids, frozenset(), contacts)
+    yield from contacts.rows()
 
 
 def describe(model: ESM1) -> str:

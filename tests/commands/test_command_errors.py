@@ -32,7 +32,7 @@ from mlx_esm_kernels.weights import WeightsError
 COMMANDS = "mlx_esm_kernels.commands"
 # Each command with arguments that do, and a function in the middle of its work.
 INSIDE = {
-    "contacts": (["p.fasta", "-o", "out.npz"], f"{COMMANDS}.contacts.contact_map"),
+    "contacts": (["p.fasta", "-o", "out.npz"], f"{COMMANDS}.contacts.contact_rows"),
     "convert": (["w.safetensors", "out.safetensors"], f"{COMMANDS}.convert.write_model"),
     "doctor": (["--quick", "--json", "out.json"], f"{COMMANDS}.doctor.add_checks"),
     "embed": (["p.fasta", "-o", "out.npz"], (Embedder, "run")),

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from random_models import esm1, esm1b
+from random_models import esm1, esm1b, esm2
 
 from mlx_esm_kernels import load_model, predict_contacts, save_weights
 from mlx_esm_kernels.commands import contacts
+from mlx_esm_kernels.models import contact_rows
+from mlx_esm_kernels.models import esm1 as esm1_module
 
 PROTEINS = [("a/b 1", "MKTAYIAKQR"), ("a/b 1", "M"), ("c" * 300, "GAVLIKWDERTYPSNQHCMF")]
 
@@ -56,6 +58,22 @@ def test_a_protein_that_is_too_long_is_seen_in_windows(place):
     result = run("long.fasta", "-o", "m.npz", "--long", "window")
     assert result.exit_code == 0, result.output
     assert np.load("m.npz")["contacts_1"].shape == (90, 90)
+
+
+def test_a_long_protein_is_written_and_drawn_some_rows_at_a_time(place, monkeypatch):
+    save_weights("w.safetensors", esm2())
+    (place / "long.fasta").write_text(">titin\n" + "MKTAYIAKQRGW" * 20 + "\n")
+    assert run("long.fasta", "-o", "whole.npz").exit_code == 0
+    monkeypatch.setattr(esm1_module, "_WHOLE_MAP", 0)
+    monkeypatch.setattr(contact_rows, "_NUMBERS_AT_ONCE", 5000)
+    result = run("long.fasta", "-o", "rows.npz")
+    assert result.exit_code == 0, result.output
+    assert "a protein of 240 residues is taken whole, and this model was trained" in result.stderr
+    whole, rows = (np.load(f"{name}.npz")["contacts_1"] for name in ("whole", "rows"))
+    assert rows.shape == (240, 240)
+    assert np.allclose(rows, whole, atol=1e-6)
+    with Image.open("whole-1.png") as one, Image.open("rows-1.png") as other:
+        assert np.abs(np.array(one, int) - np.array(other, int)).max() <= 1
 
 
 def test_one_long_header_does_not_cost_its_length_for_every_protein(place, monkeypatch):

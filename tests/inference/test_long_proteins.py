@@ -15,6 +15,7 @@ from mlx_esm_kernels.data.alphabet import STANDARD_RESIDUES
 from mlx_esm_kernels.data.proteins import Proteins
 from mlx_esm_kernels.fitting.adapting import AdaptedPredictor
 from mlx_esm_kernels.fitting.head import Head, HeadSpec
+from mlx_esm_kernels.inference.contacts import contact_map, contact_rows
 from mlx_esm_kernels.inference.embedding import INCLUDES
 from mlx_esm_kernels.inference.requirements import LongProteinWarning
 from mlx_esm_kernels.models.esm1 import ESM1, ESM1Config
@@ -61,6 +62,15 @@ def test_it_is_embedded_whole_and_the_same_alone_packed_and_padded(model):
         close(alone.mean[layer], np.array(expected).mean(axis=0))
         close(alone.bos[layer], found[layer][0][0])
     close(alone.contacts, predict_contacts(model, tokens))
+
+
+@both
+def test_its_contacts_in_windows_come_some_rows_at_a_time(model):
+    ids = model.alphabet.encode(sequence(130))
+    rows = list(contact_rows(model, ids, "window"))
+    assert sum(map(len, rows)) == 130
+    assert max(map(len, rows)) <= model.config.trained_residues
+    assert mx.array_equal(mx.concatenate(rows), contact_map(model, ids, "window"))
 
 
 @both

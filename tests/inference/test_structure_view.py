@@ -9,7 +9,7 @@ from pdb_files import protein
 from random_models import esm1b
 
 from mlx_esm_kernels import view
-from mlx_esm_kernels.inference.embedding import contact_map
+from mlx_esm_kernels.inference.contacts import contact_map
 from mlx_esm_kernels.system.errors import DataError
 
 SEQUENCE = "MKTAYIAKQRGWDEMKTAYIAKQRGWDEMK"

@@ -6,13 +6,15 @@ import pytest
 from random_models import randomised
 from test_model import SMALL, packed, protein
 
-from mlx_esm_kernels.models import contact_head
-from mlx_esm_kernels.models.esm1 import ESM1, ESM1Config, predict_contacts
+from mlx_esm_kernels.models import contact_head, contact_rows
+from mlx_esm_kernels.models import esm1 as esm1_module
+from mlx_esm_kernels.models.esm1 import ESM1, ESM1Config, predict_contact_rows, predict_contacts
 from mlx_esm_kernels.models.reference import ESM1Reference
 
 CONFIGS = {
     "ESM-1b": ESM1Config(**SMALL, contact_head=True),
     "ESM-1": ESM1Config.esm1(**SMALL, contact_head=True),
+    "ESM-2": ESM1Config.esm2(**SMALL, contact_head=True),
 }
 both = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 
@@ -35,6 +37,28 @@ def test_contacts_are_those_of_the_reference_however_many_maps_are_made_at_once(
     assert actual.shape == (4, 30, 30)
     expected = reference(tokens, return_contacts=True)["contacts"]
     np.testing.assert_allclose(np.array(actual), np.array(expected), atol=2e-6)
+
+
+@both
+@pytest.mark.parametrize("numbers_at_once", [1, 200])
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16])
+def test_rows_that_are_made_on_their_own_are_those_of_the_whole_map(
+    config, numbers_at_once, dtype, monkeypatch
+):
+    model = randomised(ESM1(config))
+    model.set_dtype(dtype)
+    for length, padding in ((30, 0), (1, 0), (17, 3)):
+        tokens = mx.pad(
+            batch(config, (length,))[0], (0, padding), constant_values=config.padding_idx
+        )
+        whole = model(tokens[None], return_contacts=True)["contacts"][0]
+        with monkeypatch.context() as patch:
+            patch.setattr(esm1_module, "_WHOLE_MAP", 0)
+            patch.setattr(contact_rows, "_NUMBERS_AT_ONCE", numbers_at_once)
+            rows = list(predict_contact_rows(model, tokens))
+            assert mx.array_equal(predict_contacts(model, tokens), mx.concatenate(rows))
+        assert len(rows) > length // 7
+        np.testing.assert_allclose(np.array(mx.concatenate(rows)), np.array(whole), atol=1e-6)
 
 
 @both
@@ -97,3 +121,5 @@ def test_contacts_that_cannot_be_are_refused_with_a_sentence():
         ESM1(CONFIGS["ESM-1b"])(tokens, mx.ones_like(tokens), return_contacts=True)
     with pytest.raises(ValueError, match=r"tokens must be \(L,\); got shape \(1, 11\)"):
         predict_contacts(without, tokens)
+    with pytest.raises(ValueError, match="no contact regression, so it cannot predict contacts"):
+        predict_contacts(without, mx.zeros(5000, mx.int32))
