@@ -93,7 +93,7 @@ def our_run(embedder: Embedder, proteins: list[Ids]) -> Run:
 
 def our_side(embedder: Embedder, proteins: Proteins, count: int) -> Side:
     """Some of the groups in which the package's `embed` takes the FASTA."""
-    most = embedder.model.config.max_residues
+    most = embedder.model.config.trained_residues
     lengths = np.minimum(proteins.lengths, most)
     groups = spread(
         list(embedder.groups(range(len(proteins)), lambda place: int(lengths[place]))), count
@@ -126,7 +126,7 @@ def require_agreement(
         click.ClickException: it is more than rounding explains; to time it would be of no use.
     """
     order = np.argsort(proteins.lengths, kind="stable").tolist()
-    few = cropped(proteins, spread(order, COMPARED), embedder.model.config.max_residues)
+    few = cropped(proteins, spread(order, COMPARED), embedder.model.config.trained_residues)
     ours = our_run(embedder, few)()
     found = {}
     for way, prepare in others.items():

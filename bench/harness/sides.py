@@ -92,7 +92,7 @@ def length_sorted_batches(
             cut.append([])
         cut[-1].append(place)
     return [
-        padded([proteins[place][: config.max_residues] for place in places])
+        padded([proteins[place][: config.trained_residues] for place in places])
         for places in spread(cut, count)
     ]
 
