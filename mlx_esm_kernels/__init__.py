@@ -1,4 +1,4 @@
-"""ESM-1 protein language models on MLX, with kernels that MLX does not have."""
+"""Protein language models of the ESM family on MLX, with kernels that MLX does not have."""
 
 import warnings
 from typing import Any

@@ -22,6 +22,8 @@ from mlx_esm_kernels.data.packing import Batch
 from mlx_esm_kernels.models.esm1 import ESM1
 from mlx_esm_kernels.weights.hugging_face_writing import save_hugging_face
 
+from .measuring import helpers
+
 _WORKER = Path(__file__).parents[1] / "against" / "worker.py"
 
 
@@ -36,6 +38,7 @@ class Worker:
             stdout=subprocess.PIPE,
             text=True,
         )
+        helpers.add(self._process.pid)
         self.about = self._answer()
 
     def ask(self, task: str, what: Any) -> Any:
@@ -65,6 +68,7 @@ class Worker:
 
     def end(self) -> None:
         """End the process."""
+        helpers.discard(self._process.pid)
         self._process.kill()
         self._process.communicate()
 

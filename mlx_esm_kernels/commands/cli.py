@@ -12,7 +12,7 @@ from . import evaluate as evaluate_command
 @click.group("mlx-esm")
 @click.version_option(package_name="mlx-esm-kernels")
 def main() -> None:
-    """Train, sample and use ESM-1 protein language models with MLX."""
+    """Train, sample and use protein language models with MLX: ESM-1, ESM-1b, ESM-1v, ESM-2."""
 
 
 for module in (

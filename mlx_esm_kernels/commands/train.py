@@ -63,7 +63,7 @@ WIDTH_OF_RATE = PRESETS["small"].embed_dim
 @click.pass_context
 @errors_as_sentences()
 def command(ctx: click.Context, /, **options: Any) -> None:
-    """Train an ESM-1 protein language model.
+    """Train a protein language model of the ESM family (ESM-1, ESM-1b, ESM-1v, ESM-2).
 
     Without any option it trains a small one on synthetic protein families for about a minute, and
     compares it with the best that any model could do.

@@ -1,1 +1,1 @@
-"""The models of the ESM-1 family, and the same in plain MLX as a reference."""
+"""The models of the ESM family, and the same in plain MLX as a reference."""

@@ -179,7 +179,7 @@ def linear(
 
 
 class ESM1Reference(nn.Module):
-    """The models of the ESM-1 family in plain mlx.nn.
+    """The models of the ESM family in plain mlx.nn.
 
     Same parameter tree and same calls as `mlx_esm_kernels.models.esm1.ESM1`.
     """

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -152,3 +157,18 @@ def test_torchs_instruction_set_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     assert f"(torch: {used})" in measuring.machine_in_words(measuring.describe_machine("cpu"))
     monkeypatch.setattr(measuring, "installed", lambda package: False)
     assert "(torch:" not in measuring.machine_in_words(measuring.describe_machine("cpu"))
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="the system does not say")
+def test_what_processes_of_the_benchmark_take_is_not_taken_by_others() -> None:
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        time.sleep(0.5)
+        taken = measuring._cpu_seconds_of_others()
+        measuring.helpers.add(busy.pid)
+        less = measuring._cpu_seconds_of_others()
+    finally:
+        measuring.helpers.discard(busy.pid)
+        busy.kill()
+        busy.wait()
+    assert taken - less > 0.1
