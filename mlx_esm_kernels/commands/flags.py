@@ -18,8 +18,8 @@ from ..ops import keep_freed_memory
 from ..weights import load_model
 
 WEIGHTS_HELP = (
-    "A file or folder of weights (ESM-1, ESM-1b, ESM-1v, ESM-2), or the name of a model, released or "
-    "on the Hugging Face Hub"
+    "A file or folder of weights (ESM-1, ESM-1b, ESM-1v, ESM-2), or the name of a model, released "
+    "or on the Hugging Face Hub"
 )
 
 weights_flag = click.option("--weights-file", required=True, help=f"{WEIGHTS_HELP}.")
