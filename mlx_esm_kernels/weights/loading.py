@@ -185,8 +185,10 @@ def _open_named(path: Path, name: str) -> OpenedWeights:
         )
     # A bare word may be meant as a name; a path, or a file's name, is not.
     known = ""
-    if close := difflib.get_close_matches(bare, RELEASED, 1, 0.8):
-        known = f" Did you mean the released model {close[0]}?"
+    # Presets are called as the released models, less the data that these were trained on.
+    longer = [released for released in RELEASED if released.startswith(f"{bare}_")]
+    if close := longer or difflib.get_close_matches(bare, RELEASED, 1, 0.8):
+        known = f" Did you mean the released model {' or '.join(close)}?"
     elif path.name == name and not path.suffix:
         known = f" The released models are {', '.join(RELEASED)}."
     raise WeightsError(f"There is no weights file {path}.{known}")

@@ -272,6 +272,8 @@ def test_what_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch, model
         ("models/esm1v_t33_650M_UR90S_3.pt", "is called esm1v_t33_650M_UR90S_3 here"),
         ("esm1b_t33_650M_UR50D", "Did you mean the released model esm1b_t33_650M_UR50S"),
         ("esm2_t6_8M_UR50S", "Did you mean the released model esm2_t6_8M_UR50D"),
+        ("esm2_t6_8M", "Did you mean the released model esm2_t6_8M_UR50D?"),
+        ("esm1_t34_670M", "esm1_t34_670M_UR50S or esm1_t34_670M_UR50D or esm1_t34_670M_UR100?"),
         ("x" * 5000, "There is no weights file 'xxx"),
         ("a\0b", "There is no weights file"),
     ],
