@@ -39,7 +39,11 @@ class Worker:
             text=True,
         )
         helpers.add(self._process.pid)
-        self.about = self._answer()
+        try:
+            self.about = self._answer()
+        except click.ClickException:
+            self.end()
+            raise
 
     def ask(self, task: str, what: Any) -> Any:
         """Its answer to one task.
