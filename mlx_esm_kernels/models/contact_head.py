@@ -35,8 +35,8 @@ def require_contact_head(config: ESM1Config) -> None:
     if not config.contact_head:
         raise UserError(
             "this model has no contact regression, so it cannot predict contacts. The released "
-            "ESM-1, ESM-1b and ESM-2 have one, in NAME-contact-regression.pt beside NAME.pt; ESM-1v "
-            "has none."
+            "ESM-1, ESM-1b and ESM-2 have one, in NAME-contact-regression.pt beside NAME.pt; "
+            "ESM-1v has none."
         )
 
 
