@@ -106,6 +106,15 @@ def test_plans_are_encoded_with_mlx_and_mlx_has_every_name(built: Build) -> None
         assert any("5metal" in name and member in name for name in wanted), member
 
 
+def test_the_one_for_the_oldest_macos_finds_every_name_in_the_mlx_of_later_ones(
+    compiled: Build, built: Build
+) -> None:
+    """One wheel serves them all."""
+    wanted = imported_from(read(compiled.extension), lambda x: x == "@rpath/libmlx.dylib")
+    assert wanted
+    assert wanted <= read(built.mlx / "lib" / "libmlx.dylib").exported
+
+
 def test_of_apples_frameworks_it_takes_only_what_mlx_itself_takes(built: Build) -> None:
     frameworks = imported_from(read(built.extension), lambda x: x.startswith("/System/"))
     assert frameworks == {"_objc_msgSend", "_cblas_sgemm$NEWLAPACK"}
