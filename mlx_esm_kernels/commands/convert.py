@@ -9,6 +9,7 @@ import click
 from ..models.dtypes import DTYPES
 from ..system.console import say
 from ..weights import RELEASED
+from .choice import Choice
 from .errors import errors_as_sentences
 from .flags import open_model
 from .written_weights import require_output, to_option, write_model
@@ -20,7 +21,7 @@ from .written_weights import require_output, to_option, write_model
 @to_option
 @click.option(
     "--dtype",
-    type=click.Choice(list(DTYPES)),
+    type=Choice(list(DTYPES)),
     help="Precision of the numbers in OUT.  [default: that of IN]",
 )
 @errors_as_sentences()

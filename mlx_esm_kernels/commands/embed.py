@@ -17,6 +17,7 @@ from ..inference.embedding_run import EmbeddingRun
 from ..inference.requirements import Long
 from ..system.console import say
 from ..system.interrupt import StopOnSignal
+from .choice import Choice
 from .errors import errors_as_sentences, one_speaks
 from .flags import (
     adapter_flag,
@@ -76,7 +77,7 @@ ends with the same file.
 )
 @click.option(
     "--include",
-    type=click.Choice(INCLUDES),
+    type=Choice(INCLUDES),
     multiple=True,
     default=("mean",),
     help="What to write; several may follow.",

@@ -1,13 +1,22 @@
-"""What a person sees of an error: a sentence where they can mend it, else the traceback."""
+"""What a person sees of an error: a sentence, which says whether they or we can mend it.
+
+Exit codes: 2 where what was typed is wrong whatever is in the files, 1 where something went wrong,
+bugs of ours included.
+"""
 
 from __future__ import annotations
 
 import errno
+import os
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
 
 import click
+from click.exceptions import Abort, Exit
 
 from ..distributed.ranks import Ranks
 from ..system.console import mute, open_closed_streams, warnings_as_lines
@@ -26,34 +35,72 @@ _KEPT_WAITING = re.compile(
     r"Command buffer execution failed.*(Impacting Interactivity|GPU Timeout)", re.IGNORECASE
 )
 
+_DEBUG = "MLX_ESM_KERNELS_DEBUG"
+_PACKAGE = Path(__file__).parents[1]
+
+
+class _Bug(click.ClickException):
+    """A mistake of ours, which says that it is one."""
+
+    def __init__(self, error: Exception) -> None:
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        super().__init__(
+            f"Bug: this is a mistake in mlx-esm-kernels, not yours ({what}{_place(error)}). "
+            f"{_DEBUG}=1 in the environment shows the traceback; please report it, with that and "
+            f"what mlx-esm doctor --quick says, where you have mlx-esm-kernels from."
+        )
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(self.format_message(), file=file, err=file is None)
+
+
+def _place(error: Exception) -> str:
+    """The line of ours that was last on the way to an error."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_relative_to(_PACKAGE) and path != Path(__file__):
+            return f", {path.relative_to(_PACKAGE).as_posix()}, line {frame.lineno}"
+    return ""
+
 
 @contextmanager
 def errors_as_sentences() -> Iterator[None]:
     """A decorator of every command: a UserError, or an OSError about a file or a disk, is one
     sentence and the exit code 1, and a warning is one line.
 
-    All else is a bug of ours: it keeps its traceback, and is never shown as the user's mistake.
+    All else is a bug of ours, which is never shown as the user's mistake: one sentence that says
+    so, and with MLX_ESM_KERNELS_DEBUG set the traceback.
     """
     open_closed_streams()
     with warnings_as_lines():
         try:
             yield
-        except UserError as error:
-            raise click.ClickException(str(error)) from None
-        except OSError as error:
-            if error.filename is None and error.errno not in _DISK:
+        except (click.ClickException, Exit, Abort, BrokenPipeError):
+            raise  # click's own, and the reader that has had enough (`| head`), which click knows
+        except Exception as error:
+            if os.environ.get(_DEBUG, "0") not in ("", "0"):
                 raise
-            where = f"{error.filename}: " if error.filename is not None else ""
-            raise click.ClickException(f"{where}{error.strerror or error}.") from None
-        except (MemoryError, RuntimeError) as error:
-            advice = _advice(error)
-            if advice is None:
-                raise
-            raise click.ClickException(f"{advice} ({error})") from None
+            sentence = _sentence(error)
+            raise _Bug(error) if sentence is None else click.ClickException(sentence) from None
+
+
+def _sentence(error: Exception) -> str | None:
+    """What a person is told who can mend it; None where it is a bug of ours."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        if error.filename is None and error.errno not in _DISK:
+            return None
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return f"{where}{error.strerror or error}."
+    advice = _advice(error)
+    return None if advice is None else f"{advice} ({error})"
 
 
 def _advice(error: Exception) -> str | None:
     """What helps where the machine is too small or too busy; None where that is not the cause."""
+    if not isinstance(error, (MemoryError, RuntimeError)):
+        return None
     if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
         return (
             "There is not enough memory for this. Shorter proteins, a smaller model or "

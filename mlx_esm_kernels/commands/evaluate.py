@@ -27,6 +27,7 @@ from ..system.console import progress, say
 from ..system.errors import DataError, UserError
 from ..system.interrupt import StopOnSignal
 from ..system.whole_file import OutputError, require_writable, whole_file
+from .choice import Choice
 from .errors import errors_as_sentences
 from .evaluate_record import record, series
 from .evaluate_text import lines
@@ -90,7 +91,7 @@ class _Data:
 @adapter_flag
 @click.option(
     "--part",
-    type=click.Choice([ALL, HELD_OUT]),
+    type=Choice([ALL, HELD_OUT]),
     help="held-out: only the proteins that train holds out of these files.  "
     "[default: all; of sample, held-out]",
 )

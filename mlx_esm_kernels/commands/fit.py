@@ -24,6 +24,7 @@ from ..models.low_rank import KEYS, LowRank, adapter_arrays, add_low_rank, layer
 from ..system.console import duration, progress, say
 from ..system.interrupt import StopOnSignal
 from ..system.whole_file import require_new_folder
+from .choice import Choice
 from .errors import errors_as_sentences
 from .flags import (
     as_protein_flag,
@@ -73,12 +74,12 @@ family yourself, in a column that --split-col names.
 @click.option(
     "--task",
     required=True,
-    type=click.Choice(TASKS),
+    type=Choice(TASKS),
     help="regression: of numbers; classification: of names.",
 )
 @click.option(
     "--level",
-    type=click.Choice(LEVELS),
+    type=Choice(LEVELS),
     default="protein",
     help="residue: a target has as many characters as the sequence has residues (HHHEEC), or as "
     "many numbers, with spaces or semicolons between them.",

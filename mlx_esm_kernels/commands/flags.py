@@ -16,6 +16,7 @@ from ..models.dtypes import DTYPES
 from ..models.esm1 import ESM1
 from ..ops import keep_freed_memory
 from ..weights import load_model
+from .choice import Choice
 
 WEIGHTS_HELP = (
     "A file or folder of weights (ESM-1, ESM-1b, ESM-1v, ESM-2), or the name of a model, released "
@@ -39,7 +40,7 @@ def adapter_option(*, required: bool) -> Callable[[FC], FC]:
 adapter_flag = adapter_option(required=False)
 
 dtype_flag = click.option(
-    "--dtype", type=click.Choice(list(DTYPES)), help="Compute in it.  [default: as stored]"
+    "--dtype", type=Choice(list(DTYPES)), help="Compute in it.  [default: as stored]"
 )
 
 
@@ -69,7 +70,7 @@ def long_flag(windows: str) -> Callable[[FC], FC]:
     """
     return click.option(
         "--long",
-        type=click.Choice(LONGS),
+        type=Choice(LONGS),
         default="error",
         help="Long proteins. error: refused where they are longer than the position table; a model "
         "without one (ESM-1, ESM-2) takes any of them whole, though it was trained on at most "
@@ -80,7 +81,7 @@ def long_flag(windows: str) -> Callable[[FC], FC]:
 # Of every command that computes. It is obeyed where it is read, so commands have no argument of it.
 device_flag = click.option(
     "--device",
-    type=click.Choice(["cpu", "gpu"]),
+    type=Choice(["cpu", "gpu"]),
     callback=_choose_device,
     expose_value=False,
     help="Compute on it.  [default: gpu where MLX has one]",

@@ -11,6 +11,7 @@ from ..ops import keep_freed_memory
 from ..system.console import say
 from ..system.whole_file import OutputError
 from ..weights import load_fused
+from .choice import Choice
 from .errors import errors_as_sentences
 from .flags import adapter_option, device_flag, weights_flag
 from .written_weights import SAFETENSORS, require_output, to_option, write_model
@@ -29,7 +30,7 @@ from .written_weights import SAFETENSORS, require_output, to_option, write_model
 @to_option
 @click.option(
     "--dtype",
-    type=click.Choice(list(DTYPES)),
+    type=Choice(list(DTYPES)),
     help="Precision of the numbers in it.  [default: that of the weights]",
 )
 @device_flag

@@ -1,4 +1,4 @@
-"""A click command whose help lists its options under headings."""
+"""The click command that all commands are: options under headings, errors as sentences."""
 
 from __future__ import annotations
 
@@ -7,24 +7,35 @@ from typing import Any
 
 import click
 
-from .spread_command import SpreadCommand
+from .errors import errors_as_sentences
 
 
-class GroupedCommand(SpreadCommand):
+class GroupedCommand(click.Command):
     """Shows options under headings; those that none has, and --help, come last.
 
     Args:
-        groups: by heading, the names of its options as they are typed, without the dashes.
+        groups: by heading, the names of its options as they are typed, without the dashes. None of
+            them: all options stand under one heading, as is enough for eight.
     """
 
-    def __init__(self, *args: Any, groups: Mapping[str, Sequence[str]], **named: Any) -> None:
+    def __init__(
+        self, *args: Any, groups: Mapping[str, Sequence[str]] | None = None, **named: Any
+    ) -> None:
         super().__init__(*args, **named)
-        self.groups = groups
+        self.groups = groups or {}
+
+    @errors_as_sentences()
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does; what goes wrong in an option's callback is told as in the command."""
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write each option once."""
+        if not self.groups:
+            super().format_options(ctx, formatter)
+            return
         left = {
-            parameter.opts[0].removeprefix("--"): record
+            _name(parameter): record
             for parameter in self.get_params(ctx)
             if (record := parameter.get_help_record(ctx)) is not None
         }
@@ -33,3 +44,8 @@ class GroupedCommand(SpreadCommand):
                 formatter.write_dl([left.pop(name) for name in names])
         with formatter.section("Other options"):
             formatter.write_dl(list(left.values()))
+
+
+def _name(parameter: click.Parameter) -> str:
+    """What an option is called, without its dashes; of -o and --output the long one."""
+    return max(parameter.opts, key=lambda opt: opt.startswith("--")).lstrip("-")

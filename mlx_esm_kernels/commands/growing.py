@@ -16,6 +16,7 @@ from ..inference.sampling import ORDERS, Sampling, fill_masks
 from ..models.esm1 import ESM1
 from ..system.console import progress, say, was_closed
 from ..system.whole_file import OutputError, require_writable, whole_file
+from .choice import Choice
 from .flags import adapter_flag, device_flag, weights_flag
 
 LINE_WIDTH = 60  # residues in a line of FASTA, as UniProt has it
@@ -49,7 +50,7 @@ _FLAGS = (
     ),
     click.option(
         "--order",
-        type=click.Choice(ORDERS),
+        type=Choice(ORDERS),
         default="left-to-right",
         help="Which mask is filled next; confident: where the best residue is the surest.",
     ),

@@ -10,6 +10,7 @@ from click.core import ParameterSource
 from click.decorators import FC
 
 from ..models.low_rank import KEYS, SCALE, LowRank
+from .choice import Choice
 from .flags import require_finite
 
 LORA_RATE = 0.0005  # whatever the width: a product is scaled, and begins at zero
@@ -40,7 +41,7 @@ def lora_keys_option(keys: Sequence[str]) -> Callable[[FC], FC]:
     """--lora-keys, of the matrices that what the command trains goes through."""
     return click.option(
         "--lora-keys",
-        type=click.Choice(list(keys)),
+        type=Choice(list(keys)),
         multiple=True,
         default=KEYS,
         help="Beside which matrices; several may follow.",

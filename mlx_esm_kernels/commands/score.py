@@ -32,6 +32,7 @@ from ..pictures.substitutions import draw_substitutions
 from ..system.console import progress, say
 from ..system.errors import DataError, UserError
 from ..system.whole_file import require_writable
+from .choice import Choice
 from .errors import errors_as_sentences, one_speaks
 from .flags import (
     WEIGHTS_HELP,
@@ -110,7 +111,7 @@ Scores; higher is fitter, and those of several substitutions are summed:
 )
 @click.option(
     "--scoring-strategy",
-    type=click.Choice([*STRATEGIES, *_FAIR_ESM_NAMES]),
+    type=Choice([*STRATEGIES, *_FAIR_ESM_NAMES]),
     default="wt-marginals",
     help="See below.",
 )

@@ -6,8 +6,10 @@ from typing import Any
 
 import click
 
+from .grouped_command import GroupedCommand
 
-class SpreadCommand(click.Command):
+
+class SpreadCommand(GroupedCommand):
     """Lets `--data A B C` stand for `--data A --data B --data C`, as `--data *.fasta` needs.
 
     It holds for every option with `multiple=True`. An option of whole numbers or of fixed words

@@ -14,6 +14,7 @@ from ..training.checkpoint import Every
 from ..training.config_file import DEFAULTS, read_config, recipe_names
 from ..training.reports import REPORTS
 from ..training.settings import OPTIMIZERS, SCHEDULES
+from .choice import Choice
 from .final_folder import parse_folder
 from .flags import WEIGHTS_HELP, as_protein_flag, device_flag, require_finite
 from .lora_options import (
@@ -127,7 +128,7 @@ _OPTIONS = [
     ),
     click.option(
         "--preset",
-        type=click.Choice(list(PRESETS)),
+        type=Choice(list(PRESETS)),
         default=_DEFAULTS["preset"],
         help="Size of a new model.",
     ),
@@ -156,14 +157,14 @@ _OPTIONS = [
     ),
     click.option(
         "--schedule",
-        type=click.Choice(SCHEDULES),
+        type=Choice(SCHEDULES),
         default=_DEFAULTS["schedule"],
         help="How the rate goes down after the warm-up: linear and cosine to 0 at the end of the "
         "run, constant not at all, inverse-sqrt as 1 / sqrt(step).",
     ),
     click.option(
         "--optimizer",
-        type=click.Choice(OPTIMIZERS),
+        type=Choice(OPTIMIZERS),
         default=_DEFAULTS["optimizer"],
         help="muon: AdamW, and Muon for the matrices of the layers, at the same rate.",
     ),
@@ -191,7 +192,7 @@ _OPTIONS = [
     ),
     click.option(
         "--precision",
-        type=click.Choice(list(DTYPES)),
+        type=Choice(list(DTYPES)),
         default=_DEFAULTS["precision"],
         help="Of activations and their gradients; weights and moments stay float32.",
     ),
@@ -263,7 +264,7 @@ _OPTIONS = [
     click.option(
         "--report-to",
         multiple=True,
-        type=click.Choice([*REPORTS, "none"]),
+        type=Choice([*REPORTS, "none"]),
         default=_DEFAULTS["report_to"],
         callback=without_none,
         help="Send the rows of metrics.jsonl and config.toml there as well (pip install wandb or "

@@ -11,13 +11,14 @@ from ..system.console import say
 from ..system.whole_file import require_new_folder, require_writable
 from ..weights import save_hugging_face, save_weights
 from ..weights.hugging_face_writing import new_in_transformers
+from .choice import Choice
 
 SAFETENSORS, HUGGING_FACE = "safetensors", "hugging-face"
 
 to_option = click.option(
     "--to",
     "form",
-    type=click.Choice([SAFETENSORS, HUGGING_FACE]),
+    type=Choice([SAFETENSORS, HUGGING_FACE]),
     default=SAFETENSORS,
     show_default=True,
     help="A .safetensors file of ours, or a new folder that Hugging Face's transformers loads "

@@ -7,7 +7,7 @@ class UserError(ValueError):
     """What went wrong lies with what was given, or with the machine: not with this package.
 
     The message is a sentence for the person: where, what was expected, what came, what to do. The
-    commands show it as it is; any other error is a bug of ours, and keeps its traceback.
+    commands show it as it is; any other error is a bug of ours, and is called one.
     """
 
 

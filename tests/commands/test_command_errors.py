@@ -1,7 +1,8 @@
-"""Every command: what a person can mend is one sentence, and a bug of ours stays a bug."""
+"""Every command: what a person can mend is one sentence, and a bug of ours is called one."""
 
 import errno
 import itertools
+import re
 import subprocess
 import sys
 import warnings
@@ -105,17 +106,46 @@ def test_every_command_is_looked_at():
     assert sorted(INSIDE) == sorted(cli.main.commands)
 
 
+def is_called_a_bug(result, bug):
+    """Whether what is said is one line: that it is ours, what and where it is, and what to do."""
+    head = re.escape(f"not yours ({type(bug).__name__}: {bug}, ") + r"[a-z_/]+\.py, line \d+\)\. "
+    assert isinstance(result.exception, SystemExit)
+    assert result.exit_code == 1
+    assert "\nError: " not in f"\n{result.stderr}"
+    last = result.stderr.splitlines()[-1]
+    assert re.match(f"Bug: this is a mistake in mlx-esm-kernels, {head}", last)
+    assert "MLX_ESM_KERNELS_DEBUG=1 in the environment shows the traceback; please report" in last
+    return True
+
+
 @pytest.mark.parametrize("name", INSIDE)
-@pytest.mark.parametrize("bug", [ValueError("boom"), RuntimeError("boom")], ids=repr)
-def test_a_bug_of_ours_is_not_shown_as_the_mistake_of_the_user(place, monkeypatch, name, bug):
+@pytest.mark.parametrize("kind", [ValueError, RuntimeError])
+def test_a_bug_of_ours_is_not_shown_as_the_mistake_of_the_user(place, monkeypatch, name, kind):
+    bug = kind("boom")
     plant(monkeypatch, name, bug)
-    result = run(name)
-    assert result.exception is bug
-    assert "boom" not in result.output
+    assert is_called_a_bug(run(name), bug)
 
 
 def test_an_oserror_about_no_file_is_a_bug_too(place, monkeypatch):
     bug = OSError(errno.EBADF, "Bad file descriptor")
+    plant(monkeypatch, "convert", bug)
+    assert is_called_a_bug(run("convert"), bug)
+
+
+def test_a_bug_in_what_reads_an_option_is_one_as_well(place, monkeypatch):
+    bug = ValueError("boom")
+
+    def broken(name):
+        raise bug
+
+    monkeypatch.setattr(f"{COMMANDS}.train_config.read_config", broken)
+    assert is_called_a_bug(run("train", "--config", "small-mac"), bug)
+
+
+@pytest.mark.parametrize("kind", [ValueError, UserError])
+def test_errors_keep_their_traceback_where_that_is_asked_for(place, monkeypatch, kind):
+    bug = kind("boom")
+    monkeypatch.setenv("MLX_ESM_KERNELS_DEBUG", "1")
     plant(monkeypatch, "convert", bug)
     assert run("convert").exception is bug
 
@@ -313,6 +343,8 @@ def test_work_that_macos_ends_for_the_screen_says_what_helps(place, monkeypatch,
 
 
 def test_a_fault_of_a_kernel_is_not_shown_as_the_machine_s(place, monkeypatch):
-    plant(monkeypatch, "embed", RuntimeError(WORDS.format("Caused GPU Address Fault Error")))
-    result = run("embed")
-    assert isinstance(result.exception, RuntimeError)
+    fault = RuntimeError(WORDS.format("Caused GPU Address Fault Error"))
+    plant(monkeypatch, "embed", fault)
+    assert is_called_a_bug(
+        run("embed"), RuntimeError(WORDS.format("Caused GPU Address Fault Error"))
+    )
