@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import click
 
-from . import contacts, convert, doctor, fit, fuse, generate, predict, score, train, unmask, view
+from . import (
+    completion,
+    contacts,
+    convert,
+    doctor,
+    fit,
+    fuse,
+    generate,
+    predict,
+    score,
+    train,
+    unmask,
+    view,
+)
 from . import embed as embed_command
 from . import evaluate as evaluate_command
 
@@ -12,7 +25,14 @@ from . import evaluate as evaluate_command
 @click.group("mlx-esm")
 @click.version_option(package_name="mlx-esm-kernels")
 def main() -> None:
-    """Train, sample and use protein language models with MLX: ESM-1, ESM-1b, ESM-1v, ESM-2."""
+    """Train, sample and use protein language models with MLX: ESM-1, ESM-1b, ESM-1v, ESM-2.
+
+    \b
+    Examples:
+      mlx-esm train
+      mlx-esm embed --weights-file esm2_t6_8M_UR50D p.fasta -o out.safetensors
+      mlx-esm score --help
+    """
 
 
 for module in (
@@ -29,5 +49,6 @@ for module in (
     contacts,
     view,
     doctor,
+    completion,
 ):
     main.add_command(module.command)

@@ -30,6 +30,7 @@ from .flags import (
     open_model,
     weights_flag,
 )
+from .grouped_command import GroupedCommand
 
 _MOST_NAME_BYTES = 1 << 26
 LAYOUT = """\b
@@ -46,7 +47,20 @@ The maps are drawn beside it, NAME-1.png to NAME-N.png.
 """
 
 
-@click.command("contacts", context_settings={"show_default": True}, epilog=LAYOUT)
+GROUPS = {
+    "What to read": ["weights-file", "adapter", "as-protein"],
+    "What to write": ["output", "no-png"],
+    "How": ["long", "dtype", "device"],
+}
+
+
+@click.command(
+    "contacts",
+    cls=GroupedCommand,
+    groups=GROUPS,
+    context_settings={"show_default": True},
+    epilog=LAYOUT,
+)
 @click.argument("fasta", nargs=-1, required=True)
 @weights_flag
 @adapter_flag
@@ -80,6 +94,10 @@ def command(
     """Predict which residues of a protein touch, for every protein of FASTA files.
 
     They are plain or compressed; - is standard input.
+
+    \b
+    Examples:
+      mlx-esm contacts --weights-file esm2_t6_8M_UR50D p.fasta -o maps.npz
     """
     target, picture_of = _destination(output)
     require_writable(target)

@@ -12,10 +12,11 @@ from ..weights import RELEASED
 from .choice import Choice
 from .errors import errors_as_sentences
 from .flags import open_model
+from .grouped_command import GroupedCommand
 from .written_weights import require_output, to_option, write_model
 
 
-@click.command("convert", epilog=f"Released models: {', '.join(RELEASED)}.")
+@click.command("convert", cls=GroupedCommand, epilog=f"Released models: {', '.join(RELEASED)}.")
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
 @to_option
@@ -37,6 +38,11 @@ def command(source: str, target: Path, form: str, dtype: str | None) -> None:
     EsmForMaskedLM.from_pretrained and AutoTokenizer.from_pretrained load. ESM-1 is no model of
     transformers. Every model has a contact head there: of one that has none here, as after training
     from nothing, transformers will say that it is newly initialized.
+
+    \b
+    Examples:
+      mlx-esm convert esm1b_t33_650M_UR50S.pt esm1b.safetensors
+      mlx-esm convert --to hugging-face runs/swissprot-1 my-esm
     """
     if target.exists() and Path(source).exists() and target.samefile(source):
         raise click.BadParameter(f"{target} is IN itself; give another name.", param_hint="OUT")

@@ -14,6 +14,7 @@ from ..system.whole_file import require_writable, whole_file
 from .doctor_text import check_lines, machine_lines, serve_lines, timing_lines
 from .errors import errors_as_sentences
 from .flags import device_flag
+from .grouped_command import GroupedCommand
 
 
 def head_dims() -> list[int]:
@@ -21,7 +22,7 @@ def head_dims() -> list[int]:
     return sorted({config.head_dim for config in PRESETS.values()})
 
 
-@click.command("doctor")
+@click.command("doctor", cls=GroupedCommand)
 @click.option("--quick", is_flag=True, help="Time nothing; some seconds instead of a minute.")
 @click.option(
     "--json",
@@ -41,6 +42,11 @@ def command(context: click.Context, quick: bool, json_file: Path | None) -> None
 
     The exit code is 1 where a check failed or could not be made, else 0; what else fails is a
     line.
+
+    \b
+    Examples:
+      mlx-esm doctor
+      mlx-esm doctor --quick --json doctor.json
     """
     if json_file is not None:
         require_writable(json_file)

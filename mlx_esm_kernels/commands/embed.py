@@ -56,7 +56,20 @@ ends with the same file.
 """
 
 
-@click.command("embed", cls=SpreadCommand, context_settings={"show_default": True}, epilog=LAYOUT)
+GROUPS = {
+    "What to read": ["weights-file", "adapter", "as-protein"],
+    "What to write": ["output", "overwrite", "layers", "include"],
+    "How": ["long", "dtype", "device"],
+}
+
+
+@click.command(
+    "embed",
+    cls=SpreadCommand,
+    groups=GROUPS,
+    context_settings={"show_default": True},
+    epilog=LAYOUT,
+)
 @click.argument("fasta", nargs=-1, required=True)
 @weights_flag
 @adapter_flag
@@ -96,6 +109,11 @@ def command(**options: Any) -> None:
 
     They go through the model packed side by side; a protein's embedding does not depend on the
     others.
+
+    \b
+    Examples:
+      mlx-esm embed --weights-file esm2_t6_8M_UR50D p.fasta -o out.safetensors
+      mlx-esm embed --weights-file W --include mean bos -o out.npz p.fasta
     """
     ranks = join_ranks()
     with one_speaks(ranks):

@@ -42,6 +42,7 @@ from .flags import (
     open_model,
     require_one_base,
 )
+from .grouped_command import GroupedCommand
 
 ALL, HELD_OUT = "all", "held-out"
 
@@ -79,7 +80,20 @@ class _Data:
     kind: str
 
 
-@click.command("evaluate", context_settings={"show_default": True}, epilog=TOLD)
+GROUPS = {
+    "What to read": ["weights-file", "adapter", "part", "baseline-from", "as-protein"],
+    "What to write": ["json", "picture"],
+    "How": ["draws", "long", "dtype", "device"],
+}
+
+
+@click.command(
+    "evaluate",
+    cls=GroupedCommand,
+    groups=GROUPS,
+    context_settings={"show_default": True},
+    epilog=TOLD,
+)
 @click.argument("fasta", nargs=-1, required=True)
 @click.option(
     "--weights-file",
@@ -131,6 +145,11 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 
     sample in place of a file is the synthetic families that train makes; on them, the pairs of
     positions that vary together are looked for too.
+
+    \b
+    Examples:
+      mlx-esm evaluate --weights-file esm2_t6_8M_UR50D proteins.fasta
+      mlx-esm evaluate --weights-file A --weights-file B sample --picture both.png
     """
     json_file, picture = options["json_file"], options["picture"]
     _require_outputs(json_file, picture, options["fasta"], options["baseline_from"])

@@ -10,7 +10,7 @@ import click
 import numpy as np
 
 from ..data.csv_table import CsvTable, read_csv
-from ..data.labelled import LEVELS, TASKS, UNKNOWN_LABEL, Labelled, read_labelled
+from ..data.labelled import Labelled, read_labelled
 from ..data.splitting import PARTS, Parts, split_by_column, split_by_hash
 from ..data.wild_type import look_like_variants, read_wild_type
 from ..fitting.baselines import baselines
@@ -20,29 +20,14 @@ from ..fitting.optimising import History, Pace
 from ..fitting.report import AdapterReport, make_report
 from ..fitting.results import FitResult, require_new_columns, write_result
 from ..models.esm1 import ESM1, describe
-from ..models.low_rank import KEYS, LowRank, adapter_arrays, add_low_rank, layers_beside
+from ..models.low_rank import LowRank, adapter_arrays, add_low_rank, layers_beside
 from ..system.console import duration, progress, say
 from ..system.interrupt import StopOnSignal
 from ..system.whole_file import require_new_folder
-from .choice import Choice
 from .errors import errors_as_sentences
-from .flags import (
-    as_protein_flag,
-    device_flag,
-    dtype_flag,
-    long_flag,
-    open_model,
-    require_finite,
-    weights_flag,
-)
-from .lora_options import (
-    LORA_RATE,
-    lora_keys_option,
-    lora_layers_option,
-    lora_rank_option,
-    lora_scale_option,
-    wanted_low_rank,
-)
+from .fit_options import GROUPS, fit_options
+from .flags import open_model
+from .lora_options import wanted_low_rank
 from .spread_command import SpreadCommand
 
 LAYOUT = """\b
@@ -61,128 +46,10 @@ family yourself, in a column that --split-col names.
 """
 
 
-@click.command("fit", cls=SpreadCommand, context_settings={"show_default": True}, epilog=LAYOUT)
-@weights_flag
-@click.option(
-    "--data",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="A table with a line of names, of commas, semicolons or tabs, plain or compressed.",
+@click.command(
+    "fit", cls=SpreadCommand, groups=GROUPS, context_settings={"show_default": True}, epilog=LAYOUT
 )
-@click.option("--sequence-col", default="sequence", help="Column with the sequences.")
-@click.option("--target-col", required=True, help="Column with what is to be predicted.")
-@click.option(
-    "--task",
-    required=True,
-    type=Choice(TASKS),
-    help="regression: of numbers; classification: of names.",
-)
-@click.option(
-    "--level",
-    type=Choice(LEVELS),
-    default="protein",
-    help="residue: a target has as many characters as the sequence has residues (HHHEEC), or as "
-    "many numbers, with spaces or semicolons between them.",
-)
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="HEAD_DIR",
-    help="Folder to make.",
-)
-@click.option(
-    "--split-col",
-    help="Column with train, valid or test.  [default: parts by a hash of the sequence]",
-)
-@click.option(
-    "--valid-fraction",
-    type=click.FloatRange(0, 0.5, min_open=True),
-    callback=require_finite,
-    default=0.1,
-    help="Share of the proteins by which the best epoch is chosen.",
-)
-@click.option(
-    "--test-fraction",
-    type=click.FloatRange(0, 0.49),
-    callback=require_finite,
-    default=0.2,
-    help="Share of the proteins that judge.",
-)
-@click.option(
-    "--unknown-label",
-    default=UNKNOWN_LABEL,
-    help='The character of residues whose class is unknown; "": there is none.',
-)
-@click.option(
-    "--layers",
-    type=int,
-    multiple=True,
-    default=(-1,),
-    metavar="N...",
-    help="Layers whose embeddings are the features, side by side; -1 is the last.",
-)
-@click.option(
-    "--wild-type",
-    type=click.Path(path_type=Path),
-    metavar="FASTA",
-    help="The sequences are variants of the one in it, with substitutions: the features are the "
-    "embeddings of the changed residues, not the mean over all.",
-)
-@click.option(
-    "--hidden", type=click.IntRange(min=1), help="Width of a layer between.  [default: none]"
-)
-@click.option(
-    "--learning-rate",
-    type=click.FloatRange(0, 1, min_open=True),
-    callback=require_finite,
-    default=1e-3,
-    help="AdamW's.",
-)
-@click.option(
-    "--weight-decay",
-    type=click.FloatRange(min=0),
-    callback=require_finite,
-    default=0.01,
-    help="AdamW's.",
-)
-@click.option("--max-epochs", type=click.IntRange(min=1), default=500)
-@click.option(
-    "--patience",
-    type=click.IntRange(min=1),
-    default=20,
-    help="Epochs without a better one after which training ends.",
-)
-@lora_rank_option(
-    "After the head alone, train low-rank products beside the model's weights together with it: an "
-    "adapter, which goes to HEAD_DIR; the weights stay as they are. Every epoch goes through the "
-    "whole model and back, which takes far longer, and more memory, than a head alone."
-)
-@lora_scale_option
-@lora_layers_option
-@lora_keys_option(KEYS)
-@click.option(
-    "--lora-learning-rate",
-    type=click.FloatRange(0, 1, min_open=True),
-    callback=require_finite,
-    default=LORA_RATE,
-    help="AdamW's, of the products and of the head beside them.",
-)
-@click.option(
-    "--lora-epochs", type=click.IntRange(min=1), default=20, help="The most epochs with products."
-)
-@click.option(
-    "--lora-patience",
-    type=click.IntRange(min=1),
-    default=5,
-    help="As --patience, of the epochs with products.",
-)
-@click.option("--seed", type=click.IntRange(min=0), default=42, help="Same seed, same head.")
-@long_flag(", as embed has it.")
-@dtype_flag
-@as_protein_flag
-@device_flag
+@fit_options
 @click.pass_context
 @errors_as_sentences()
 def command(ctx: click.Context, /, **options: Any) -> None:
@@ -191,6 +58,13 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     The model stays as it is; --lora-rank trains an adapter beside it. A part of the proteins
     chooses the best epoch, another judges, beside what needs no model: a constant, and linear
     regression on the residues.
+
+    \b
+    Examples:
+      mlx-esm fit --weights-file W --data dms.csv --target-col y \\
+          --task regression -o head
+      mlx-esm fit --weights-file W --data ss.csv --target-col ss \\
+          --task classification --level residue -o head
     """
     stopped_by = _fit(low_rank=wanted_low_rank(ctx, options), **options)
     if stopped_by is not None:

@@ -14,10 +14,11 @@ from ..weights import load_fused
 from .choice import Choice
 from .errors import errors_as_sentences
 from .flags import adapter_option, device_flag, weights_flag
+from .grouped_command import GroupedCommand
 from .written_weights import SAFETENSORS, require_output, to_option, write_model
 
 
-@click.command("fuse")
+@click.command("fuse", cls=GroupedCommand)
 @weights_flag
 @adapter_option(required=True)
 @click.option(
@@ -40,6 +41,10 @@ def command(weights_file: str, adapter: Path, output: Path, form: str, dtype: st
 
     What is written is a model like any other, which needs no --adapter. Rounding aside, it gives
     what the two give together.
+
+    \b
+    Examples:
+      mlx-esm fuse --weights-file W --adapter runs/family-1 -o fused.safetensors
     """
     if form == SAFETENSORS and output.suffix != ".safetensors":
         raise OutputError(f"{output} must end in .safetensors.")

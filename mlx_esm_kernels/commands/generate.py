@@ -11,17 +11,30 @@ import numpy as np
 from ..inference.requirements import require_room, warn_long
 from .errors import errors_as_sentences, errors_of_flag
 from .flags import open_model
-from .growing import PSEUDO_PERPLEXITY, fasta_file, grow, sampling_flags
+from .grouped_command import GroupedCommand
+from .growing import PSEUDO_PERPLEXITY, fasta_file, grow, sampling_flags, sampling_groups
 
 
-@click.command("generate", context_settings={"show_default": True}, epilog=PSEUDO_PERPLEXITY)
+@click.command(
+    "generate",
+    cls=GroupedCommand,
+    groups=sampling_groups("length"),
+    context_settings={"show_default": True},
+    epilog=PSEUDO_PERPLEXITY,
+)
 @sampling_flags
 @click.option("--length", type=click.IntRange(min=1), default=100, help="Residues in a protein.")
 @errors_as_sentences()
 def command(
     weights_file: str, length: int, output: Path | None, adapter: Path | None, **flags: Any
 ) -> None:
-    """Generate proteins: all positions start as masks and are filled one by one."""
+    """Generate proteins: all positions start as masks and are filled one by one.
+
+    \b
+    Examples:
+      mlx-esm generate --weights-file esm2_t6_8M_UR50D --length 80 -o new.fasta
+      mlx-esm generate --weights-file W --num-samples 5 --temperature 0.7
+    """
     file = fasta_file(output)
     model = open_model(weights_file, adapter=adapter)
     with errors_of_flag("--length"):

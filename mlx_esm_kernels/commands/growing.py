@@ -78,6 +78,15 @@ def sampling_flags(function: _Function) -> _Function:
     return function
 
 
+def sampling_groups(template: str) -> dict[str, list[str]]:
+    """Their headings; `template` is the option that says what is filled."""
+    return {
+        "What to read": ["weights-file", "adapter"],
+        "What to write": ["output", template, "num-samples"],
+        "How": ["temperature", "top-p", "order", "max-prob-only", "seed", "device"],
+    }
+
+
 def fasta_file(output: Path | None) -> Path | None:
     """The file that --output names, which can be written; None where it is standard output.
 

@@ -22,11 +22,12 @@ from ..system.errors import DataError
 from ..system.whole_file import require_writable
 from .errors import errors_as_sentences
 from .flags import WEIGHTS_HELP, as_protein_flag, device_flag
+from .grouped_command import GroupedCommand
 
 NAME = "name"
 
 
-@click.command("predict", context_settings={"show_default": True})
+@click.command("predict", cls=GroupedCommand, context_settings={"show_default": True})
 @click.argument("head_dir", type=click.Path(path_type=Path))
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option(
@@ -60,6 +61,11 @@ def command(
     """Predict with a head that fit wrote to HEAD_DIR, for the proteins of DATA.
 
     DATA is a table as fit takes it, or FASTA; its content tells which.
+
+    \b
+    Examples:
+      mlx-esm predict head proteins.fasta -o predictions.csv
+      mlx-esm predict head new.csv --sequence-col protein -o predictions.csv
     """
     require_csv_output(output, data)
     require_writable(output)

@@ -64,8 +64,29 @@ Scores; higher is fitter, and those of several substitutions are summed:
 """
 
 
+GROUPS = {
+    "What to read": [
+        "weights-file",
+        "adapter",
+        "sequence",
+        "fasta",
+        "dms-input",
+        "all-single",
+        "mutation-col",
+        "offset-idx",
+        "score-col",
+    ],
+    "What to write": ["dms-output"],
+    "How": ["scoring-strategy", "long", "dtype", "device"],
+}
+
+
 @click.command(
-    "score", cls=SpreadCommand, context_settings={"show_default": True}, epilog=STRATEGIES_TOLD
+    "score",
+    cls=SpreadCommand,
+    groups=GROUPS,
+    context_settings={"show_default": True},
+    epilog=STRATEGIES_TOLD,
 )
 @click.option(
     "--weights-file",
@@ -124,7 +145,15 @@ Scores; higher is fitter, and those of several substitutions are summed:
 @device_flag
 @errors_as_sentences()
 def command(**options: Any) -> None:
-    """Score the variants of a protein with one or several models."""
+    """Score the variants of a protein with one or several models.
+
+    \b
+    Examples:
+      mlx-esm score --weights-file W --sequence MKTAYI \\
+          --all-single --dms-output all.csv
+      mlx-esm score --weights-file W --fasta wt.fasta \\
+          --dms-input dms.csv --dms-output out.csv
+    """
     ranks = join_ranks()
     with one_speaks(ranks):
         _score(ranks, **options)

@@ -37,7 +37,6 @@ from ..training.validation import Validation
 from ..weights import load_model
 from .errors import errors_as_sentences, errors_of_flag, one_speaks
 from .final_folder import require_final_folder, write_final_folder
-from .grouped_command import GroupedCommand
 from .lora_options import LORA_RATE, wanted_low_rank
 from .run_config import (
     require_one_size,
@@ -48,6 +47,7 @@ from .run_config import (
     warn_of_own_weights,
     write_run_config,
 )
+from .spread_command import SpreadCommand
 from .train_config import is_unsaid
 from .train_options import GROUPS, train_options
 from .train_text import report, say_what
@@ -57,7 +57,7 @@ WIDTH_OF_RATE = PRESETS["small"].embed_dim
 
 
 @click.command(
-    name="train", cls=GroupedCommand, groups=GROUPS, context_settings={"show_default": True}
+    name="train", cls=SpreadCommand, groups=GROUPS, context_settings={"show_default": True}
 )
 @train_options
 @click.pass_context

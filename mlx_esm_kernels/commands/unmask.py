@@ -16,7 +16,8 @@ from ..inference.requirements import require_room, warn_long
 from ..system.errors import UserError
 from .errors import errors_as_sentences, errors_of_flag
 from .flags import open_model
-from .growing import PSEUDO_PERPLEXITY, fasta_file, grow, sampling_flags
+from .grouped_command import GroupedCommand
+from .growing import PSEUDO_PERPLEXITY, fasta_file, grow, sampling_flags, sampling_groups
 
 # A text without spaces as a list of masks and single characters.
 _SYMBOLS = re.compile(r"<mask>|.", re.IGNORECASE | re.DOTALL)
@@ -24,7 +25,13 @@ _MASKS = ("*", "_", "<mask>")
 _SHOWN = 5  # odd characters that an error message lists
 
 
-@click.command("unmask", context_settings={"show_default": True}, epilog=PSEUDO_PERPLEXITY)
+@click.command(
+    "unmask",
+    cls=GroupedCommand,
+    groups=sampling_groups("seq"),
+    context_settings={"show_default": True},
+    epilog=PSEUDO_PERPLEXITY,
+)
 @sampling_flags
 @click.option(
     "--seq", required=True, help="Residues and masks; each of * _ <mask> is one mask: MK*T<mask>_"
@@ -33,7 +40,12 @@ _SHOWN = 5  # odd characters that an error message lists
 def command(
     weights_file: str, seq: str, output: Path | None, adapter: Path | None, **flags: Any
 ) -> None:
-    """Fill the masks of a protein; the other residues stay as they are."""
+    """Fill the masks of a protein; the other residues stay as they are.
+
+    \b
+    Examples:
+      mlx-esm unmask --weights-file esm2_t6_8M_UR50D --seq 'MKTAY<mask>AKQ**SF'
+    """
     file = fasta_file(output)
     model = open_model(weights_file, adapter=adapter)
     with errors_of_flag("--seq"):

@@ -12,9 +12,16 @@ from ..system.errors import UserError
 from ..system.whole_file import require_writable
 from .errors import errors_as_sentences
 from .flags import WEIGHTS_HELP, adapter_flag, device_flag, open_model
+from .grouped_command import GroupedCommand
+
+GROUPS = {
+    "What to read": ["contacts", "weights-file", "adapter", "chain", "model", "confidence"],
+    "What to write": ["output"],
+    "How": ["device"],
+}
 
 
-@click.command("view", context_settings={"show_default": True})
+@click.command("view", cls=GroupedCommand, groups=GROUPS, context_settings={"show_default": True})
 @click.argument("structures", metavar="STRUCTURE...", nargs=-1, required=True)
 @click.option(
     "-o",
@@ -62,6 +69,11 @@ def command(
 
     Several are shown side by side, or laid over the first of them. STRUCTURE may be a folder, such
     as a folding service gives back. The page is one file; it opens without a network.
+
+    \b
+    Examples:
+      mlx-esm view model.pdb -o page.html
+      mlx-esm view a.cif b.pdb --weights-file esm2_t6_8M_UR50D -o page.html
     """
     if output.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"{output} must end in .html.")
