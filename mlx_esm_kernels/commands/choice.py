@@ -18,6 +18,10 @@ class Choice(click.Choice[str]):
         close = difflib.get_close_matches(_plain(str(value)), words, n=1)
         return f"{said} Did you mean {words[close[0]]!r}?" if close else said
 
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str:
+        """On one line, as all that is said of an error."""
+        return f"Choose from {', '.join(self.choices)}."
+
 
 def _plain(word: str) -> str:
     return word.casefold().replace("_", "-")

@@ -14,11 +14,11 @@ _VARIABLE = "_MLX_ESM_COMPLETE"  # which click looks for in the environment of m
 
 
 @click.command("completion", cls=GroupedCommand)
-@click.argument("shell", type=Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", metavar="SHELL", type=Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 @errors_as_sentences()
 def command(ctx: click.Context, shell: str) -> None:
-    """Write the script by which a shell completes mlx-esm with the Tab key.
+    """Write the script by which SHELL (bash, zsh, fish) completes mlx-esm with the Tab key.
 
     It holds for new shells, once the line for yours was run.
 

@@ -19,7 +19,13 @@ from ..inference.requirements import Long, require_lengths
 from ..models.contact_head import require_contact_head
 from ..pictures.contacts import ContactPicture
 from ..system.console import progress, say
-from ..system.whole_file import OutputError, output_errors, require_writable, whole_file
+from ..system.whole_file import (
+    OutputError,
+    output_errors,
+    require_no_input,
+    require_writable,
+    whole_file,
+)
 from .errors import errors_as_sentences
 from .flags import (
     adapter_flag,
@@ -101,6 +107,7 @@ def command(
     """
     target, picture_of = _destination(output)
     require_writable(target)
+    require_no_input(target, *fasta, weights_file, adapter)
     say("📥 loading weights and proteins")
     model = open_model(weights_file, dtype, adapter)
     require_contact_head(model.config)

@@ -8,6 +8,7 @@ import click
 
 from ..models.dtypes import DTYPES
 from ..system.console import say
+from ..system.whole_file import require_no_input
 from ..weights import RELEASED
 from .choice import Choice
 from .errors import errors_as_sentences
@@ -44,8 +45,7 @@ def command(source: str, target: Path, form: str, dtype: str | None) -> None:
       mlx-esm convert esm1b_t33_650M_UR50S.pt esm1b.safetensors
       mlx-esm convert --to hugging-face runs/swissprot-1 my-esm
     """
-    if target.exists() and Path(source).exists() and target.samefile(source):
-        raise click.BadParameter(f"{target} is IN itself; give another name.", param_hint="OUT")
+    require_no_input(target, source)
     require_output(target, form)
     say(f"📥 reading {source}")
     write_model(target, open_model(source, dtype), form)

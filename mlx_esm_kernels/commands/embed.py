@@ -17,6 +17,7 @@ from ..inference.embedding_run import EmbeddingRun
 from ..inference.requirements import Long
 from ..system.console import say
 from ..system.interrupt import StopOnSignal
+from ..system.whole_file import require_no_input
 from .choice import Choice
 from .errors import errors_as_sentences, one_speaks
 from .flags import (
@@ -138,6 +139,7 @@ def _embed(
 ) -> int | None:
     """Do what the options say; the signal that stopped it, or None."""
     if ranks.is_first:
+        require_no_input(output, *fasta, weights_file, adapter)
         require_embedding_output(output, overwrite)
     say("📥 loading weights and proteins")
     model = open_model(weights_file, dtype, adapter)

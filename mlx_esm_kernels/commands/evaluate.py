@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -26,7 +26,7 @@ from ..pictures.evaluation import draw_evaluation
 from ..system.console import progress, say
 from ..system.errors import DataError, UserError
 from ..system.interrupt import StopOnSignal
-from ..system.whole_file import OutputError, require_writable, whole_file
+from ..system.whole_file import OutputError, require_no_input, require_writable, whole_file
 from .choice import Choice
 from .errors import errors_as_sentences
 from .evaluate_record import record, series
@@ -152,7 +152,8 @@ def command(ctx: click.Context, /, **options: Any) -> None:
       mlx-esm evaluate --weights-file A --weights-file B sample --picture both.png
     """
     json_file, picture = options["json_file"], options["picture"]
-    _require_outputs(json_file, picture, options["fasta"], options["baseline_from"])
+    given = (*options["fasta"], *options["baseline_from"], *options["weights_files"])
+    _require_outputs(json_file, picture, *given, options["adapter"])
     models = _open_models(options["weights_files"], options["dtype"], options["adapter"])
     data = _load(options, models)
     targets = draw_targets(
@@ -182,7 +183,9 @@ def command(ctx: click.Context, /, **options: Any) -> None:
         say(f"💾 drawn to {picture}")
 
 
-def _require_outputs(json_file: Path | None, picture: Path | None, *given: Sequence[str]) -> None:
+def _require_outputs(
+    json_file: Path | None, picture: Path | None, *given: str | Path | None
+) -> None:
     """Refuse outputs that cannot be written, or are what was given."""
     if picture is not None and picture.suffix != ".png":
         raise OutputError(f"{picture} must end in .png.")
@@ -190,9 +193,9 @@ def _require_outputs(json_file: Path | None, picture: Path | None, *given: Seque
         if path is None:
             continue
         require_writable(path)
-        sources = (Path(name) for names in given for name in names)
-        if path.exists() and any(one.exists() and path.samefile(one) for one in sources):
-            raise OutputError(f"{path} must not be the input; give the output another name.")
+        require_no_input(path, *given)
+    if json_file is not None and json_file == picture:
+        raise OutputError(f"{picture} is the file of --json too; give one of them another name.")
 
 
 def _open_models(

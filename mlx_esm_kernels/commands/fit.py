@@ -47,7 +47,12 @@ family yourself, in a column that --split-col names.
 
 
 @click.command(
-    "fit", cls=SpreadCommand, groups=GROUPS, context_settings={"show_default": True}, epilog=LAYOUT
+    "fit",
+    cls=SpreadCommand,
+    groups=GROUPS,
+    may_be_empty=["--unknown-label"],
+    context_settings={"show_default": True},
+    epilog=LAYOUT,
 )
 @fit_options
 @click.pass_context

@@ -9,13 +9,13 @@ import click
 from ..models.dtypes import DTYPES
 from ..ops import keep_freed_memory
 from ..system.console import say
-from ..system.whole_file import OutputError
+from ..system.whole_file import require_no_input
 from ..weights import load_fused
 from .choice import Choice
 from .errors import errors_as_sentences
 from .flags import adapter_option, device_flag, weights_flag
 from .grouped_command import GroupedCommand
-from .written_weights import SAFETENSORS, require_output, to_option, write_model
+from .written_weights import require_output, to_option, write_model
 
 
 @click.command("fuse", cls=GroupedCommand)
@@ -46,21 +46,8 @@ def command(weights_file: str, adapter: Path, output: Path, form: str, dtype: st
     Examples:
       mlx-esm fuse --weights-file W --adapter runs/family-1 -o fused.safetensors
     """
-    if form == SAFETENSORS and output.suffix != ".safetensors":
-        raise OutputError(f"{output} must end in .safetensors.")
     require_output(output, form)
-    _require_no_input(output, weights_file, adapter)
+    require_no_input(output, weights_file, adapter)
     say(f"📥 loading {weights_file} and {adapter}")
     keep_freed_memory()
     write_model(output, load_fused(weights_file, adapter, dtype), form)
-
-
-def _require_no_input(output: Path, weights_file: str, adapter: Path) -> None:
-    """Refuse an output that is one of the inputs."""
-    if not output.exists():
-        return
-    for given in (Path(weights_file), adapter):
-        # Of a folder, every file in it.
-        files = [given, *(given.iterdir() if given.is_dir() else ())]
-        if any(file.exists() and output.samefile(file) for file in files):
-            raise OutputError(f"{output} is part of the input {given}; give another name.")

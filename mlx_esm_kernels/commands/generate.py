@@ -35,7 +35,7 @@ def command(
       mlx-esm generate --weights-file esm2_t6_8M_UR50D --length 80 -o new.fasta
       mlx-esm generate --weights-file W --num-samples 5 --temperature 0.7
     """
-    file = fasta_file(output)
+    file = fasta_file(output, weights_file, adapter)
     model = open_model(weights_file, adapter=adapter)
     with errors_of_flag("--length"):
         require_room(model, length, None, "")

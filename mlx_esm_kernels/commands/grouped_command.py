@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import click
@@ -13,20 +13,36 @@ from .errors import errors_as_sentences
 class GroupedCommand(click.Command):
     """Shows options under headings; those that none has, and --help, come last.
 
+    A value that is empty is refused: as a path it would be the working folder.
+
     Args:
+        may_be_empty: options, with their dashes, whose value may be.
         groups: by heading, the names of its options as they are typed, without the dashes. None of
             them: all options stand under one heading, as is enough for eight.
     """
 
     def __init__(
-        self, *args: Any, groups: Mapping[str, Sequence[str]] | None = None, **named: Any
+        self,
+        *args: Any,
+        groups: Mapping[str, Sequence[str]] | None = None,
+        may_be_empty: Collection[str] = (),
+        **named: Any,
     ) -> None:
         super().__init__(*args, **named)
+        self.may_be_empty = may_be_empty
         self.groups = groups or {}
 
     @errors_as_sentences()
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does; what goes wrong in an option's callback is told as in the command."""
+        for before, arg in zip(["", *args], args, strict=False):
+            flag = before if before.startswith("-") else "the command"
+            if arg.startswith("--") and arg.endswith("="):
+                flag, arg = arg[:-1], ""
+            if not arg and flag not in self.may_be_empty:
+                raise click.UsageError(
+                    f"A value of {flag} is empty, as where a variable of the shell is not set."
+                )
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -15,9 +15,9 @@ from ..inference.likelihood import Floats, Tokens, pseudo_perplexity
 from ..inference.sampling import ORDERS, Sampling, fill_masks
 from ..models.esm1 import ESM1
 from ..system.console import progress, say, was_closed
-from ..system.whole_file import OutputError, require_writable, whole_file
+from ..system.whole_file import OutputError, require_no_input, require_writable, whole_file
 from .choice import Choice
-from .flags import adapter_flag, device_flag, weights_flag
+from .flags import adapter_flag, device_flag, require_finite, weights_flag
 
 LINE_WIDTH = 60  # residues in a line of FASTA, as UniProt has it
 
@@ -39,12 +39,14 @@ _FLAGS = (
     click.option(
         "--temperature",
         type=click.FloatRange(min=0, min_open=True),
+        callback=require_finite,
         default=1.0,
         help="Below 1 is bolder, above 1 more varied.",
     ),
     click.option(
         "--top-p",
         type=click.FloatRange(min=0, max=1, min_open=True),
+        callback=require_finite,
         default=1.0,
         help="Choose among the fewest residues whose probabilities reach this together.",
     ),
@@ -87,17 +89,18 @@ def sampling_groups(template: str) -> dict[str, list[str]]:
     }
 
 
-def fasta_file(output: Path | None) -> Path | None:
+def fasta_file(output: Path | None, weights_file: str, adapter: Path | None) -> Path | None:
     """The file that --output names, which can be written; None where it is standard output.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: it cannot be written, or is the weights or of the adapter.
     """
     if output is None or str(output) == "-":
         if was_closed("stdout"):
             raise OutputError("Standard output is closed: give -o FILE, or leave it open.")
         return None
     require_writable(output)
+    require_no_input(output, weights_file, adapter)
     return output
 
 

@@ -19,7 +19,7 @@ from ..fitting.predicting import predict, prediction_columns, prediction_names
 from ..ops import keep_freed_memory
 from ..system.console import progress, say
 from ..system.errors import DataError
-from ..system.whole_file import require_writable
+from ..system.whole_file import require_no_input, require_writable
 from .errors import errors_as_sentences
 from .flags import WEIGHTS_HELP, as_protein_flag, device_flag
 from .grouped_command import GroupedCommand
@@ -68,6 +68,7 @@ def command(
       mlx-esm predict head new.csv --sequence-col protein -o predictions.csv
     """
     require_csv_output(output, data)
+    require_no_input(output, head_dir, weights_file)
     require_writable(output)
     saved = load_head(head_dir)
     is_fasta = _is_fasta(data)

@@ -85,6 +85,7 @@ GROUPS = {
     "score",
     cls=SpreadCommand,
     groups=GROUPS,
+    may_be_empty=["--sequence"],  # it has its own sentence
     context_settings={"show_default": True},
     epilog=STRATEGIES_TOLD,
 )

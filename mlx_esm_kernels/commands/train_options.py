@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ..data.download import UNIPARC_PARTITIONS
 from ..models.dtypes import DTYPES
 from ..models.esm1 import PRESETS
 from ..models.low_rank import KEYS, KEYS_OF_MODEL
@@ -36,6 +37,8 @@ def parse_partitions(
             raise click.BadParameter(
                 f"expected partition numbers such as 1 or 1,2,3; got {number!r}.", ctx, parameter
             )
+        if int(number) not in UNIPARC_PARTITIONS:
+            raise click.BadParameter(f"expected partitions 1 to 200; got {number}.", ctx, parameter)
     return [int(number) for number in numbers]
 
 

@@ -29,6 +29,7 @@ _SHOWN = 5  # odd characters that an error message lists
     "unmask",
     cls=GroupedCommand,
     groups=sampling_groups("seq"),
+    may_be_empty=["--seq"],  # it has its own sentence
     context_settings={"show_default": True},
     epilog=PSEUDO_PERPLEXITY,
 )
@@ -46,7 +47,7 @@ def command(
     Examples:
       mlx-esm unmask --weights-file esm2_t6_8M_UR50D --seq 'MKTAY<mask>AKQ**SF'
     """
-    file = fasta_file(output)
+    file = fasta_file(output, weights_file, adapter)
     model = open_model(weights_file, adapter=adapter)
     with errors_of_flag("--seq"):
         template = parse_template(seq, model.alphabet)

@@ -82,6 +82,8 @@ def command(
         raise click.UsageError("Give either --contacts or --weights-file.")
     if adapter is not None and weights_file is None:
         raise click.UsageError("--adapter needs --weights-file, its base.")
+    if chain is not None and contacts is None and weights_file is None:
+        raise click.UsageError("--chain is of contacts: give --contacts or --weights-file, too.")
     if any("\n" in structure for structure in structures):
         raise UserError("STRUCTURE must be a path; got text with more than one line.")
     say("📥 loading structures")

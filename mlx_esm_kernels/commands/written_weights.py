@@ -8,7 +8,7 @@ import click
 
 from ..models.esm1 import ESM1, describe
 from ..system.console import say
-from ..system.whole_file import require_new_folder, require_writable
+from ..system.whole_file import OutputError, require_new_folder, require_writable
 from ..weights import save_hugging_face, save_weights
 from ..weights.hugging_face_writing import new_in_transformers
 from .choice import Choice
@@ -34,8 +34,10 @@ def require_output(path: Path, form: str) -> None:
     """
     if form == HUGGING_FACE:
         require_new_folder(path)
-    else:
-        require_writable(path)
+        return
+    require_writable(path)
+    if path.suffix != ".safetensors":
+        raise OutputError(f"{path} must end in .safetensors.")
 
 
 def write_model(path: Path, model: ESM1, form: str) -> None:

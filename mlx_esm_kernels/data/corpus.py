@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,9 @@ def open_corpus(
         elif name == UNIREF50:
             sources.append(download.uniref50())
         else:
+            close = difflib.get_close_matches(name.lower(), NAMES, 1, 0.8)
+            if close and not Path(name).exists():
+                raise DataError(f"There is no FASTA file {name}. Did you mean {close[0]}?")
             sources.append(name)
     if partitions:
         sources += download.uniparc(partitions)

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..system.errors import DataError
-from ..system.whole_file import OutputError, whole_file
+from ..system.whole_file import OutputError, require_no_input, whole_file
 from .unpacking import unpacked
 
 Floats = npt.NDArray[np.float64]
@@ -153,6 +153,8 @@ def read_csv(path: Path) -> CsvTable:
     if not rows:
         raise DataError(f"{path} is empty; expected csv: a line of names, then the rows.")
     header, *rows = rows
+    if header[0].startswith(">"):
+        raise DataError(f"{path} is FASTA; expected a table: a line of names, then the rows.")
     if not rows:
         raise DataError(f"{path} has a line of names, but no rows.")
     for number, row in enumerate(rows, start=1):
@@ -173,8 +175,7 @@ def require_csv_output(path: Path, given: Path | None) -> None:
     """
     if not path.name.removesuffix(".gz").endswith(".csv"):
         raise OutputError(f"{path} must end in .csv or .csv.gz.")
-    if given is not None and path.exists() and given.exists() and path.samefile(given):
-        raise OutputError(f"{path} is the input too; give the output another name.")
+    require_no_input(path, given)
 
 
 def write_csv(path: Path, table: CsvTable) -> None:

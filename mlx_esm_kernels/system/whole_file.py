@@ -116,6 +116,26 @@ def require_writable(path: Path) -> None:
             raise OutputError(f"{path} cannot be written: {place} may not be changed.")
 
 
+def require_no_input(path: Path, *given: str | Path | None) -> None:
+    """Refuse a file to write that is also one to read.
+
+    Args:
+        path: what is to be written.
+        given: what is read: files, folders of which every file counts, or None. What is not there,
+            as the name of a model or standard input, is no file that could be lost.
+
+    Raises:
+        OutputError: it is one of them.
+    """
+    if not path.exists():
+        return
+    for place in (Path(one) for one in given if one is not None):
+        if place.exists() and path.samefile(place):
+            raise OutputError(f"{path} is the input too; give the output another name.")
+        if place.is_dir() and any(one.exists() and path.samefile(one) for one in place.iterdir()):
+            raise OutputError(f"{path} is part of the input {place}; give another name.")
+
+
 def require_new_folder(path: Path) -> None:
     """Refuse a folder that `whole_folder` could not make, before the work is done.
 

@@ -209,7 +209,7 @@ def test_data_of_the_command_line_take_the_place_of_those_of_a_recipe(monkeypatc
         ("--dataset-partitions", "3", "--data", "a"),
         ("--dataset-partitions", "3"),
     ):
-        assert isinstance(invoke(*arguments).exception, ZeroDivisionError)
+        assert "ZeroDivisionError" in invoke(*arguments).output
     assert [(list(names), list(partitions)) for names, partitions in asked] == [
         (["swissprot"], [1, 2]),
         (["a", "b"], []),

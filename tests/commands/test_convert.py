@@ -72,8 +72,8 @@ def test_what_cannot_be_is_said_in_a_sentence_and_writes_nothing(tmp_path):
     assert run(folder, tmp_path / "in.safetensors").exit_code == 0
     before = (tmp_path / "in.safetensors").read_bytes()
     result = run(tmp_path / "in.safetensors", tmp_path / "in.safetensors", "--dtype", "float16")
-    assert result.exit_code == 2
-    assert "is IN itself" in result.output
+    assert result.exit_code == 1
+    assert "in.safetensors is the input too" in result.output
     assert (tmp_path / "in.safetensors").read_bytes() == before
     assert not (tmp_path / "out.safetensors").exists()
 
@@ -117,6 +117,6 @@ def test_no_folder_is_made_of_what_is_refused_and_none_is_written_over(tmp_path)
         assert result.exit_code == 1
         assert sentence in result.output
     folder = write_hugging_face(tmp_path / "folder", random_model(ESM1B_CONFIG))
-    assert "is IN itself" in run(folder, folder, *TO_HUGGING_FACE).output
+    assert "is the input too" in run(folder, folder, *TO_HUGGING_FACE).output
     assert "it is a folder" in run(tmp_path / "esm1b.safetensors", tmp_path / "mine").output
     assert sorted(tmp_path.rglob("*")) == sorted([*before, folder, *folder.iterdir()])

@@ -251,5 +251,5 @@ def test_other_mistakes_are_sentences(place):
     assert "is given twice" in refused(*weights, *weights, "p.fasta")
     assert "leave out either sample or the files" in refused(*weights, "sample", "p.fasta")
     assert "out.jpg must end in .png" in refused(*weights, "p.fasta", "--picture", "out.jpg")
-    assert "must not be the input" in refused(*weights, "p.fasta", "--json", "p.fasta")
+    assert "p.fasta is the input too" in refused(*weights, "p.fasta", "--json", "p.fasta")
     assert "nowhere.fasta does not exist" in refused(*weights, "nowhere.fasta")

@@ -161,8 +161,8 @@ def test_fuse_writes_a_folder_for_transformers(place):
 @pytest.mark.parametrize(
     ("output", "sentence"),
     [
-        ("w.safetensors", "w.safetensors is part of the input w.safetensors; give another name."),
-        ("link.safetensors", "is part of the input w.safetensors"),
+        ("w.safetensors", "w.safetensors is the input too; give the output another name."),
+        ("link.safetensors", "link.safetensors is the input too"),
         ("a/adapters.safetensors", "a/adapters.safetensors is part of the input a"),
         ("out.pt", "out.pt must end in .safetensors."),
         ("nowhere/out.safetensors", "there is no folder nowhere"),

@@ -143,7 +143,7 @@ def test_a_template_that_cannot_be_filled_has_one_sentence(weights_file, text, s
         (("--length", 0), "0 is not in the range x>=1"),
         (("--num-samples", 0), "0 is not in the range x>=1"),
         (("--temperature", 0), "0.0 is not in the range x>0"),
-        (("--temperature", "nan"), "temperature must be above 0; got nan"),
+        (("--temperature", "nan"), "expected a finite number; got nan"),
         (("--top-p", 1.5), "1.5 is not in the range 0<x<=1"),
         (("--order", "up"), "'up' is not one of"),
         (("-o", "/nowhere/out.fasta"), "out.fasta cannot be written: there is no folder /nowhere"),
