@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -116,23 +117,33 @@ def require_writable(path: Path) -> None:
             raise OutputError(f"{path} cannot be written: {place} may not be changed.")
 
 
+# What folders of weights, adapters and heads are read from. Results of earlier commands beside
+# that, such as evaluation.json or new.fasta, may be written again.
+_READ_IN_FOLDERS = re.compile(
+    r"config\.(json|toml)|.*_config\.json|.*\.index\.json|head\.json|predictions\.csv"
+    r"|.*\.(safetensors|npz|pt|bin)"
+)
+
+
 def require_no_input(path: Path, *given: str | Path | None) -> None:
     """Refuse a file to write that is also one to read.
 
     Args:
         path: what is to be written.
-        given: what is read: files, folders of which every file counts, or None. What is not there,
-            as the name of a model or standard input, is no file that could be lost.
+        given: what is read: files, folders, or None. What is not there, as the name of a model or
+            standard input, is no file that could be lost.
 
     Raises:
-        OutputError: it is one of them.
+        OutputError: it is one of them, or what one of the folders is read from.
     """
     if not path.exists():
         return
     for place in (Path(one) for one in given if one is not None):
         if place.exists() and path.samefile(place):
             raise OutputError(f"{path} is the input too; give the output another name.")
-        if place.is_dir() and any(one.exists() and path.samefile(one) for one in place.iterdir()):
+        inside = place.iterdir() if place.is_dir() else ()
+        read = (one for one in inside if _READ_IN_FOLDERS.fullmatch(one.name) and one.exists())
+        if any(path.samefile(one) for one in read):
             raise OutputError(f"{path} is part of the input {place}; give another name.")
 
 

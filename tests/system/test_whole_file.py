@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from mlx_esm_kernels.system.whole_file import OutputError, require_writable, whole_file
+from mlx_esm_kernels.system.whole_file import (
+    OutputError,
+    require_no_input,
+    require_writable,
+    whole_file,
+)
 
 
 def test_two_threads_may_write_one_file(tmp_path: Path) -> None:
@@ -86,3 +91,16 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
             same.write_text("through")
         assert read.result() == "through"
     assert pipe.is_fifo()
+
+
+def test_what_is_read_is_not_written_to_but_results_beside_it_are(tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors", "evaluation.json", "new.fasta"):
+        (tmp_path / name).touch()
+    (tmp_path / "link.json").symlink_to(tmp_path / "config.json")
+    for name in ("config.json", "model.safetensors", "link.json"):
+        with pytest.raises(OutputError, match=f"{name} is part of the input"):
+            require_no_input(tmp_path / name, "-", None, tmp_path)
+    with pytest.raises(OutputError, match=r"new\.fasta is the input too"):
+        require_no_input(tmp_path / "new.fasta", tmp_path / "new.fasta")
+    for name in ("evaluation.json", "new.fasta", "not-there.json"):
+        require_no_input(tmp_path / name, "esm2_t6_8M_UR50D", tmp_path)
