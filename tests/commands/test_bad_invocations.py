@@ -152,7 +152,7 @@ def test_it_ends_in_a_sentence(place, monkeypatch, line, code, sentence):
     if "locked" in line and os.access(place / "locked", os.R_OK):
         pytest.skip("who runs this may read everything")
     monkeypatch.chdir(place)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(mx, "is_available", lambda device: device.type == mx.cpu)
     before = contents(place)
     result = CliRunner().invoke(cli.main, shlex.split(line), prog_name="mlx-esm")
