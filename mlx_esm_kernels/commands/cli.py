@@ -13,6 +13,7 @@ from . import (
     fuse,
     generate,
     predict,
+    report,
     score,
     train,
     unmask,
@@ -37,6 +38,7 @@ def main() -> None:
 
 for module in (
     train,
+    report,
     evaluate_command,
     generate,
     unmask,

@@ -16,7 +16,7 @@ import re
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import requests
@@ -31,6 +31,9 @@ from ..system.errors import DataError
 URL_VARIABLE = "MLX_ESM_KERNELS_UNIPROT_URL"
 UNIPROT_URL = "https://ftp.uniprot.org/pub/databases/uniprot/current_release"
 UNIPARC_PARTITIONS = range(1, 201)
+_SWISSPROT = "knowledgebase/complete/uniprot_sprot.fasta.gz"
+_UNIREF50 = "uniref/uniref50/uniref50.fasta.gz"
+_UNIPARC = "uniparc/fasta/active/uniparc_active_p{}.fasta.gz"
 
 # Attempts in a row that bring no new byte before a download is given up.
 ATTEMPTS = 5
@@ -53,7 +56,7 @@ def swissprot() -> Path:
     Raises:
         DownloadError: it cannot be had.
     """
-    return _uniprot("knowledgebase/complete/uniprot_sprot.fasta.gz")
+    return _uniprot(_SWISSPROT)
 
 
 def uniref50() -> Path:
@@ -65,7 +68,7 @@ def uniref50() -> Path:
     Raises:
         DownloadError: it cannot be had.
     """
-    return _uniprot("uniref/uniref50/uniref50.fasta.gz")
+    return _uniprot(_UNIREF50)
 
 
 def uniparc(partitions: Sequence[int]) -> list[Path]:
@@ -86,9 +89,20 @@ def uniparc(partitions: Sequence[int]) -> list[Path]:
             raise DownloadError(
                 f"UniParc has partitions {first} to {last}; there is no partition {number!r}."
             )
+    return [_uniprot(_UNIPARC.format(number)) for number in dict.fromkeys(partitions)]
+
+
+def missing_downloads(names: Collection[str], partitions: Sequence[int]) -> list[str]:
+    """Which of "swissprot", "uniref50" and some partitions of UniParc are not here yet.
+
+    Nothing is downloaded. Other names are passed over.
+    """
+    paths = {"swissprot": _SWISSPROT, "uniref50": _UNIREF50}
+    wanted = {name: path for name, path in paths.items() if name in names}
+    wanted |= {f"partition {number} of UniParc": _UNIPARC.format(number) for number in partitions}
+    folder = cache_folder() / "downloads"
     return [
-        _uniprot(f"uniparc/fasta/active/uniparc_active_p{number}.fasta.gz")
-        for number in dict.fromkeys(partitions)
+        name for name, path in wanted.items() if not (folder / path.rsplit("/", 1)[-1]).exists()
     ]
 
 

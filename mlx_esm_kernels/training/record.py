@@ -75,20 +75,49 @@ class MetricsLog:
         self.close()
 
     def _read(self, most_rows: int | None) -> None:
-        whole = 0  # bytes of the lines that are complete and wanted
         content = self.path.read_bytes()
-        for number, line in enumerate(content.splitlines(keepends=True), start=1):
-            if not line.endswith(b"\n") or len(self.rows) == most_rows:
-                break
-            try:
-                row = json.loads(line)
-                int(row["step"])
-            except (ValueError, TypeError, KeyError):
-                raise MetricsError(
-                    f'{self.path}, line {number}: expected a JSON object with a "step"; '
-                    f"got {line[:60]!r}. Move the file away, or choose another folder."
-                ) from None
-            self.rows.append({key: value for key, value in row.items() if value is not None})
-            whole += len(line)
+        self.rows, whole = _parse(self.path, content, most_rows)
         if whole < len(content):
             os.truncate(self.path, whole)
+
+
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """The whole rows of a record, finite numbers alone.
+
+    The file is left as it is; a run may be writing there.
+
+    Raises:
+        MetricsError: it cannot be read, or holds something else.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise MetricsError(f"{path} cannot be read: {error.strerror}.") from None
+    rows = []
+    for number, row in enumerate(_parse(path, content, None)[0], start=1):
+        try:
+            numbers = {key: float(value) for key, value in row.items()}
+        except (ValueError, TypeError, OverflowError):
+            raise MetricsError(f"{path}, row {number}: expected numbers; got {row}.") from None
+        rows.append({key: value for key, value in numbers.items() if math.isfinite(value)})
+    return [row for row in rows if "step" in row]
+
+
+def _parse(path: Path, content: bytes, most_rows: int | None) -> tuple[list[dict[str, float]], int]:
+    """The rows that are complete and wanted, and how many bytes of the file they are."""
+    rows: list[dict[str, float]] = []
+    whole = 0
+    for number, line in enumerate(content.splitlines(keepends=True), start=1):
+        if not line.endswith(b"\n") or len(rows) == most_rows:
+            break
+        try:
+            row = json.loads(line)
+            int(row["step"])
+        except (ValueError, TypeError, KeyError):
+            raise MetricsError(
+                f'{path}, line {number}: expected a JSON object with a "step"; '
+                f"got {line[:60]!r}. Move the file away, or choose another folder."
+            ) from None
+        rows.append({key: value for key, value in row.items() if value is not None})
+        whole += len(line)
+    return rows, whole

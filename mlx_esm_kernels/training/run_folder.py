@@ -136,6 +136,23 @@ def reopen_run_folder(folder: Path) -> RunFolder:
     return RunFolder(weights, folder / METRICS, folder / PLOT, lock)
 
 
+def run_folder_to_read(folder: Path) -> RunFolder:
+    """The folder of a run that may still go on, to read in; nothing is locked or made.
+
+    Raises:
+        RunFolderError: there is no such folder, or none of a run's files is in it.
+    """
+    files = RunFolder(folder / WEIGHTS, folder / METRICS, folder / PLOT)
+    there = (files.metrics, files.config, files.weights, files.adapter)
+    if not any(path.exists() for path in there):
+        raise RunFolderError(
+            f"{folder} is no folder of a run: it has none of "
+            f"{', '.join(path.name for path in there)}. Give the folder that train made, such as "
+            f"{RUNS}/sample-1."
+        )
+    return files
+
+
 def is_run(weights: Path) -> bool:
     """Whether a path is the weights of a run of ours: called so, with its record beside it."""
     real = _real(weights)

@@ -45,6 +45,7 @@ INSIDE = {
     "fuse": (["--adapter", "a", "-o", "out.safetensors"], f"{COMMANDS}.fuse.load_fused"),
     "generate": (["--length", "5", "-o", "out.fasta"], f"{COMMANDS}.growing.fill_masks"),
     "predict": (["head", "p.fasta", "-o", "out.csv"], f"{COMMANDS}.predict.predict"),
+    "report": (["done", "-o", "out.html"], f"{COMMANDS}.report.run_page"),
     "score": (
         ["--sequence", "MKT", "--all-single", "--dms-output", "out.csv"],
         f"{COMMANDS}.score.score_variants",
@@ -79,6 +80,8 @@ def place(tmp_path, monkeypatch):
     rows = [f"MKT{a}{b},{a < b}" for a, b in itertools.product("ACDE", repeat=2)]
     text = "sequence,y\n" + "\n".join(rows)
     (tmp_path / "l.csv").write_text(text.replace("True", "1").replace("False", "0"))
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done" / "metrics.jsonl").write_text('{"step": 0}\n')
     spec = HeadSpec("regression", "protein", (), (2,), "error", 16)
     (tmp_path / "head").mkdir()
     base = Base.of(esm1b(), "w.safetensors")
@@ -88,7 +91,7 @@ def place(tmp_path, monkeypatch):
 
 def run(name, *more):
     arguments = INSIDE[name][0]
-    weights = [] if name in ("convert", "doctor") else ["--weights-file", "w.safetensors"]
+    weights = [] if name in ("convert", "doctor", "report") else ["--weights-file", "w.safetensors"]
     return CliRunner().invoke(cli.main, [name, *weights, *arguments, *more])
 
 

@@ -1,16 +1,14 @@
 """The page of structures as a person has it: in a browser, with a mouse, a keyboard, a reader.
 
-It needs Chromium and the extra `page`; where one is missing the tests are skipped, and say so,
-unless MLX_ESM_KERNELS_BROWSER=required, as .ci/run has it.
+conftest.py says what that needs.
 """
 
 import hashlib
-import os
-import shutil
 
 import matplotlib.image
 import numpy as np
 import pytest
+from browser import WIDTHS, serious_findings
 from pdb_files import atom, protein
 
 from mlx_esm_kernels import view
@@ -18,32 +16,7 @@ from mlx_esm_kernels import view
 SEQUENCE = "MKTAYIAKQRGWDEFLNPSVMKTAYIAKQRGWDEFLNPSV"
 pytestmark = pytest.mark.slow
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# Without a GPU Chromium draws WebGL on the CPU; the superuser has no sandbox there.
-FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-WIDTHS = {"wide": (1280, 900), "narrow": (390, 844)}
 SELECTED = '[role=option][aria-selected="true"]'
-
-
-def skip(why):
-    if os.environ.get("MLX_ESM_KERNELS_BROWSER") == "required":
-        pytest.fail(why)
-    pytest.skip(why)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        skip('playwright is missing: pip install -e ".[page]"')
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        skip(f"there is no browser here ({', '.join(BROWSERS)})")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -86,30 +59,17 @@ def pages(tmp_path_factory):
 
 
 @pytest.fixture
-def open_page(chromium, pages):
-    """Open a page; in the end its console must be clean and nothing may have left the machine."""
-    complaints, contexts = [], []
+def open_page(new_page, pages):
+    """Open one of them."""
 
     def opened(name, size="wide", scheme="light"):
-        width, height = WIDTHS[size]
-        context = chromium.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme, accept_downloads=True
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        local = ("file:", "data:", "blob:")
-        page.on("request", lambda r: None if r.url.startswith(local) else complaints.append(r.url))
+        page = new_page(size, scheme)
         page.goto((pages / name).as_uri())
         page.wait_for_function("window.structurePage !== undefined")
         settle(page)
         return page
 
-    yield opened
-    for context in contexts:
-        context.close()
-    assert complaints == []
+    return opened
 
 
 def settle(page):
@@ -291,10 +251,6 @@ def test_the_button_saves_a_picture_of_what_is_seen(open_page, tmp_path):
 @pytest.mark.parametrize("size", WIDTHS)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(open_page, name, size, scheme):
-    from axe_playwright_python.sync_playwright import Axe
-
     page = open_page(name, size, scheme)
     page.locator("#r-0-0-4").click()
-    violations = Axe().run(page).response["violations"]
-    serious = [v for v in violations if v["impact"] in ("serious", "critical")]
-    assert [(v["id"], [n["target"] for n in v["nodes"][:3]]) for v in serious] == []
+    assert serious_findings(page) == []
