@@ -71,7 +71,7 @@ def command(run_dir: Path, output: Path) -> None:
     with whole_file(output) as half_done:
         # A path may have bytes that are no text.
         half_done.write_text(page.html(), encoding="utf-8", errors="replace")
-    for sentence in page.missing.values():
+    for sentence in dict.fromkeys(page.missing.values()):
         say(f"   {sentence}")
     say(f"🔭 open {output} in a browser")
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ..data.alphabet import STANDARD_RESIDUES
 from ..data.baselines import BaselineCounts
+from ..data.masking import MASK_RATE
 from ..data.proteins import Places, Proteins
 from ..data.targets import ENOUGH_TARGETS, MASK_SEED, Targets, draw_targets
 from ..models.contact_head import require_contact_head
@@ -57,8 +58,9 @@ def held_out_targets(proteins: Proteins, held_out: Places, model: ESM1) -> Targe
     """
     order = np.random.default_rng(MASK_SEED).permutation(len(held_out))
     residues = np.cumsum(proteins.lengths[held_out[order]], dtype=np.int64)
-    # 15 % of the residues are targets; the rest of them is for the ones that are no amino acids.
-    count = int(np.searchsorted(residues, ENOUGH_TARGETS / 0.15)) + 1
+    # A fifth more, as targets are rounded and not every residue is an amino acid: else all of them
+    # would be drawn twice over for the few that are wanting.
+    count = int(np.searchsorted(residues, 1.2 * ENOUGH_TARGETS / MASK_RATE)) + 1
     return draw_targets(proteins, held_out[order[:count]], model.alphabet)
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 _Floats = npt.NDArray[np.floating[Any]]
 
-# Contacts that are less probable are left white, and 3 residues apart is the least that says much.
+# Contacts that are less probable are left blank. Pairs that are nearer say little of a fold.
 _LEAST_CONTACT, _LEAST_APART = 0.05, 6
 _SUREST = 10
 _PER_ROW = 10
@@ -158,10 +158,11 @@ def contact_figure(name: str, sequence: str, contacts: _Floats) -> str:
     ]
     label = f"Contact map of {name}, {size} by {size} residues; its surest pairs are in the table."
     title = f"{name}, surest pairs"
-    spoken = table(title, ["residue", "with", "probability"], rows) if rows else ""
+    spoken = table(title, ["residue", "with", "probability"], rows)
+    told = folded(f"{title}, {_LEAST_APART} or more apart", spoken) if rows else ""
     return (
         f'<figure class="map"><figcaption>{html.escape(name)}: from 0 % (blank) to 100 % (full '
         f'colour)</figcaption><svg viewBox="0 0 {size} {size}" role="img" '
         f'aria-label="{html.escape(label)}">{cells}</svg>'
-        f"{folded(f'{title}, {_LEAST_APART} or more apart', spoken)}</figure>"
+        f"{told}</figure>"
     )

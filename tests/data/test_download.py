@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 import pytest
 
 from mlx_esm_kernels.data import download as module
-from mlx_esm_kernels.data.download import DownloadError, download, swissprot, uniparc, uniref50
+from mlx_esm_kernels.data.download import (
+    DownloadError,
+    download,
+    missing_downloads,
+    swissprot,
+    uniparc,
+    uniref50,
+)
 from mlx_esm_kernels.system.errors import DataError
 
 SWISSPROT = "/knowledgebase/complete/uniprot_sprot.fasta.gz"
@@ -144,6 +151,15 @@ def test_uniref50_is_downloaded_once_and_gone_on_with(server, tmp_path):
     assert uniref50() == path
     where = "/uniref/uniref50/uniref50.fasta.gz"
     assert server.requests == [(where, None), (where, f"bytes={HALF}-")]
+
+
+def test_what_is_here_already_is_known_without_asking(server, tmp_path):
+    missing = ["swissprot", "partition 7 of UniParc"]
+    assert missing_downloads(["swissprot", "mine.fasta"], [7]) == missing
+    swissprot()
+    asked = len(server.requests)
+    assert missing_downloads(["swissprot", "mine.fasta"], [7]) == missing[1:]
+    assert len(server.requests) == asked
 
 
 def test_uniref50_that_cannot_be_had_is_a_sentence(server):

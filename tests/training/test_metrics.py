@@ -7,7 +7,7 @@ import pytest
 
 from mlx_esm_kernels.pictures import loss_curve
 from mlx_esm_kernels.pictures.loss_curve import plot_loss, smooth
-from mlx_esm_kernels.training.record import MetricsError, MetricsLog
+from mlx_esm_kernels.training.record import MetricsError, MetricsLog, read_rows
 
 ROWS = [
     {"step": 0, "valid_loss": 3.5, "unigram_perplexity": 18.0, "floor_perplexity": 3.0},
@@ -65,6 +65,23 @@ def drawn(rows):
     loss_curve._draw_curves(axes, rows)
     loss_curve._draw_levels(axes, rows)
     return axes
+
+
+def test_a_record_that_is_read_stays_as_it_is(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    content = (
+        '{"step": 1, "train_loss": null, "waiting": NaN}\n{"step": 2, "a": 3}\n{"step": 3, "tr'
+    )
+    path.write_text(content)
+    assert read_rows(path) == [{"step": 1}, {"step": 2, "a": 3}]
+    assert path.read_text() == content
+
+
+@pytest.mark.parametrize("value", ['"many"', "[1]", "1" + 400 * "0", '{"a": 1}'])
+def test_a_record_of_something_else_than_numbers_is_refused(tmp_path, value):
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 1, "a": {value}}}\n')
+    with pytest.raises(MetricsError, match="row 1: expected numbers"):
+        read_rows(tmp_path / "metrics.jsonl")
 
 
 def test_the_plot_has_curves_levels_and_a_legend_that_names_them(tmp_path):
