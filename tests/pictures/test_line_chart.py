@@ -34,6 +34,7 @@ def test_a_higher_value_is_drawn_higher_and_a_later_one_further_right():
     points = re.search(r'points="([^"]*)"', page)[1].split()
     (x0, y0), (x1, y1), (x2, y2) = (map(float, point.split(",")) for point in points)
     assert x1 - x0 == x2 - x1 > 0
+    assert y0 > y1 > y2
     assert round((y1 - y2) / (y0 - y1), 1) == 2
 
 
