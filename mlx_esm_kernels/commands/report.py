@@ -33,20 +33,21 @@ from ..pictures.report_page import RunPage, ShownSample
 from ..pictures.run_charts import Rows
 from ..system.console import progress, say
 from ..system.errors import DataError, UserError
-from ..system.whole_file import require_writable, whole_file
+from ..system.whole_file import require_no_input, require_writable, whole_file
 from ..training.config_file import ConfigFile, read_config
 from ..training.record import read_rows
 from ..training.run_folder import RunFolder, run_folder_to_read
 from ..training.validation import Validation, perplexity
 from .errors import errors_as_sentences
 from .flags import device_flag, open_model
+from .grouped_command import GroupedCommand
 
 _Found = TypeVar("_Found")
 # Perplexities of one computation on one machine and another; those of other proteins are not near.
 _SAME_DATA = 1e-4
 
 
-@click.command("report", context_settings={"show_default": True})
+@click.command("report", cls=GroupedCommand, context_settings={"show_default": True})
 @click.argument("run_dir", type=click.Path(path_type=Path))
 @click.option(
     "-o",
@@ -63,9 +64,14 @@ def command(run_dir: Path, output: Path) -> None:
     RUN_DIR is the folder of a run of train, which may still go on. The page is one file; it opens
     without a network. What cannot be had, such as data that have gone, is a sentence on it. Nothing
     is downloaded for it, but for the base of an adapter that is not here any more.
+
+    \b
+    Examples:
+      mlx-esm report runs/sample-1 -o report.html
     """
     if output.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"{output} must end in .html.")
+    require_no_input(output, run_dir)
     require_writable(output)
     page = run_page(_Run.read(run_dir))
     with whole_file(output) as half_done:
