@@ -262,6 +262,7 @@ def test_repeats_and_short_peptides_are_proteins(write, sequence):
 # The machine
 
 
+@pytest.mark.slow
 def test_hundreds_of_files_are_read_where_few_may_be_open(tmp_path):
     for number in range(300):
         content = f">p{number}\n{'MKTAYIAKQR'[number % 7 :]}\n"

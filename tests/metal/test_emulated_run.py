@@ -82,6 +82,7 @@ def test_a_run_on_another_device_is_refused(tmp_path: Path) -> None:
     assert "MLX_ESM_KERNELS_DEVICE must be cpu or metal-emulator; got tpu." in said
 
 
+@pytest.mark.slow
 def test_tests_that_use_no_emulator_need_no_compiler_of_it(tmp_path: Path) -> None:
     gone = "sys.modules['ziglang'] = None"
     code, said = run_pytest(tmp_path, WITHOUT_AN_EMULATOR, device="cpu", before=gone)
