@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import click
 import mlx.core as mx
 import numpy as np
-from harness import copies
 from harness.command import Options, Row, begin, benchmark_options, capturing, finish
-from harness.measuring import Run, alternate, packed_batch
+from harness.copies import rows_beside_copies
+from harness.measuring import Run, packed_batch
 
 from mlx_esm_kernels import ops
 from mlx_esm_kernels.data.alphabet import ESM1B
 from mlx_esm_kernels.data.proteins import Proteins
 from mlx_esm_kernels.models.config import ESM1Config
 
-FORWARD, BOTH = DIRECTIONS = ("forward", "forward+backward")
+FORWARD, BOTH = ("forward", "forward+backward")
 PADDING, MASK = ESM1B.padding_idx, ESM1B.mask_idx
 MASKED = 0.12  # of the residues, as in training
 
@@ -118,23 +119,9 @@ def measure(shape: tuple[int, ...], proteins: Proteins | None, options: Options)
     """A row for each way and direction."""
     dtype = options.mlx_dtype
     ways = {way: runs_of(way, shape, dtype, proteins) for way in ("ours", *options.against)}
-    copied = copies.copy_runs(options.device)
-    rows = []
-    for direction in DIRECTIONS:
-        runs = {way: both[direction] for way, both in ways.items()}
-        found = alternate({**runs, **copied}, repeats=options.repeats)
-        copy = min(copied, key=lambda name: found[name].seconds)
-        rate = 2 * copies.COPY_BYTES / found[copy].seconds
-        for way in ways:
-            row: Row = {"shape": shape, "lengths": "dense" if proteins is None else "real"}
-            row["fill"] = float((tokens_of(shape, proteins)[0] != PADDING).mean())
-            row |= {"way": way, "direction": direction, "seconds": found[way].seconds}
-            moved = useful_bytes(shape, dtype, direction) / found[way].seconds
-            row |= {"rate": 1e-9 * moved, "unit": "GB/s", "share": moved / rate}
-            row["yardstick"] = f"what {copy} reads and writes, {1e-9 * rate:.1f} billion bytes/s"
-            row["peak_bytes"] = None if way == "torch" else found[way].peak_bytes
-            rows.append(row)
-    return rows
+    about: Row = {"shape": shape, "lengths": "dense" if proteins is None else "real"}
+    about["fill"] = float((tokens_of(shape, proteins)[0] != PADDING).mean())
+    return rows_beside_copies(ways, partial(useful_bytes, shape, dtype), about, options)
 
 
 @click.command()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 import mlx.core as mx
 import numpy as np
-from harness import copies
 from harness.command import Options, Row, begin, benchmark_options, finish
-from harness.measuring import Run, alternate, packed_batch
+from harness.copies import rows_beside_copies
+from harness.measuring import Run, packed_batch
 
 from mlx_esm_kernels import ops
 from mlx_esm_kernels.data.proteins import Proteins
 
-FORWARD, BOTH = DIRECTIONS = ("forward", "forward+backward")
+FORWARD, BOTH = ("forward", "forward+backward")
 
 
 def runs_of(way: str, shape: tuple[int, ...], dtype: mx.Dtype, ids: np.ndarray) -> dict[str, Run]:
@@ -47,32 +49,10 @@ def useful_bytes(shape: tuple[int, ...], dtype: mx.Dtype, direction: str) -> int
 def measure(shape: tuple[int, ...], proteins: Proteins, options: Options) -> list[Row]:
     """A row for each way and direction, on rows that hold as many proteins as fit."""
     ids = packed_batch(proteins, shape[0], shape[2]).segment_ids
-    ways = {way: runs_of(way, shape, options.mlx_dtype, ids) for way in ("ours", *options.against)}
-    copied = copies.copy_runs(options.device)
-    rows = []
-    for direction in DIRECTIONS:
-        runs = {way: both[direction] for way, both in ways.items()}
-        found = alternate({**runs, **copied}, repeats=options.repeats)
-        copy = min(copied, key=lambda name: found[name].seconds)
-        rate = 2 * copies.COPY_BYTES / found[copy].seconds
-        for way in ways:
-            moved = useful_bytes(shape, options.mlx_dtype, direction) / found[way].seconds
-            rows.append(
-                {
-                    "shape": shape,
-                    "lengths": "real",
-                    "fill": float((ids != 0).mean()),
-                    "way": way,
-                    "direction": direction,
-                    "seconds": found[way].seconds,
-                    "rate": 1e-9 * moved,
-                    "unit": "GB/s",
-                    "share": moved / rate,
-                    "yardstick": f"what {copy} reads and writes, {1e-9 * rate:.1f} billion bytes/s",
-                    "peak_bytes": found[way].peak_bytes,
-                }
-            )
-    return rows
+    dtype = options.mlx_dtype
+    ways = {way: runs_of(way, shape, dtype, ids) for way in ("ours", *options.against)}
+    about: Row = {"shape": shape, "lengths": "real", "fill": float((ids != 0).mean())}
+    return rows_beside_copies(ways, partial(useful_bytes, shape, dtype), about, options)
 
 
 @click.command()

@@ -6,7 +6,7 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -102,8 +102,7 @@ def workers(model: ESM1, pythons: dict[str, str]) -> Iterator[dict[str, Worker]]
     """
     with TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
-        if pythons:
-            _write(folder, model)
+        _write(folder, model, pythons)
         dtype = str(model.embed_tokens.weight.dtype).removeprefix("mlx.core.")
         found = {}
         for way, python in pythons.items():
@@ -112,8 +111,13 @@ def workers(model: ESM1, pythons: dict[str, str]) -> Iterator[dict[str, Worker]]
         yield found
 
 
-def _write(folder: Path, model: ESM1) -> None:
-    """The weights as torch_embedding takes them, and as a folder of transformers."""
+def _write(folder: Path, model: ESM1, ways: Collection[str]) -> None:
+    """The weights: for esm-cpp as a folder of transformers, for others as torch_embedding's."""
+    of_esm_cpp = {way for way in ways if way.startswith("esm-cpp")}
+    if of_esm_cpp:
+        save_hugging_face(folder / "hf", model)
+    if not set(ways) - of_esm_cpp:
+        return
     weights = dict(tree_flatten(model.parameters()))
     # float32 in between, since numpy has no bfloat16; nothing is rounded.
     np.savez(
@@ -121,4 +125,3 @@ def _write(folder: Path, model: ESM1) -> None:
         **{name: np.array(p.astype(mx.float32)) for name, p in weights.items()},
     )
     (folder / "config.json").write_text(json.dumps(model.config.to_dict()))
-    save_hugging_face(folder / "hf", model)

@@ -100,10 +100,7 @@ def missing_downloads(names: Collection[str], partitions: Sequence[int]) -> list
     paths = {"swissprot": _SWISSPROT, "uniref50": _UNIREF50}
     wanted = {name: path for name, path in paths.items() if name in names}
     wanted |= {f"partition {number} of UniParc": _UNIPARC.format(number) for number in partitions}
-    folder = cache_folder() / "downloads"
-    return [
-        name for name, path in wanted.items() if not (folder / path.rsplit("/", 1)[-1]).exists()
-    ]
+    return [name for name, path in wanted.items() if not _kept(path).exists()]
 
 
 def download(url: str, path: Path, damage: Callable[[Path, str], str] | None = None) -> Path:
@@ -146,10 +143,15 @@ def download(url: str, path: Path, damage: Callable[[Path, str], str] | None = N
 
 def _uniprot(path: str) -> Path:
     base = (os.environ.get(URL_VARIABLE) or UNIPROT_URL).rstrip("/")
-    folder = cache_folder() / "downloads"
+    kept = _kept(path)
     with cache_errors():
-        folder.mkdir(exist_ok=True)
-    return download(f"{base}/{path}", folder / path.rsplit("/", 1)[-1])
+        kept.parent.mkdir(exist_ok=True)
+    return download(f"{base}/{path}", kept)
+
+
+def _kept(path: str) -> Path:
+    """Where a file of UniProt's is once it has been downloaded."""
+    return cache_folder() / "downloads" / path.rsplit("/", 1)[-1]
 
 
 class _Partial:

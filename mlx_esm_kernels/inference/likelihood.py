@@ -30,9 +30,33 @@ def pseudo_perplexity(
 ) -> Floats:
     """The pseudo-perplexity of each protein: exp(-mean over i of log p(x_i | all but x_i)).
 
+    See `masked_log_probabilities`; 1 is certainty, and a model that knows nothing but 20 equally
+    likely residues gives 20.
+
+    Args:
+        model, tokens, on_step, ranks: as there.
+
+    Returns:
+        (N,) float64.
+
+    Raises:
+        UserError: the model gives NaN or infinity.
+    """
+    scores = masked_log_probabilities(model, tokens, on_step, ranks)
+    perplexities: Floats = np.exp(-scores.mean(axis=1))
+    return perplexities
+
+
+def masked_log_probabilities(
+    model: ESM1,
+    tokens: Tokens,
+    on_step: Callable[[int], object] = lambda scored: None,
+    ranks: Ranks | None = None,
+) -> Floats:
+    """log p(x_i | all but x_i) of every residue of some proteins.
+
     Each residue in turn is masked, with all the others in sight, and the probability of the true
     one is taken over the whole vocabulary (Salazar et al. 2020, "Masked Language Model Scoring").
-    1 is certainty; a model that knows nothing but 20 equally likely residues gives 20.
 
     Args:
         model: the model.
@@ -42,7 +66,7 @@ def pseudo_perplexity(
         ranks: the processes that share the work out, all of which get all of the result.
 
     Returns:
-        (N,) float64.
+        (N, residues) float64.
 
     Raises:
         UserError: the model gives NaN or infinity.
@@ -69,8 +93,7 @@ def pseudo_perplexity(
         found = np.frombuffer(content)
         scores.flat[start : start + len(found)] = found
         on_step(len(found))
-    perplexities: Floats = np.exp(-scores.mean(axis=1))
-    return perplexities
+    return scores
 
 
 def logits_at(model: ESM1, tokens: Tokens, rows: Tokens, columns: Tokens) -> Floats:

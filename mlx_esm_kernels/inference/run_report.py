@@ -17,7 +17,7 @@ from ..models.contact_head import require_contact_head
 from ..models.esm1 import ESM1, require_language_head
 from .contacts import contact_map
 from .evaluation import MODEL, Evaluation, summarised, yardsticks
-from .likelihood import TOKENS_PER_PASS, Tokens, log_softmax, logits_at
+from .likelihood import Tokens, masked_log_probabilities
 from .measuring import measure
 from .sampling import Sampling, fill_masks
 
@@ -109,17 +109,8 @@ def confidence(model: ESM1, tokens: Tokens) -> npt.NDArray[np.float64]:
     Raises:
         UserError: the model gives NaN or infinity.
     """
-    alphabet = model.alphabet
-    columns = np.arange(len(tokens))[alphabet.residue_slice]
-    found = []
-    per_pass = max(1, TOKENS_PER_PASS // len(tokens))
-    for start in range(0, len(columns), per_pass):
-        some = columns[start : start + per_pass]
-        copies, rows = np.tile(tokens, (len(some), 1)), np.arange(len(some))
-        copies[rows, some] = alphabet.mask_idx
-        chances = log_softmax(logits_at(model, copies, rows, some))
-        found.append(np.exp(chances[rows, tokens[some]]))
-    return np.concatenate(found)
+    found: npt.NDArray[np.float64] = np.exp(masked_log_probabilities(model, tokens[None])[0])
+    return found
 
 
 def no_contacts(model: ESM1) -> str | None:
