@@ -50,9 +50,15 @@ class Pulse:
     def __enter__(self) -> Pulse:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        if self._watch is not None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        if self._watch is None:
+            return
+        if kind is None:
             self._watch.end()
+        else:
+            # The launcher's SIGTERM may come before this one has said why it ends; the watch stays,
+            # should it never get to that.
+            self._stop.only_note(signal.SIGTERM)
 
     def beat(self) -> None:
         """Take note of both; all processes do so between the same two pieces of work."""

@@ -45,6 +45,11 @@ class StopOnSignal:
     def __exit__(self, *exception: object) -> None:
         self._restore(list(self._previous))
 
+    def only_note(self, number: int) -> None:
+        """From now on this signal ends nothing, not even after this context."""
+        self._previous.pop(number, None)
+        signal.signal(number, self._note)
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
             return

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from mlx_esm_kernels.distributed.pulse import Pulse
 from mlx_esm_kernels.distributed.ranks import Ranks
 from mlx_esm_kernels.system.interrupt import StopOnSignal
@@ -81,3 +83,34 @@ def test_a_signal_ends_one_that_waits_for_a_process_that_has_died(tmp_path):
             process.kill()
     assert process.returncode == 1
     assert "process 0 of 2 got a signal, and heard no more from the others" in said
+
+
+LOSES = """
+import os, signal, sys
+from mlx_esm_kernels.distributed.pulse import Pulse
+from mlx_esm_kernels.distributed.ranks import Ranks
+from mlx_esm_kernels.system.interrupt import StopOnSignal
+
+class Alike(Ranks):
+    def gather(self, content):
+        return [content, content]
+
+ranks = Alike()
+ranks.count = 2
+try:
+    with StopOnSignal() as stop, Pulse(ranks, stop):
+        for _ in range(int(sys.argv[1])):
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise RuntimeError("[ring] lost")
+except RuntimeError as error:
+    os.kill(os.getpid(), signal.SIGTERM)
+    print(error, flush=True)
+"""
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_one_that_has_lost_another_says_so_before_the_launchers_signal_ends_it(tmp_path, before):
+    script = tmp_path / "loses.py"
+    script.write_text(LOSES)
+    done = subprocess.run([sys.executable, script, str(before)], capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("[ring] lost\n", 0), done.stderr
