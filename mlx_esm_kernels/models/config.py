@@ -11,6 +11,9 @@ from ..data.alphabet import ESM1_ALPHABET, ESM1B, Alphabet
 _SIZES = ("num_layers", "embed_dim", "ffn_dim", "num_heads", "max_positions", "vocab_size")
 _IDS = ("padding_idx", "mask_idx", "cls_idx", "eos_idx")
 _OF_ALPHABET = (*_IDS, "prepend_cls", "append_eos")
+# Which share of a protein is masked in training: 15 % (Rives et al. 2021); any, drawn uniformly
+# (Alamdari et al. 2023); mostly some 25 %, at times any (Hayes et al. 2025).
+OBJECTIVES = ("mlm", "diffusion", "mixed")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class ESM1Config:
             False: from one projection of its own (`embed_out`).
         language_head: there are logits at all; False: embeddings alone, as of EsmModel.
         contact_head: there is a regression from attentions to contacts.
+        objective: what the weights were trained for, one of OBJECTIVES; it changes no result.
     """
 
     num_layers: int
@@ -72,6 +76,7 @@ class ESM1Config:
     tied_output: bool = True
     language_head: bool = True
     contact_head: bool = False
+    objective: str = "mlm"
 
     def __post_init__(self) -> None:
         for name in _SIZES:
@@ -100,6 +105,10 @@ class ESM1Config:
             raise ValueError(
                 f"[ESM1Config] frequency_dtype must be float32, or with rotary_positions float16 "
                 f"or bfloat16; got {self.frequency_dtype!r}."
+            )
+        if self.objective not in OBJECTIVES:
+            raise ValueError(
+                f"[ESM1Config] objective must be one of {OBJECTIVES}; got {self.objective!r}."
             )
         if self.sinusoidal_positions and (self.embed_dim % 2 or self.embed_dim < 4):
             raise ValueError(

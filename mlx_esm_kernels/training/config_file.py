@@ -31,7 +31,7 @@ DEFAULTS = "first-minute"  # the recipe that says what others leave unsaid
 ALPHABETS = {"esm1b": ESM1B, "esm1": ESM1_ALPHABET}
 # Fields of ESM1Config that an alphabet or the training itself decides.
 _DECIDED = {"vocab_size", "padding_idx", "mask_idx", "cls_idx", "eos_idx", "prepend_cls"}
-_DECIDED |= {"append_eos", "language_head", "contact_head"}
+_DECIDED |= {"append_eos", "language_head", "contact_head", "objective"}
 MODEL_KEYS = (
     *(field.name for field in dataclasses.fields(ESM1Config) if field.name not in _DECIDED),
     "alphabet",
