@@ -89,15 +89,13 @@ class Ranks:
             bits = array.view(_BITS[array.dtype.size])
             mine = bits if self.is_first else mx.zeros_like(bits)
             found.append(mx.distributed.all_sum(mine, group=self._group).view(array.dtype))
-        mx.eval(found)
-        return found
+        return _arrived(found)
 
     def mean(self, arrays: list[mx.array]) -> list[mx.array]:
-        """The mean of each array over the processes, many small ones at a time; unevaluated."""
+        """The mean of each array over the processes, many small ones at a time."""
         if self.count == 1:
             return arrays
-        found: list[mx.array] = average_gradients(arrays, self._group)
-        return found
+        return _arrived(average_gradients(arrays, self._group))
 
     def require_alike(self, what: str, content: Any) -> None:
         """Refuse processes that differ in something, `content` by its repr.
@@ -116,7 +114,7 @@ class Ranks:
     def _gather(self, row: np.ndarray) -> np.ndarray:
         """(N,) uint8 of each -> (count, N)."""
         found = mx.distributed.all_gather(mx.array(row)[None], group=self._group)
-        return np.array(found)
+        return np.array(_arrived([found])[0])
 
 
 def join_ranks() -> Ranks:
@@ -137,3 +135,12 @@ def join_ranks() -> Ranks:
             "--hostfile, and whether a firewall is between the machines."
         ) from None
     return Ranks(group if group.size() > 1 else None)
+
+
+def _arrived(arrays: list[mx.array]) -> list[mx.array]:
+    """Evaluated ones. RuntimeError where some of it never came."""
+    mx.eval(arrays)
+    # MLX notes that a transfer has failed with the stream, and counts an array as evaluated without
+    # looking there where the failure is the earlier of the two: what is in it is anything.
+    mx.synchronize(mx.default_stream(mx.cpu))
+    return arrays

@@ -86,3 +86,38 @@ def test_a_launch_of_one_is_one_process_alone(monkeypatch, tmp_path):
     monkeypatch.setenv("MLX_RANK", "0")
     monkeypatch.setenv("MLX_HOSTFILE", str(tmp_path / "hosts.json"))
     assert join_ranks().count == 1
+
+
+LOST = """
+import os, time
+import mlx.core as mx
+from mlx_esm_kernels.distributed.ranks import join_ranks
+
+ranks = join_ranks()
+ranks.gather(b"all are here")
+if ranks.number == 1:
+    os._exit(0)
+
+def eval_late(*arrays):
+    mx.async_eval(*arrays)
+    time.sleep(0.5)  # the transfer has failed before anybody waits for it
+
+mx.eval = eval_late
+ask = {
+    "gather": lambda: ranks.gather(b"who?"),
+    "mean": lambda: ranks.mean([mx.ones(3)]),
+    "of_first": lambda: ranks.arrays_of_first([mx.ones(3)]),
+}
+try:
+    print("got", ask[os.environ["ASKED"]](), flush=True)
+except RuntimeError as error:
+    print("lost", error, flush=True)
+"""
+
+
+@pytest.mark.parametrize("asked", ["gather", "mean", "of_first"])
+def test_what_never_came_is_not_taken_for_an_answer(tmp_path, asked):
+    script = tmp_path / "lost.py"
+    script.write_text(LOST)
+    said = output_of(launch(2, script, env={"ASKED": asked}))
+    assert "lost [ring]" in said, said
