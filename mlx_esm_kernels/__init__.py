@@ -4,12 +4,23 @@ import warnings
 from typing import Any
 
 from .data.alphabet import ESM1_ALPHABET, ESM1B, Alphabet
+from .data.fasta import read_fasta
+from .inference.couplings import coupling_map
 from .inference.embedding import Embedding, embed
 from .inference.evaluation import Evaluation, evaluate
 from .inference.structure_view import StructureView, view
-from .inference.variants import pseudo_perplexity, score_variants
+from .inference.variants import (
+    every_substitution,
+    pseudo_perplexity,
+    residue_confidence,
+    score_variants,
+    substitution_grid,
+)
 from .models.esm1 import ESM1, PRESETS, ESM1Config, predict_contact_rows, predict_contacts
 from .ops import linear, masked_attention, positional_embedding, rotary, rotary_angles
+from .pictures.confidence import confidence_picture
+from .pictures.contacts import contact_picture
+from .pictures.substitutions import substitution_picture
 from .weights import load_model, save_hugging_face, save_weights
 
 __all__ = [
@@ -22,8 +33,12 @@ __all__ = [
     "Embedding",
     "Evaluation",
     "StructureView",
+    "confidence_picture",
+    "contact_picture",
+    "coupling_map",
     "embed",
     "evaluate",
+    "every_substitution",
     "linear",
     "load_model",
     "masked_attention",
@@ -31,11 +46,15 @@ __all__ = [
     "predict_contact_rows",
     "predict_contacts",
     "pseudo_perplexity",
+    "read_fasta",
+    "residue_confidence",
     "rotary",
     "rotary_angles",
     "save_hugging_face",
     "save_weights",
     "score_variants",
+    "substitution_grid",
+    "substitution_picture",
     "view",
 ]
 

@@ -1,14 +1,7 @@
 """Whether a model has found which positions of synthetic families vary together.
 
-A model with a contact regression says so itself. For others there is the categorical Jacobian
-(Zhang et al. 2024, "Protein language models learn evolutionary statistics of interacting sequence
-motifs"): how the logits at position j move when residue i is put in the place of each of the 20.
-With J_ij its 20 x 20 block, centred along both axes,
-
-    S_ij = |J_ij| + |J_ji|        planted_ij ~ S_ij - S_i S_j / S
-
-where |.| is the Frobenius norm and the last step the average product correction. It needs no
-training, and sees what the whole model does, whichever head or layer does it.
+A model with a contact regression says so itself. For others there are the couplings of its
+categorical Jacobian (`couplings`).
 """
 
 from __future__ import annotations
@@ -23,13 +16,12 @@ from ..data.proteins import Places
 from ..data.synthetic import PAIR_DISTANCE, SyntheticFamilies
 from ..models.esm1 import ESM1
 from .contacts import contact_map
-from .likelihood import logits_at
+from .couplings import corrected, couplings
 from .masked_prediction import translation
 
 PROTEINS_OF_A_FAMILY = 4
 
 _Floats = npt.NDArray[np.float64]
-_Ids = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -97,40 +89,6 @@ def planted_precision(
         on_step(1)
     measure = "contact regression" if model.config.contact_head else "categorical Jacobian"
     return PlantedPrecision(measure, len(chosen), *(float(x) for x in np.mean(rows, axis=0)))
-
-
-def couplings(model: ESM1, ids: _Ids) -> _Floats:
-    """(L, L) float64, symmetric: |J_ij| + |J_ji| of the categorical Jacobian of one protein.
-
-    Args:
-        model: with a language head.
-        ids: (L,) residue ids, without cls and eos.
-    """
-    alphabet = model.alphabet
-    residues = alphabet.amino_acid_ids
-    length, first = len(ids), int(alphabet.prepend_cls)
-    columns = np.arange(length)
-    norms = np.empty((length, length))
-    for place in range(length):
-        tokens = np.repeat(alphabet.with_specials(ids)[None], len(residues), axis=0)
-        tokens[:, first + place] = residues
-        rows = np.repeat(np.arange(len(residues)), length)
-        logits = logits_at(model, tokens, rows, np.tile(columns + first, len(residues)))
-        block = logits[:, residues].reshape(len(residues), length, len(residues))
-        block = block - block.mean(axis=0)  # over what stands at `place`
-        block = block - block.mean(axis=2, keepdims=True)  # a logit is known up to a constant
-        norms[place] = np.sqrt((block**2).sum(axis=(0, 2)))
-    np.fill_diagonal(norms, 0)
-    symmetric: _Floats = norms + norms.T
-    return symmetric
-
-
-def corrected(sums: _Floats) -> _Floats:
-    """(L, L) less the average product: what two positions have beyond what each has with all."""
-    rows = sums.sum(axis=0)
-    total = rows.sum()
-    result: _Floats = sums - np.outer(rows, rows) / total if total else sums
-    return result
 
 
 def precision_at(sureness: _Floats, pairs: npt.NDArray[np.int64], count: int) -> float:

@@ -50,16 +50,18 @@ class StructureView:
             half_done.write_text(self.page, encoding="utf-8")
 
     def _repr_html_(self) -> str:
-        # A frame, as the page has styles and names of its own.
+        # A frame, as the page has styles and names of its own. It has thousands of double quotes,
+        # and few single ones, so these are around it: less is stored in the notebook.
+        page = html.escape(self.page, quote=False).replace("'", "&#39;")
         return (
             '<iframe title="Structures" style="width: 100%; height: 720px; border: 0" '
-            f'srcdoc="{html.escape(self.page)}"></iframe>'
+            f"srcdoc='{page}'></iframe>"
         )
 
 
 def view(
     *structures: str | os.PathLike[str],
-    contacts: str | os.PathLike[str] | None = None,
+    contacts: str | os.PathLike[str] | npt.ArrayLike | None = None,
     model: ESM1 | None = None,
     chain: str | None = None,
     model_number: int = 1,
@@ -71,7 +73,8 @@ def view(
         structures: paths of PDB and mmCIF files, plain or compressed; of folders with such files;
             or the text of one.
         contacts: an .npz of the command `contacts`, whose maps are laid over the structures'
-            contacts: on each structure the first map that is as large as a chain of it.
+            contacts: on each structure the first map that is as large as a chain of it; or one
+            map, (L, L) from 0 to 1, as of `predict_contacts` or `coupling_map`.
         model: a model with a contact regression, which predicts them instead.
         chain: the name of the chain that the contacts are of; None: the first protein.
         model_number: which model of a file with several, from 1.
@@ -92,7 +95,7 @@ def view(
         else load_structure(given, **options)
         for given in _files(structures)
     ]
-    maps = [] if contacts is None else load_contact_maps(contacts)
+    maps = [] if contacts is None else _maps(contacts)
     shown, lines = [], []
     for structure in read:
         move, said = _superposition(read[0], structure)
@@ -104,6 +107,20 @@ def view(
         lines.append("; ".join([f"{structure.name}: {_size(structure)}", *said]))
     title = read[0].name if len(read) == 1 else f"{len(read)} structures"
     return StructureView(structure_page(title, shown), tuple(lines))
+
+
+def _maps(contacts: str | os.PathLike[str] | npt.ArrayLike) -> list[_Map]:
+    """Those of a file, or the one that is given."""
+    if isinstance(contacts, (str, os.PathLike)):
+        return load_contact_maps(contacts)
+    one: _Map = np.asarray(contacts)
+    is_square = one.ndim == 2 and one.shape[0] == one.shape[1]
+    if not is_square or not ((one >= 0) & (one <= 1)).all():
+        raise DataError(
+            "[view] contacts must be a path, or a map (L, L) of numbers from 0 to 1; got an array "
+            f"of {one.shape}."
+        )
+    return [one]
 
 
 def load_contact_maps(path: str | os.PathLike[str]) -> list[_Map]:

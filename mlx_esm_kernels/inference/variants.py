@@ -33,7 +33,7 @@ from ..distributed.ranks import Ranks
 from ..models.esm1 import ESM1
 from ..system.errors import UserError
 from . import likelihood
-from .likelihood import TOKENS_PER_PASS, Floats, log_softmax, logits_at
+from .likelihood import TOKENS_PER_PASS, Floats, Tokens, log_softmax, logits_at
 from .requirements import WINDOWS_ADVICE, Long, require_room, seen_at_once, warn_long
 from .windows import centred_starts
 
@@ -183,11 +183,34 @@ def pseudo_perplexity(model: ESM1, sequence: str) -> float:
         ValueError: the sequence is empty, too long or holds what is no residue; or the model gives
             NaN.
     """
+    return float(likelihood.pseudo_perplexity(model, _tokens(model, sequence))[0])
+
+
+def residue_confidence(model: ESM1, sequence: str) -> Floats:
+    """The probability of each residue of a protein, it alone masked.
+
+    Args:
+        model: of `load_model`.
+        sequence: one letter per residue.
+
+    Returns:
+        (L,) float64 from 0 to 1; exp of the mean of -log is the `pseudo_perplexity`.
+
+    Raises:
+        ValueError: the sequence is empty, too long or holds what is no residue; or the model gives
+            NaN.
+    """
+    found: Floats = np.exp(likelihood.masked_log_probabilities(model, _tokens(model, sequence))[0])
+    return found
+
+
+def _tokens(model: ESM1, sequence: str) -> Tokens:
+    """(1, L) token ids of a protein that the model has room for, cls and eos around it."""
     sequence = require_residues(sequence, model.alphabet)
     _require_room(model, sequence, "pseudo-perplexity", "error")
     warn_long(model, np.array([len(sequence)]), "")
-    tokens = model.alphabet.with_specials(model.alphabet.encode(sequence))
-    return float(likelihood.pseudo_perplexity(model, tokens[None])[0])
+    tokens: Tokens = model.alphabet.with_specials(model.alphabet.encode(sequence))[None]
+    return tokens
 
 
 def every_substitution(sequence: str, offset: int = 1) -> list[str]:

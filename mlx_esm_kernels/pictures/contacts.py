@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,11 +40,15 @@ class ContactPicture:
         self._come += len(rows)
 
     def draw(self, path: Path, *, title: str) -> None:
-        """Write it.
+        """Write `figure` to a .png file."""
+        save_png(self.figure(title, "probability of a contact"), path)
+
+    def figure(self, title: str, label: str) -> Any:
+        """It, as a figure of matplotlib.
 
         Args:
-            path: the .png file.
             title: a line above.
+            label: what the colours are.
         """
         figure = new_figure(5.5, 5.0)
         axes = figure.add_subplot()
@@ -62,5 +67,24 @@ class ContactPicture:
         axes.set_xlabel("residue")
         axes.set_ylabel("residue")
         axes.set_title(title, fontsize=9, parse_math=False)
-        figure.colorbar(picture, ax=axes, label="probability of a contact", fraction=0.046)
-        save_png(figure, path)
+        figure.colorbar(picture, ax=axes, label=label, fraction=0.046)
+        return figure
+
+
+def contact_picture(
+    contacts: npt.ArrayLike, *, title: str = "", label: str = "probability of a contact"
+) -> Any:
+    """A contact map.
+
+    Args:
+        contacts: (L, L) from 0 to 1, of `predict_contacts` or `coupling_map`.
+        title: a line above.
+        label: what the colours are.
+
+    Returns:
+        A figure of matplotlib, which a notebook shows.
+    """
+    rows = np.asarray(contacts, dtype=np.float32)
+    picture = ContactPicture(len(rows))
+    picture.add(rows)
+    return picture.figure(title, label)

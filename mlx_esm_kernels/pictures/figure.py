@@ -13,9 +13,10 @@ def new_figure(width: float, height: float) -> Any:
     # Here, not above: matplotlib takes a second to import. Agg draws without a screen, and a
     # Figure of our own leaves the figures and the backend of a notebook alone.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    from .shown_figure import ShownFigure
+
+    figure = ShownFigure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

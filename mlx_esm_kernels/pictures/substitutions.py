@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +17,23 @@ _POSITIONS_IN_A_LINE = 100
 def draw_substitutions(
     path: Path, sequence: str, scores: npt.NDArray[np.float64], *, offset: int, title: str
 ) -> None:
-    """A heat map of every substitution as a PNG, in lines of 100 positions.
+    """Write `substitution_picture` to a .png file."""
+    save_png(substitution_picture(sequence, scores, offset=offset, title=title), path)
+
+
+def substitution_picture(
+    sequence: str, scores: npt.NDArray[np.float64], *, offset: int = 1, title: str = ""
+) -> Any:
+    """A heat map of every substitution, in lines of 100 positions.
 
     Args:
-        path: the .png file.
         sequence: the wild type, L residues.
-        scores: (20, L), rows as in `STANDARD_RESIDUES`; NaN for the wild type's own residue.
+        scores: (20, L), of `substitution_grid`; NaN for the wild type's own residue.
         offset: number of the first residue.
         title: a line above.
+
+    Returns:
+        A figure of matplotlib, which a notebook shows.
     """
     from matplotlib import colormaps
 
@@ -49,4 +59,4 @@ def draw_substitutions(
             axes.text(i, -0.8, sequence[first + i], ha="center", va="bottom", fontsize=6)
     figure.suptitle(title, fontsize=9, parse_math=False)
     figure.colorbar(picture, ax=list(grid), label="score", pad=0.01, fraction=0.03)
-    save_png(figure, path)
+    return figure

@@ -2,41 +2,15 @@
 
 import numpy as np
 import pytest
-from float64_model import float64_logits
 from random_models import esm1, esm1b
 
-from mlx_esm_kernels.data.alphabet import ESM1B
 from mlx_esm_kernels.data.proteins import split_held_out
 from mlx_esm_kernels.data.synthetic import SyntheticFamilies, make_sample
 from mlx_esm_kernels.inference import planted_contacts
 from mlx_esm_kernels.inference.planted_contacts import (
-    corrected,
-    couplings,
     planted_precision,
     precision_at,
 )
-
-
-def test_couplings_are_the_norms_of_the_categorical_jacobian():
-    model, ids = esm1b(), ESM1B.encode("MKTAYIAK").copy()
-    blocks = np.empty((8, 20, 8, 20))
-    for place in range(8):
-        for number, residue in enumerate(ESM1B.amino_acid_ids):
-            changed = ids.copy()
-            changed[place] = residue
-            logits = float64_logits(model, ESM1B.with_specials(changed))
-            blocks[place, number] = logits[1:-1, ESM1B.amino_acid_ids]
-    blocks -= blocks.mean(axis=1, keepdims=True)
-    blocks -= blocks.mean(axis=3, keepdims=True)
-    norms = np.sqrt((blocks**2).sum(axis=(1, 3)))
-    np.fill_diagonal(norms, 0)
-    np.testing.assert_allclose(couplings(model, ids), norms + norms.T, rtol=1e-4, atol=1e-5)
-
-
-def test_what_a_position_has_with_all_is_taken_away():
-    popular = np.array([1.0, 2.0, 5.0, 2.0])
-    np.testing.assert_allclose(corrected(np.outer(popular, popular)), 0, atol=1e-12)
-    assert (corrected(np.zeros((3, 3))) == 0).all()
 
 
 def test_precision_counts_the_surest_pairs():

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from html_reading import Reader
 from pdb_files import protein
 from random_models import esm1b
 
@@ -61,6 +62,14 @@ def test_a_notebook_shows_the_page_in_a_frame(place):
     assert "&lt;!doctype html&gt;" in html
 
 
+def test_the_frame_holds_the_very_page(place):
+    (place / "it's & <b>.pdb").write_text(protein(SEQUENCE))
+    page = view("it's & <b>.pdb")
+    ((tag, attributes),) = Reader(page._repr_html_()).elements
+    assert tag == "iframe"
+    assert attributes["srcdoc"] == page.page
+
+
 def test_contacts_of_a_file_are_laid_over_the_chain_of_their_size(place):
     exact = np.random.default_rng(0).random((30, 30), np.float32)
     save_maps("maps.npz", np.zeros((7, 7)), exact)
@@ -68,6 +77,30 @@ def test_contacts_of_a_file_are_laid_over_the_chain_of_their_size(place):
     assert structure["contacts"]["predicted"] == (100 * exact).round().astype(int).tolist()
     assert structure["contacts"]["truth"][0].startswith("11")
     assert structure["contacts"]["precision"].startswith("long-range precision 0.00 at L")
+
+
+def test_a_map_at_hand_is_laid_over_it_as_that_of_a_file(place):
+    one = np.random.default_rng(0).random((30, 30), np.float32)
+    save_maps("maps.npz", one)
+    expected = view("one.pdb", contacts="maps.npz").page
+    assert view("one.pdb", contacts=one).page == expected
+    assert view("one.pdb", contacts=one.tolist()).page == expected
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros(30),
+        np.zeros((30, 29)),
+        np.full((30, 30), np.nan),
+        2 * np.eye(30),
+        -np.eye(30),
+        "abc",
+    ],
+)
+def test_what_is_no_map_is_refused(place, wrong):
+    with pytest.raises(DataError, match=r"contacts must be a path|does not exist"):
+        view("one.pdb", contacts=wrong)
 
 
 def test_contacts_of_a_whole_sequence_are_cut_to_its_residues_with_coordinates(place):

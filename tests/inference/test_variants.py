@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from random_models import esm1, esm1b
 
-from mlx_esm_kernels import pseudo_perplexity, score_variants
+from mlx_esm_kernels import pseudo_perplexity, residue_confidence, score_variants
 from mlx_esm_kernels.data.alphabet import ESM1B, STANDARD_RESIDUES
 from mlx_esm_kernels.data.mutants import parse_mutants
 from mlx_esm_kernels.inference import variants
@@ -161,6 +161,17 @@ def test_in_a_long_sequence_a_residue_is_judged_in_a_window_around_it(name, stra
     if model.config.has_position_table:
         with pytest.raises(ValueError, match=r"residues; the position table .* ask for windows"):
             score_variants(model, sequence, mutants, strategy=strategy)
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_confidence_is_the_probability_of_each_residue_with_it_alone_masked(model):
+    expected = [
+        math.exp(log_p(model, SEQUENCE, i)[i, model.alphabet.encode(residue)[0]])
+        for i, residue in enumerate(SEQUENCE)
+    ]
+    found = residue_confidence(model, SEQUENCE)
+    assert found == pytest.approx(expected, rel=1e-4)
+    assert pseudo_perplexity(model, SEQUENCE) == pytest.approx(np.exp(-np.log(found).mean()))
 
 
 def test_there_are_no_windows_for_pseudo_perplexity():
