@@ -4,8 +4,6 @@ It needs `pip install -e ".[notebooks]"`. Each runs in a folder of its own, with
 files that it reads, so that what is kept names no place of this machine.
 """
 
-import base64
-import io
 import os
 import re
 import shutil
@@ -13,12 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from PIL import Image
-
 FOLDER = Path(__file__).parents[2] / "docs" / "notebooks"
 NOTEBOOKS = tuple(sorted(FOLDER.glob("*.ipynb")))
 _SECONDS = 600  # for one cell, on a machine that does other things, too
-_COLOURS = 128  # of a picture: more are not seen, and take most of the room
 
 
 def executed(path):
@@ -57,7 +52,7 @@ def executed(path):
 
 
 def tidied(outputs):
-    """Outputs with streams joined, lines as they are in the end, and smaller pictures."""
+    """Outputs with streams joined, and lines as they are in the end."""
     found = []
     for output in outputs:
         last = found[-1] if found else {}
@@ -69,17 +64,7 @@ def tidied(outputs):
         if output["output_type"] == "stream":
             lines = [line.rstrip("\r").split("\r")[-1] for line in output["text"].split("\n")]
             output["text"] = "\n".join(re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", x) for x in lines)
-        elif "image/png" in output["data"]:
-            output["data"]["image/png"] = _smaller(output["data"]["image/png"])
     return found
-
-
-def _smaller(png):
-    with Image.open(io.BytesIO(base64.b64decode(png))) as image:
-        few = image.convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
-    written = io.BytesIO()
-    few.save(written, "PNG", optimize=True)
-    return base64.b64encode(written.getvalue()).decode()
 
 
 if __name__ == "__main__":
