@@ -81,7 +81,7 @@ def test_every_cell_was_run_in_order_and_none_failed(notebook):
     cells = code_cells(notebook)
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     outputs = [output for cell in cells for output in cell["outputs"]]
-    assert len(outputs) >= 8
+    assert all(cell["outputs"] for cell in cells[1:])  # the first one imports
     assert {output["output_type"] for output in outputs} <= {
         "stream",
         "display_data",
