@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..data.alphabet import STANDARD_RESIDUES
+from .page_text import filled, part
 from .report_parts import confusion_table, contact_figure, sample_figure, table
 from .run_charts import Rows, charts, rows_table
 
@@ -78,7 +77,7 @@ class RunPage:
         parts = {
             "title": html.escape(self.name),
             "subtitle": html.escape(self.subtitle),
-            "style": _part("report.css"),
+            "style": part("report.css"),
             "figures": _figures(self.figures),
             "curves": self._curves(),
             "confusion": self._confusion(),
@@ -86,8 +85,7 @@ class RunPage:
             "contacts": self._contacts(),
             "config": self._config(),
         }
-        # In one pass, so that a name which looks like a place of the page is none.
-        return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _part("report.html"))
+        return filled("report.html", parts)
 
     def _curves(self) -> str:
         drawn = charts(self.rows, self.levels)
@@ -141,7 +139,3 @@ def _figures(figures: Sequence[tuple[str, str]]) -> str:
         return '<p class="missing">There are no figures yet.</p>'
     rows = [(html.escape(name), html.escape(value)) for name, value in figures]
     return table("Final figures", None, rows, kind="figures")
-
-
-def _part(name: str) -> str:
-    return (files(__package__) / "page" / name).read_text(encoding="utf-8")

@@ -6,11 +6,10 @@ The drawing is done by 3Dmol.js 2.5.5 (npm `3dmol`, BSD; `page/3Dmol-LICENSE.txt
 from __future__ import annotations
 
 import html
-import json
-import re
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any
+
+from .page_text import as_data, filled, part
 
 # Kyte and Doolittle 1982, table 2.
 _HALF_SCALES = {
@@ -39,16 +38,9 @@ def structure_page(title: str, structures: Sequence[Mapping[str, Any]]) -> str:
     """
     parts = {
         "title": html.escape(title),
-        "style": _part("page.css"),
-        # `<` in a name must not end the element.
-        "data": json.dumps(
-            {"structures": structures, "hydrophobicity": HYDROPHOBICITY}, allow_nan=False
-        ).replace("<", "\\u003c"),
-        "viewer": _part("3Dmol-min.js"),
-        "script": _part("page.js"),
+        "style": part("page.css"),
+        "data": as_data({"structures": structures, "hydrophobicity": HYDROPHOBICITY}),
+        "viewer": part("3Dmol-min.js"),
+        "script": part("page.js"),
     }
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _part("page.html"))
-
-
-def _part(name: str) -> str:
-    return (files(__package__) / "page" / name).read_text(encoding="utf-8")
+    return filled("page.html", parts)
