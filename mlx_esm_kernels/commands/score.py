@@ -27,6 +27,7 @@ from ..inference.variants import (
     spearman,
     substitution_grid,
 )
+from ..models.esm1 import ESM1
 from ..models.fingerprint import fingerprint
 from ..pictures.substitutions import draw_substitutions
 from ..system.console import progress, say
@@ -44,6 +45,7 @@ from .flags import (
     open_model,
     require_one_base,
 )
+from .score_page import require_page, score_of_wild_type, write_page
 from .spread_command import SpreadCommand
 
 PROTEIN_GYM_SCORE = "DMS_score"
@@ -76,7 +78,7 @@ GROUPS = {
         "offset-idx",
         "score-col",
     ],
-    "What to write": ["dms-output"],
+    "What to write": ["dms-output", "html"],
     "How": ["scoring-strategy", "long", "dtype", "device"],
 }
 
@@ -120,6 +122,11 @@ GROUPS = {
     "separated as the input is.",
 )
 @click.option(
+    "--html",
+    type=click.Path(path_type=Path),
+    help="With --all-single, NAME.html to write: a heat map to point at, and its numbers.",
+)
+@click.option(
     "--mutation-col",
     default=MUTANTS,
     help="Column with the mutants: A1P, A1P:D2N, HGVS (p.Ala1Pro, p.Ala1del), WT, or whole "
@@ -151,7 +158,7 @@ def command(**options: Any) -> None:
     \b
     Examples:
       mlx-esm score --weights-file W --sequence MKTAYI \\
-          --all-single --dms-output all.csv
+          --all-single --dms-output all.csv --html all.html
       mlx-esm score --weights-file W --fasta wt.fasta \\
           --dms-input dms.csv --dms-output out.csv
     """
@@ -169,6 +176,7 @@ def _score(
     dms_input: Path | None,
     all_single: bool,
     dms_output: Path,
+    html: Path | None,
     mutation_col: str,
     offset_idx: int,
     scoring_strategy: str,
@@ -181,44 +189,74 @@ def _score(
     strategy = cast(Strategy, _FAIR_ESM_NAMES.get(scoring_strategy, scoring_strategy))
     require_one_base(weights_files, adapter)
     wild_type = _wild_type(sequence, fasta)
-    if all_single == (dms_input is not None):
-        raise click.UsageError("Give either --dms-input or --all-single.")
+    _require_one_task(all_single, dms_input, html)
     table = _table(dms_input, mutation_col, wild_type, offset_idx)
     mutation_col = _column_of_mutants(table, mutation_col)
     parsed = _parse(table, mutation_col, wild_type, offset_idx)
     measured = _measured(table, score_col)
     picture = _require_outputs(dms_output, dms_input, ranks)
-    told = (wild_type, strategy, _mutants(table, mutation_col), offset_idx, long)
+    require_page(html, ranks, *weights_files, adapter, fasta)
+    mutants = _mutants(table, mutation_col)
+    told = (wild_type, strategy, mutants, offset_idx, long, html is not None)
     ranks.require_alike("variants and options", told)
     names = {weights: model_name(weights, adapter) for weights in weights_files}
     _require_new_columns(table, weights_files, names)
     scores: dict[str, Floats] = {}
+    own: dict[str, float] = {}
     for weights in weights_files:
         say(f"📥 loading {weights}")
         model = open_model(weights, dtype, adapter)
         ranks.require_alike("weights (--weights-file)", fingerprint(model))
-        with progress(
-            total=num_steps(wild_type, parsed, strategy), desc="🔍 scoring", unit="position"
-        ) as bar:
-            scores[names[weights]] = score_variants(
-                model,
-                wild_type,
-                _mutants(table, mutation_col),
-                strategy=strategy,
-                offset=offset_idx,
-                long=cast(Long, long),
-                on_step=bar.update,
-                ranks=ranks,
-            )
+        scores[names[weights]] = _judged(
+            model, wild_type, parsed, mutants, strategy, offset_idx, cast(Long, long), ranks
+        )
+        if html is not None:
+            own[names[weights]] = score_of_wild_type(model, wild_type, strategy, ranks)
     if not ranks.is_first:
         return
     if measured is not None:
         _say_spearman(scores, *measured)
     write_csv(dms_output, table.with_columns(scores))
     say(f"💾 {len(parsed):,} variants of {len(wild_type):,} residues saved to {dms_output}")
+    models = _models(weights_files, adapter)
     if all_single:
-        title = f"{strategy}, {_models(weights_files, adapter)}"
-        _draw(picture, wild_type, scores, offset_idx, title)
+        _draw(picture, wild_type, scores, offset_idx, f"{strategy}, {models}")
+    if html is not None:
+        against = {name: values - own[name] for name, values in scores.items()}
+        protein = _short(wild_type) if fasta is None else Path(fasta).name
+        write_page(html, wild_type, against, offset_idx, strategy, protein, models, dms_output.name)
+
+
+def _judged(
+    model: ESM1,
+    wild_type: str,
+    parsed: list[Mutant],
+    mutants: list[str],
+    strategy: Strategy,
+    offset: int,
+    long: Long,
+    ranks: Ranks,
+) -> Floats:
+    """The score of each mutant, which `parsed` has too, with a bar."""
+    steps = num_steps(wild_type, parsed, strategy)
+    with progress(total=steps, desc="🔍 scoring", unit="position") as bar:
+        return score_variants(
+            model,
+            wild_type,
+            mutants,
+            strategy=strategy,
+            offset=offset,
+            long=long,
+            on_step=bar.update,
+            ranks=ranks,
+        )
+
+
+def _require_one_task(all_single: bool, dms_input: Path | None, html: Path | None) -> None:
+    if all_single == (dms_input is not None):
+        raise click.UsageError("Give either --dms-input or --all-single.")
+    if html is not None and not all_single:
+        raise click.UsageError("--html shows every substitution: it needs --all-single.")
 
 
 def _table(dms_input: Path | None, mutation_col: str, wild_type: str, offset: int) -> CsvTable:
@@ -323,6 +361,10 @@ def _draw(
     grid = substitution_grid(wild_type, np.mean(list(scores.values()), axis=0))
     draw_substitutions(picture, wild_type, grid, offset=offset, title=title)
     say(f"💾 heat map saved to {picture}")
+
+
+def _short(sequence: str) -> str:
+    return sequence if len(sequence) <= 12 else f"{sequence[:10]}…"
 
 
 def _models(weights_files: tuple[str, ...], adapter: Path | None) -> str:

@@ -47,6 +47,10 @@ NO_COMMAND_LINE = [
     (f"score {W} --dms-output o.csv --all-single", "either --sequence or --fasta."),
     (f"score {W} --sequence MKT --dms-output o.csv", "Give either --dms-input or --all-single."),
     (f"score {W} --dms-output o.csv --offset-idx x", "'x' is not a valid integer."),
+    (
+        f"score {W} --sequence MKT --dms-input m.csv --dms-output o.csv --html o.html",
+        "--html shows every substitution: it needs --all-single.",
+    ),
     (f"fit {W} --data l.csv --target-col y -o o", "Choose from regression, classification."),
     (f"generate {W} --length 100", "the position table of this model ends at 38."),
     (f"generate {W} --temperature nan", "expected a finite number; got nan."),
@@ -89,6 +93,15 @@ IT_WENT_WRONG = [
     (f"score {W} --sequence MKT --dms-input m.csv --dms-output m.csv", "is the input too"),
     (f"score {W} --sequence MKT --dms-input wrong.csv --dms-output o.csv", "has M there."),
     (f"score {W} --fasta p.fasta --all-single --dms-output o.csv", "expected one, the wild type."),
+    (
+        f"score {W} --fasta wt.html --all-single --dms-output o.csv --html wt.html",
+        "wt.html is the input too; give the output another name.",
+    ),
+    (f"score {W} --sequence MKT --all-single --dms-output o.csv --html -", "- must end in .html."),
+    (
+        f"score {W} --sequence MKT --all-single --dms-output o.csv --html nowhere/o.html",
+        "there is no folder nowhere.",
+    ),
     (f"evaluate {W} p.fasta --json w.safetensors", "w.safetensors is the input too"),
     (f"evaluate {W} p.fasta --json o.png --picture o.png", "is the file of --json too"),
     (f"evaluate {W} sample p.fasta", "leave out either sample or the files."),
@@ -119,6 +132,7 @@ def place(tmp_path_factory):
         (folder / name).write_bytes(b"\xff" * 100)
     for name, text in {
         "p.fasta": ">a\nMKTAYI\n>b\nMKQRQI\n",
+        "wt.html": ">a\nMKT\n",
         "p.pdb": protein("MKTAYI"),
         "dna.fasta": f">a\n{'ACGT' * 30}\n>b\n{'ACGTTGCA' * 20}\n",
         "empty.fasta": "",

@@ -211,10 +211,13 @@ def test_embeddings_and_scores_are_the_same_file(workplace):
         said = output_of(launch(count, "run.py", *embed, f"{count}.safetensors"))
         assert said.count("saved to") == 1, said
         assert not (workplace / f"{count}.safetensors.partial").exists()
-        said = output_of(launch(count, "run.py", *score, f"{count}.csv"))
+        said = output_of(launch(count, "run.py", *score, f"{count}.csv", "--html", f"{count}.html"))
+        assert said.count("in a browser") == 1, said
         assert said.count("variants of 100 residues saved to") == 1, said
     for name in ("safetensors", "csv"):
         assert (workplace / f"1.{name}").read_bytes() == (workplace / f"3.{name}").read_bytes()
+    pages = [(workplace / f"{count}.html").read_text("utf-8") for count in (1, 3)]
+    assert pages[0].replace("1.csv", "3.csv") == pages[1]
 
 
 @pytest.mark.slow
