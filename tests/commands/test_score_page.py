@@ -87,6 +87,8 @@ def test_a_page_that_is_not_finished_leaves_the_old_one(place, monkeypatch):
     Path("all.html").write_text("precious")
 
     def full(path, *arguments, **named):
+        with path.open("w") as file:
+            file.write("half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(type(place), "write_text", full)
