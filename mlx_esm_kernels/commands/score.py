@@ -210,7 +210,7 @@ def _score(
         scores[names[weights]] = _judged(
             model, wild_type, parsed, mutants, strategy, offset_idx, cast(Long, long), ranks
         )
-        if html is not None:
+        if all_single:
             own[names[weights]] = score_of_wild_type(model, wild_type, strategy, ranks)
     if not ranks.is_first:
         return
@@ -220,9 +220,9 @@ def _score(
     say(f"💾 {len(parsed):,} variants of {len(wild_type):,} residues saved to {dms_output}")
     models = _models(weights_files, adapter)
     if all_single:
-        _draw(picture, wild_type, scores, offset_idx, f"{strategy}, {models}")
-    if html is not None:
         against = {name: values - own[name] for name, values in scores.items()}
+        _draw(picture, wild_type, against, offset_idx, f"{strategy}, {models}")
+    if html is not None:
         protein = _short(wild_type) if fasta is None else Path(fasta).name
         write_page(html, wild_type, against, offset_idx, strategy, protein, models, dms_output.name)
 
@@ -357,7 +357,7 @@ def _say_spearman(scores: Mapping[str, Floats], name: str, measured: Floats) -> 
 def _draw(
     picture: Path, wild_type: str, scores: Mapping[str, Floats], offset: int, title: str
 ) -> None:
-    """The heat map of all substitutions, of several models their mean."""
+    """The heat map of all substitutions beside the wild type, of several models their mean."""
     grid = substitution_grid(wild_type, np.mean(list(scores.values()), axis=0))
     draw_substitutions(picture, wild_type, grid, offset=offset, title=title)
     say(f"💾 heat map saved to {picture}")

@@ -72,7 +72,9 @@ def test_of_several_models_it_has_their_mean_and_each(place):
     assert "mean of 2 models" in Path("all.html").read_text("utf-8")
 
 
-def test_pseudo_perplexity_is_shown_against_the_wild_type(place):
+def test_pseudo_perplexity_is_shown_against_the_wild_type(place, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(score, "draw_substitutions", lambda *given, **how: drawn.append(given[2]))
     done("a.safetensors", *FLAGS, "--scoring-strategy", "pseudo-perplexity")
     model = load_model("a.safetensors")
     own = score_variants(model, SEQUENCE, ["WT"], strategy="pseudo-perplexity")[0]
@@ -80,6 +82,8 @@ def test_pseudo_perplexity_is_shown_against_the_wild_type(place):
     assert {name: some[0] - own for name, some in table.items()} == {
         name: pytest.approx(some[0], abs=2e-4) for name, some in shown.items()
     }
+    on_picture = drawn[0][np.isfinite(drawn[0])]
+    assert sorted(on_picture) == pytest.approx(sorted(x for x, *_ in shown.values()), abs=2e-4)
     assert "where that of the wild type is not taken off." in Path("all.html").read_text("utf-8")
 
 
