@@ -8,6 +8,8 @@ from .data.fasta import read_fasta
 from .inference.couplings import coupling_map
 from .inference.embedding import Embedding, embed
 from .inference.evaluation import Evaluation, evaluate
+from .inference.generation import generate
+from .inference.sampling import Sampling
 from .inference.structure_view import StructureView, view
 from .inference.variants import (
     every_substitution,
@@ -32,6 +34,7 @@ __all__ = [
     "ESM1Config",
     "Embedding",
     "Evaluation",
+    "Sampling",
     "StructureView",
     "confidence_picture",
     "contact_picture",
@@ -39,6 +42,7 @@ __all__ = [
     "embed",
     "evaluate",
     "every_substitution",
+    "generate",
     "linear",
     "load_model",
     "masked_attention",

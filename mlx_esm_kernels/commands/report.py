@@ -212,7 +212,7 @@ def run_page(run: _Run) -> RunPage:
         counts=counts,
         confusion_note=_note(evaluation, corpus),
         samples=[_shown(sample) for sample in samples],
-        sampled=f"Filled in from left to right from nothing but masks, at temperature 1, with "
+        sampled=f"Drawn as mlx-esm generate draws by default, at temperature 1, with "
         f"seed {SEED}. The bar below a residue is its confidence: the probability of the residue "
         "with it alone masked, empty for 0 % and full for 100 %. Colours are classes of residues.",
         classes=RESIDUE_CLASSES,

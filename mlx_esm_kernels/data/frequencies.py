@@ -5,11 +5,26 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .alphabet import Alphabet
+from .alphabet import STANDARD_RESIDUES, Alphabet
 from .proteins import Proteins
 
 MAX_COUNTED_PROTEINS = 50_000
 _SEED = 20_240_229
+
+# Of all proteins of UniProtKB/Swiss-Prot, in per cent: its release statistics, section 6.1, "Amino
+# acid composition". Between releases of ten years the second decimal moves.
+_SWISS_PROT = {
+    "A": 8.25, "C": 1.38, "D": 5.46, "E": 6.72, "F": 3.86, "G": 7.07, "H": 2.27, "I": 5.91,
+    "K": 5.80, "L": 9.65, "M": 2.41, "N": 4.06, "P": 4.74, "Q": 3.93, "R": 5.53, "S": 6.64,
+    "T": 5.35, "V": 6.86, "W": 1.10, "Y": 2.92,
+}  # fmt: skip
+
+
+def natural_frequencies() -> npt.NDArray[np.float64]:
+    """(20,) how often each residue occurs in known proteins, in the order of STANDARD_RESIDUES."""
+    percents = np.array([_SWISS_PROT[residue] for residue in STANDARD_RESIDUES])
+    frequencies: npt.NDArray[np.float64] = percents / percents.sum()
+    return frequencies
 
 
 def residue_frequencies(proteins: Proteins, indices: np.ndarray, alphabet: Alphabet) -> np.ndarray:

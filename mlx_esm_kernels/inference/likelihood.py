@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..distributed.ranks import Ranks
 from ..models.esm1 import ESM1
+from ..models.masked_positions import masked_logits
 from .requirements import require_finite
 
 Tokens = npt.NDArray[np.integer[Any]]
@@ -114,6 +115,33 @@ def logits_at(model: ESM1, tokens: Tokens, rows: Tokens, columns: Tokens) -> Flo
         require_finite(mx.isfinite(found).all(), found.dtype)
         parts.append(np.array(found.astype(mx.float32), dtype=np.float64))
     return np.concatenate(parts)
+
+
+def packed_logits(model: ESM1, rows: Sequence[Tokens], columns: Sequence[Tokens]) -> Floats:
+    """The logits at some columns of proteins that go side by side through one forward pass.
+
+    Args:
+        model: with a language head.
+        rows: (L_i,) integer each, one protein with cls and eos; together they are one pass.
+        columns: (M_i,) integer each, where in the protein of the same place.
+
+    Returns:
+        (M, V) float64, M = sum of M_i, in their order.
+
+    Raises:
+        UserError: the model gives NaN or infinity.
+    """
+    lengths = [len(row) for row in rows]
+    starts = np.cumsum([0, *lengths[:-1]])
+    positions = [start + some for start, some in zip(starts.tolist(), columns, strict=True)]
+    logits = masked_logits(
+        model,
+        mx.array(np.concatenate(rows).astype(np.int32)[None]),
+        mx.array(np.repeat(np.arange(1, len(rows) + 1, dtype=np.int32), lengths)[None]),
+        mx.array(np.concatenate(positions).astype(np.int32)),
+    )
+    require_finite(mx.isfinite(logits).all(), model.embed_tokens.weight.dtype)
+    return np.array(logits, dtype=np.float64)
 
 
 def log_softmax(logits: Floats) -> Floats:

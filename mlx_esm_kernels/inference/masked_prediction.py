@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
 from ..data.alphabet import STANDARD_RESIDUES, Alphabet
 from ..data.targets import Targets
 from ..models.esm1 import ESM1
-from ..models.masked_positions import masked_logits
-from .likelihood import TOKENS_PER_PASS, log_softmax
-from .requirements import Long, require_finite, seen_at_once
+from .likelihood import TOKENS_PER_PASS, log_softmax, packed_logits
+from .requirements import Long, seen_at_once
 from .windows import tile
 
 _Ids = npt.NDArray[np.uint8]
@@ -75,7 +73,9 @@ class MaskedPredictor:
         pieces = (piece for copy in copies for piece in self._pieces(targets, copy))
         for some in self._passes(pieces):
             places = np.concatenate([piece.places for piece in some]) - before
-            found[places] = log_softmax(self._logits(some))[:, residues]
+            rows, columns = [piece.tokens for piece in some], [piece.columns for piece in some]
+            logits = packed_logits(self._model, rows, columns)
+            found[places] = log_softmax(logits)[:, residues]
         return found
 
     def _pieces(self, targets: Targets, copy: int) -> Iterator[_Piece]:
@@ -104,22 +104,6 @@ class MaskedPredictor:
             tokens += len(piece.tokens)
         if some:
             yield some
-
-    def _logits(self, pieces: Sequence[_Piece]) -> npt.NDArray[np.float64]:
-        """(M, V) at the targets of pieces, in their order."""
-        lengths = [len(piece.tokens) for piece in pieces]
-        starts = np.cumsum([0, *lengths[:-1]])
-        positions = [
-            start + piece.columns for start, piece in zip(starts.tolist(), pieces, strict=True)
-        ]
-        logits = masked_logits(
-            self._model,
-            mx.array(np.concatenate([piece.tokens for piece in pieces])[None]),
-            mx.array(np.repeat(np.arange(1, len(pieces) + 1, dtype=np.int32), lengths)[None]),
-            mx.array(np.concatenate(positions).astype(np.int32)),
-        )
-        require_finite(mx.isfinite(logits).all(), self._model.embed_tokens.weight.dtype)
-        return np.array(logits, dtype=np.float64)
 
 
 def translation(source: Alphabet, target: Alphabet) -> _Ids:

@@ -17,9 +17,10 @@ from ..models.contact_head import require_contact_head
 from ..models.esm1 import ESM1, require_language_head
 from .contacts import contact_map
 from .evaluation import MODEL, Evaluation, summarised, yardsticks
+from .filling import fill_masks
 from .likelihood import Tokens, masked_log_probabilities
 from .measuring import measure
-from .sampling import Sampling, fill_masks
+from .sampling import Sampling
 
 SEED = 42
 SAMPLES, SAMPLE_LENGTH = 4, 80
@@ -82,7 +83,7 @@ def on_held_out(
 
 
 def made_by(model: ESM1, on_step: OnStep = lambda filled: None) -> list[Sample]:
-    """New proteins from masks alone, always the same of one model; the first with their contacts.
+    """New proteins from nothing, always the same of one model; the first with their contacts.
 
     Raises:
         UserError: the model has no language head, or gives NaN.
@@ -91,7 +92,7 @@ def made_by(model: ESM1, on_step: OnStep = lambda filled: None) -> list[Sample]:
     alphabet = model.alphabet
     length = min(SAMPLE_LENGTH, model.config.trained_residues)
     masks = alphabet.with_specials(np.full(length, alphabet.mask_idx, dtype=np.int32))
-    tokens = fill_masks(model, np.tile(masks, (SAMPLES, 1)), Sampling(seed=SEED), on_step)
+    tokens = fill_masks(model, [masks] * SAMPLES, Sampling(seed=SEED), on_step)
     made = []
     for number, row in enumerate(tokens):
         ids = row[alphabet.residue_slice]

@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from mlx_esm_kernels.commands import cli, generate, unmask
-from mlx_esm_kernels.commands.unmask import parse_template
 from mlx_esm_kernels.data.alphabet import ESM1B
+from mlx_esm_kernels.data.templates import parse_template
 from mlx_esm_kernels.models.esm1 import ESM1, ESM1Config
 from mlx_esm_kernels.weights import save_weights
 
@@ -44,7 +44,7 @@ def test_generate_prints_fasta_and_nothing_else_on_standard_output(weights_file)
     proteins = records(result.stdout)
     assert [name.split()[0] for name, _ in proteins] == [f"generated_{i}" for i in (1, 2, 3)]
     for name, sequence in proteins:
-        assert re.search(r" pseudo_perplexity=\d+\.\d{3} length=70 seed=42$", name)
+        assert re.search(r" pseudo_perplexity=\d+\.\d{3} length=70 seed=42 sampler=gibbs ", name)
         assert len(sequence) == 70
         assert set(sequence) <= AMINO_ACIDS
     assert max(map(len, result.stdout.splitlines()[1::3])) == 60
@@ -66,14 +66,20 @@ def test_the_same_seed_prints_the_same_proteins_and_another_seed_others(weights_
     [
         ("--order", "confident"),
         ("--order", "random"),
+        ("--sampler", "unmask"),
+        ("--steps", 4),
+        ("--steps", 4, "--schedule", "cosine"),
+        ("--rounds", 3),
+        ("--seed-sequence", "MKTAYIAKQRMKTAYIAKQR"),
         ("--max-prob-only",),
         ("--temperature", 3),
         ("--top-p", 0.2),
     ],
 )
 def test_each_sampling_flag_has_an_effect(weights_file, flags):
+    length = () if "--seed-sequence" in flags else ("--length", 20)
     plain = run(generate.command, weights_file, "--length", 20)
-    flagged = run(generate.command, weights_file, "--length", 20, *flags)
+    flagged = run(generate.command, weights_file, *length, *flags)
     assert flagged.exit_code == 0, flagged.output
     assert records(plain.stdout)[0][1] != records(flagged.stdout)[0][1]
 
@@ -93,6 +99,60 @@ def test_output_goes_to_a_file_when_asked(weights_file, tmp_path):
     assert path.read_text() == printed
     assert f"saved to {path}" in result.stderr
     assert run(generate.command, weights_file, "--length", 9, "-o", "-").stdout == printed
+
+
+def test_each_header_says_what_was_asked_and_not_where(weights_file):
+    result = run(
+        generate.command, weights_file, "--seed-sequence", "MKTAYIAKQR", "--keep", "1-3,10",
+        "--sampler", "unmask", "--steps", 2, "--top-p", 0.9, "--num-samples", 2,
+    )  # fmt: skip
+    for name, sequence in records(result.stdout):
+        facts = dict(fact.split("=") for fact in name.split()[1:])
+        assert float(facts.pop("pseudo_perplexity")) > 1
+        assert facts == {
+            "length": "10", "seed": "42", "sampler": "unmask", "order": "random", "steps": "2",
+            "schedule": "linear", "temperature": "1", "top_p": "0.9", "longest_run": "5",
+            "weights": "esm1.safetensors", "kept": "1-3,10",
+        }  # fmt: skip
+        assert (sequence[:3], sequence[9]) == ("MKT", "R")
+    assert str(weights_file.parent) not in result.output
+    assert "Sampler" not in result.stderr
+
+
+def test_lengths_of_a_range_or_of_a_file_are_drawn_for_each_protein(weights_file, tmp_path):
+    path = tmp_path / "p.fasta"
+    path.write_text(">a\nMKTAY\n>b\nMKTAYIAK\n>far too long\n" + "M" * 200)
+    for length, allowed in (("5-7", {5, 6, 7}), (path, {5, 8})):
+        flags = ("--length", length, "--num-samples", 12, "--rounds", 1)
+        result = run(generate.command, weights_file, *flags)
+        assert {len(sequence) for _, sequence in records(result.stdout)} == allowed
+        first = run(generate.command, weights_file, *flags[:2], "--rounds", 1)
+        assert records(first.stdout) == records(result.stdout)[:1]
+
+
+def test_sequences_of_a_file_are_started_from_in_turn(weights_file, tmp_path):
+    path = tmp_path / "p.fasta"
+    path.write_text(">a\nMKTAY\n>b\nWWWWWWWW\n")
+    flags = ("--seed-sequence", path, "--keep", "1-2", "--num-samples", 3)
+    proteins = [text for _, text in records(run(generate.command, weights_file, *flags).stdout)]
+    assert [(len(text), text[:2]) for text in proteins] == [(5, "MK"), (8, "WW"), (5, "MK")]
+
+
+def test_the_sampler_that_was_chosen_is_said_and_the_one_that_does_not_suit(weights_file):
+    said = run(generate.command, weights_file, "--length", 9).stderr
+    assert "🎲 sampler gibbs: 20 rounds in 10 blocks (the model's objective: mlm)" in said
+    assert "⚠️" not in said
+    said = run(generate.command, weights_file, "--length", 9, "--order", "random").stderr
+    assert "🎲 sampler unmask: random order, one mask a step" in said
+    assert "⚠️ this model was trained with 15% of the residues masked, and unmask shows" in said
+
+
+def test_weights_for_any_share_of_masks_are_unmasked(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, ESM1(ESM1Config(1, 16, 32, 2, max_positions=22, objective="diffusion")))
+    result = run(generate.command, path, "--length", 9)
+    assert "🎲 sampler unmask: random order" in result.stderr
+    assert "⚠️" not in result.stderr
 
 
 @pytest.mark.parametrize("text", ["MK*T<mask>_WX", "mk * t <MASK>\n_wx"])
@@ -140,7 +200,22 @@ def test_a_template_that_cannot_be_filled_has_one_sentence(weights_file, text, s
             ("--length", 121),
             "--length: 121 residues are too many: the position table of this model",
         ),
-        (("--length", 0), "0 is not in the range x>=1"),
+        (("--length", 0), "--length: a protein has at least 1 residue; got 0."),
+        (("--length", "9-5"), "--length: 9-5 goes down; expected the shorter length first: 5-9."),
+        (("--length", "long"), "--length: 'long' is no length; expected a number"),
+        (("--seed-sequence", ""), "--seed-sequence: the sequence is empty"),
+        (("--seed-sequence", "MKX"), "--seed-sequence: the sequence has 'X' at position 3"),
+        (("--seed-sequence", "MKT", "--length", 3), "--length is that of --seed-sequence"),
+        (("--seed-sequence", "MKT", "--steps", 2), "takes what --keep names: say which residues"),
+        (("--seed-sequence", "M" * 121), "--seed-sequence: 121 residues are too many"),
+        (("--keep", "1-2"), "--keep needs --seed-sequence"),
+        (("--seed-sequence", "MKT", "--keep", "2-4"), "--keep: 2-4 goes beyond the end"),
+        (("--seed-sequence", "MKT", "--keep", "1,1"), "--keep: 1 overlaps what is kept already"),
+        (("--steps", 101), "steps must be at most the masks of a protein, 100; got 101."),
+        (("--rounds", 0), "0 is not in the range x>=1"),
+        (("--burn-in", 21), "burn-in must be from 0 to the 20 rounds"),
+        (("--sampler", "gibbs", "--order", "random"), "the sampler gibbs has no order"),
+        (("--schedule", "cosine"), "give steps too"),
         (("--num-samples", 0), "0 is not in the range x>=1"),
         (("--temperature", 0), "0.0 is not in the range x>0"),
         (("--temperature", "nan"), "expected a finite number; got nan"),
@@ -151,7 +226,7 @@ def test_a_template_that_cannot_be_filled_has_one_sentence(weights_file, text, s
 )
 def test_flags_that_cannot_be_have_one_sentence(weights_file, flags, sentence):
     result = run(generate.command, weights_file, *flags)
-    assert result.exit_code in (1, 2)
+    assert result.exit_code == (1 if flags[0] == "-o" else 2)
     assert sentence in " ".join(result.stderr.split())
     assert isinstance(result.exception, SystemExit)
 

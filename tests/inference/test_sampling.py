@@ -1,15 +1,20 @@
-"""Filling masks: which positions, which residues, how often, and how likely the result is."""
+"""Unmasking: which positions, which residues, how often, and how likely the result is."""
+
+import re
 
 import mlx.core as mx
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from table_model import TableModel
 
 from mlx_esm_kernels.data.alphabet import ESM1_ALPHABET, ESM1B
-from mlx_esm_kernels.inference import likelihood, sampling
+from mlx_esm_kernels.inference import likelihood
+from mlx_esm_kernels.inference.drawing import choose, nucleus
+from mlx_esm_kernels.inference.filling import fill_masks, schedule_counts
 from mlx_esm_kernels.inference.likelihood import pseudo_perplexity
-from mlx_esm_kernels.inference.sampling import ORDERS, Sampling, fill_masks
+from mlx_esm_kernels.inference.sampling import ORDERS, SCHEDULES, Sampling
 from mlx_esm_kernels.models.esm1 import ESM1, ESM1Config
 from mlx_esm_kernels.weights.first_mlx_esm import FIRST_MLX_ESM
 
@@ -27,30 +32,6 @@ def model():
     # What a real model does at masks now and then: specials look best.
     model.lm_head.bias[mx.array([0, 1, 2, 3, 31, 32])] = 9.0
     return model
-
-
-class TableModel:
-    """A stand-in whose logits depend on the column alone; it remembers the tokens it saw."""
-
-    def __init__(self, logits, alphabet=ESM1B):
-        self.alphabet = alphabet
-        self.logits = np.asarray(logits, dtype=np.float32)  # (L, V)
-        self.seen = []
-
-    def encode(self, tokens):
-        self.seen.append(np.array(tokens))
-        return mx.broadcast_to(mx.array(self.logits), (*tokens.shape, self.logits.shape[1]))
-
-    def head(self, x):
-        return x
-
-    def filled_columns(self):
-        """The columns in the order in which they were filled, one list per row."""
-        masks = np.stack([*self.seen]) == MASK  # (steps, N, L)
-        after = np.concatenate([masks[1:], np.zeros_like(masks[:1])])
-        gone = masks & ~after
-        assert (gone.sum(axis=2) == 1).all(), "one mask of each row in each step"
-        return gone.argmax(axis=2).T.tolist()
 
 
 def table(length, **columns):
@@ -79,7 +60,9 @@ def text_of(row):
         Sampling,
         temperature=st.floats(1e-320, 1e300),
         top_p=st.floats(0, 1, exclude_min=True),
+        sampler=st.just("unmask"),
         order=st.sampled_from(ORDERS),
+        longest_run=st.integers(0, 3),
         max_prob_only=st.booleans(),
         seed=st.integers(0, 2**70),
     ),
@@ -87,7 +70,7 @@ def text_of(row):
 def test_masks_become_amino_acids_and_all_else_stays(model, text, count, how):
     tokens = tokens_of(text, count)
     steps = []
-    filled = fill_masks(model, tokens, how, steps.append)
+    filled = np.stack(fill_masks(model, tokens, how, steps.append))
     masks = tokens == MASK
     assert set(filled[masks].tolist()) <= AMINO_ACIDS
     assert np.array_equal(filled[~masks], tokens[~masks])
@@ -109,7 +92,7 @@ def test_the_seed_decides_and_a_sample_does_not_depend_on_the_others(model, orde
 
 def test_left_to_right_goes_from_left_to_right():
     fake = TableModel(table(8))
-    fill_masks(fake, tokens_of("*A**B*", 2), Sampling())
+    fill_masks(fake, tokens_of("*A**B*", 2), Sampling(order="left-to-right"))
     assert fake.filled_columns() == [[1, 3, 4, 6]] * 2
 
 
@@ -131,16 +114,17 @@ def test_random_order_visits_each_mask_once_in_an_order_of_each_samples_own():
 
 def test_each_choice_is_seen_by_the_next(model):
     """The last mask is filled as if the others had always been there."""
-    filled = fill_masks(model, tokens_of("*****"), Sampling(max_prob_only=True))
+    how = Sampling(order="left-to-right", max_prob_only=True)
+    (filled,) = fill_masks(model, tokens_of("*****"), how)
     last = filled.copy()
-    last[0, 5] = MASK
-    assert np.array_equal(fill_masks(model, last, Sampling(max_prob_only=True)), filled)
+    last[5] = MASK
+    assert np.array_equal(fill_masks(model, [last], how), [filled])
 
 
 def test_max_prob_only_takes_the_best_residue_whatever_temperature_and_seed():
     fake = TableModel(table(5, c1={"W": 0.1}, c2={"C": 0.2}, c3={"K": 0.1}))
     for seed in range(5):
-        how = Sampling(temperature=100.0, max_prob_only=True, seed=seed)
+        how = Sampling("unmask", temperature=100.0, max_prob_only=True, seed=seed)
         assert text_of(fill_masks(fake, tokens_of("***"), how)[0]) == "WCK"
 
 
@@ -149,7 +133,7 @@ def shares(how, count=5_000):
     values = dict.fromkeys("EFGHIKLMNPQRSTVWY", -np.inf) | {"A": 3.0, "C": 2.0, "D": 1.0}
     logits = np.array([[values[ESM1B.tokens[i]] for i in ESM1B.amino_acid_ids]])
     streams = [np.random.default_rng([how.seed, i]) for i in range(count)]
-    chosen = sampling._choose(np.tile(logits, (count, 1)), how, streams)
+    chosen = choose(np.tile(logits, (count, 1)), how, streams)
     letters = ["ACD".find(ESM1B.tokens[i]) for i in ESM1B.amino_acid_ids[chosen]]
     assert min(letters) >= 0, "what has no probability never comes out"
     return np.bincount(letters, minlength=3) / count
@@ -177,7 +161,7 @@ def test_top_p_keeps_the_fewest_residues_that_reach_it_in_their_proportions():
 )
 def test_a_nucleus_is_the_smallest_set_that_reaches_top_p(weights, top_p):
     probabilities = np.array([weights]) / sum(weights)
-    kept = sampling._nucleus(probabilities, top_p)
+    kept = nucleus(probabilities, top_p)
     inside = kept[0] > 0
     assert np.array_equal(kept[0, inside], probabilities[0, inside])
     assert probabilities[0, inside].sum() >= top_p - 1e-12
@@ -222,7 +206,7 @@ def test_pseudo_perplexity_never_lets_the_model_see_what_it_scores():
 @pytest.mark.parametrize("order", ORDERS)
 def test_many_passes_give_what_one_pass_gives(model, monkeypatch, order):
     def results():
-        filled = fill_masks(model, tokens_of("*A*" * 4, 7), Sampling(order=order))
+        filled = np.stack(fill_masks(model, tokens_of("*A*" * 4, 7), Sampling(order=order)))
         return filled, pseudo_perplexity(model, filled)
 
     filled, perplexities = results()
@@ -230,6 +214,61 @@ def test_many_passes_give_what_one_pass_gives(model, monkeypatch, order):
     in_passes, their_perplexities = results()
     assert np.array_equal(filled, in_passes)
     assert perplexities == pytest.approx(their_perplexities, rel=1e-5)
+
+
+@given(st.integers(1, 300), st.data())
+def test_a_schedule_fills_all_masks_and_at_least_one_in_each_step(masks, data):
+    steps = data.draw(st.integers(1, masks))
+    for schedule in SCHEDULES:
+        counts = schedule_counts(masks, steps, schedule)
+        assert len(counts) == steps
+        assert min(counts) >= 1
+        assert sum(counts) == masks
+    assert schedule_counts(masks, None, "linear") == [1] * masks
+
+
+def test_linear_fills_as_many_in_each_step_and_cosine_few_at_first():
+    assert schedule_counts(100, 4, "linear") == [25] * 4
+    counts = schedule_counts(100, 10, "cosine")
+    assert counts == sorted(counts)
+    assert (counts[0], counts[-1]) == (2, 15)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_masks_of_one_step_go_through_the_model_once(order):
+    fake = TableModel(table(12, c9={"C": 3.0}, c10={"D": 2.0}))
+    how = Sampling(order=order, steps=3, schedule="linear")
+    fill_masks(fake, tokens_of("*" * 10, 2), how)
+    left = [(rows == MASK).sum(axis=1).tolist() for rows in fake.seen]
+    assert left == [[10, 10], [7, 7], [3, 3]]
+    gone = (fake.seen[0] == MASK) & (fake.seen[1] != MASK)
+    if order == "left-to-right":
+        assert gone[0].nonzero()[0].tolist() == [1, 2, 3]
+    elif order == "confident":
+        assert {9, 10} <= set(gone[0].nonzero()[0].tolist())
+
+
+def test_more_steps_than_masks_are_refused(model):
+    rows = [*tokens_of("MK**"), *tokens_of("*****")]
+    with pytest.raises(ValueError, match="steps must be at most the masks of a protein, 2; got 3"):
+        fill_masks(model, rows, Sampling(steps=3))
+
+
+@given(st.text("AC*", min_size=1, max_size=30), st.integers(1, 4), st.integers(0, 99))
+def test_no_draw_makes_a_run_longer_than_asked_for(text, longest, seed):
+    likes_alanine = TableModel(table(32, **{f"c{n}": {"A": 9.0} for n in range(32)}))
+    how = Sampling("unmask", longest_run=longest, seed=seed)
+    (filled,) = fill_masks(likes_alanine, tokens_of(text), how)
+    runs = re.finditer(r"(.)\1*", text_of(filled))
+    for run in runs:
+        drawn = "*" in text[run.start() : run.end()]
+        assert not drawn or len(run[0]) <= longest
+
+
+def test_without_a_longest_run_there_is_none():
+    likes_alanine = TableModel(table(32, **{f"c{n}": {"A": 99.0} for n in range(32)}))
+    (filled,) = fill_masks(likes_alanine, tokens_of("*" * 30), Sampling(longest_run=0))
+    assert text_of(filled) == "A" * 30
 
 
 def test_damaged_weights_are_named_and_not_sampled_from():
@@ -247,17 +286,21 @@ def test_damaged_weights_are_named_and_not_sampled_from():
         ({"top_p": 1.1}, "top_p must be above 0 and at most 1; got 1.1"),
         ({"order": "backwards"}, "order must be one of .* got 'backwards'"),
         ({"seed": -1}, "seed must be 0 or more; got -1"),
+        ({"sampler": "mcmc"}, "sampler must be one of .* got 'mcmc'"),
+        ({"steps": 0}, "steps must be 1 or more; got 0"),
+        ({"schedule": "cosine"}, "how many masks each of the steps fills: give steps too"),
+        ({"rounds": 0}, "rounds must be 1 or more; got 0"),
+        ({"block": 0.0}, "block must be above 0 and at most 1; got 0.0"),
+        ({"burn_in": 21}, "burn_in must be from 0 to the 20 rounds, .* got 21"),
+        ({"longest_run": -1}, "longest_run must be 0 or more; got -1"),
+        ({"order": "random", "rounds": 3}, "order are for the sampler unmask, rounds for gibbs"),
+        ({"sampler": "gibbs", "steps": 3}, "the sampler gibbs has no steps: leave that out"),
+        ({"sampler": "unmask", "block": 0.5}, "the sampler unmask has no block: leave that out"),
     ],
 )
 def test_impossible_sampling_is_refused_with_a_sentence(flags, sentence):
     with pytest.raises(ValueError, match=sentence):
         Sampling(**flags)
-
-
-def test_rows_with_different_numbers_of_masks_are_refused(model):
-    tokens = np.concatenate([tokens_of("M*"), tokens_of("**")])
-    with pytest.raises(ValueError, match="same number of masks; got 1 to 2"):
-        fill_masks(model, tokens, Sampling())
 
 
 @pytest.mark.parametrize("alphabet", [ESM1_ALPHABET, FIRST_MLX_ESM], ids=["no eos", "first"])
@@ -267,7 +310,7 @@ def test_other_alphabets_have_every_residue_filled_and_scored(alphabet):
     template = np.full(4, alphabet.mask_idx)
     tokens = alphabet.with_specials(template)[None]
     guess = guess[: tokens.shape[1]]
-    filled = fill_masks(TableModel(guess, alphabet), tokens, Sampling())
+    filled = np.stack(fill_masks(TableModel(guess, alphabet), tokens, Sampling()))
     residues = filled[0, alphabet.residue_slice]
     assert np.isin(residues, alphabet.amino_acid_ids).all()
     assert (filled[0, 0], residues.size) == (alphabet.cls_idx, 4)
