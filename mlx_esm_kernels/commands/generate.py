@@ -72,7 +72,7 @@ def command(
 
     A model that was trained with 15 % of the residues masked redraws random
     residues until they fit each other; one that was trained with any share of
-    masks fills masks one by one. docs/generating.md says why.
+    masks fills masks one by one.
 
     \b
     Examples:

@@ -16,6 +16,7 @@ from mlx_esm_kernels.data.frequencies import natural_frequencies
 from mlx_esm_kernels.inference import likelihood
 from mlx_esm_kernels.inference.filling import fill_masks
 from mlx_esm_kernels.inference.sampling import (
+    ORDERS,
     SamplerWarning,
     Sampling,
     settled,
@@ -79,7 +80,7 @@ def distance(model, how, count=2_000):
 # 2,000 draws of 27 texts are 0.04 from their own distribution on the average.
 
 
-@pytest.mark.parametrize("order", ["random", "left-to-right"])
+@pytest.mark.parametrize("order", ORDERS)
 def test_unmasking_one_by_one_draws_from_the_joint_distribution(order):
     assert distance(JointModel(), Sampling(order=order, longest_run=0)) < 0.06
 
