@@ -94,7 +94,7 @@ def command(
         grow(model, Growing("generated", templates, None, names), sampling, file)
         return
     with errors_of_flag("--seed-sequence"):
-        texts = read_starts(seed_sequence)
+        texts = read_starts(seed_sequence, num_samples)
     with errors_of_flag("--keep"):
         kept = [parse_kept(keep, len(text)) for text in texts] if keep else []
     if not keep:

@@ -23,7 +23,6 @@ _SYMBOLS = re.compile(r"<mask>|.", re.IGNORECASE | re.DOTALL)
 _MASKS = ("*", "_", "<mask>")
 _SHOWN = 5  # odd characters that an error message lists
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
-_MOST_STARTS = 100_000
 
 
 def parse_template(text: str, alphabet: Alphabet) -> npt.NDArray[np.int32]:
@@ -61,15 +60,19 @@ def parse_template(text: str, alphabet: Alphabet) -> npt.NDArray[np.int32]:
     return np.where(masked, alphabet.mask_idx, alphabet.encode("".join(letters))).astype(np.int32)
 
 
-def read_starts(given: str) -> list[str]:
+def read_starts(given: str, most: int) -> list[str]:
     """The sequences at which sampling starts: one that is written out, or those of a FASTA file.
+
+    Args:
+        given: the sequence, or the path of the file.
+        most: how many are read at most.
 
     Raises:
         DataError: the file cannot be read.
         UserError: a sequence is empty, or has what is none of the 20 amino acids.
     """
     if Path(given).is_file():
-        records = [*islice(read_fasta(given), _MOST_STARTS)]
+        records = islice(read_fasta(given), most)
         named = [(f"{given}, record {label.split(' ')[0]!r}", text) for label, text in records]
     elif re.search(r"[./\\]", given):
         raise DataError(f"There is no file {given}, and it is no sequence either.")

@@ -54,7 +54,7 @@ def fill_masks(
 ) -> list[Tokens]:
     """Replace every mask by an amino acid.
 
-    Proteins stand side by side in a forward pass, whatever their lengths, and none changes another.
+    Proteins stand side by side in a forward pass, whatever their lengths, and none sees another.
 
     Args:
         model: the model.

@@ -58,7 +58,8 @@ class Sampling:
         longest_run: a residue that would make more than this many of the same side by side is not
             drawn; 0: any may be, so that what is drawn is the model's own distribution.
         seed: protein i of a batch draws from the stream (seed, i), so that it stays the same
-            however many proteins are sampled with it.
+            however many proteins are sampled with it; but for the rounding of BLAS, which depends
+            on the rows of a product and decides one draw in a few million.
         order: of "unmask", which mask is next: "left-to-right", the one whose best residue is the
             most probable ("confident"), or a random one. None: "random".
         steps: of "unmask", in how many steps the masks of a protein are filled. Those of one step

@@ -119,6 +119,15 @@ def test_each_header_says_what_was_asked_and_not_where(weights_file):
     assert "Sampler" not in result.stderr
 
 
+def test_a_header_is_ascii_and_its_facts_have_no_spaces(tmp_path):
+    path = tmp_path / "my wëights.safetensors"
+    save_weights(path, ESM1(ESM1Config(1, 16, 32, 2, max_positions=22)))
+    result = run(generate.command, path, "--length", 5, "-o", tmp_path / "out.fasta")
+    assert result.exit_code == 0, result.output
+    header = (tmp_path / "out.fasta").read_text(encoding="ascii").splitlines()[0]
+    assert header.endswith(" weights=my_w_ights.safetensors")
+
+
 def test_lengths_of_a_range_or_of_a_file_are_drawn_for_each_protein(weights_file, tmp_path):
     path = tmp_path / "p.fasta"
     path.write_text(">a\nMKTAY\n>b\nMKTAYIAK\n>far too long\n" + "M" * 200)

@@ -43,8 +43,9 @@ def test_ranges_that_cannot_be_are_one_sentence(text, sentence):
 def test_starts_are_a_sequence_or_those_of_a_file(tmp_path):
     path = tmp_path / "p.fasta"
     path.write_text(">a\nMKT\nAY\n>b\nmkv\n")
-    assert read_starts("mk tw") == ["MKTW"]
-    assert read_starts(str(path)) == ["MKTAY", "MKV"]
+    assert read_starts("mk tw", 3) == ["MKTW"]
+    assert read_starts(str(path), 3) == ["MKTAY", "MKV"]
+    assert read_starts(str(path), 1) == ["MKTAY"]
 
 
 @pytest.mark.parametrize(
@@ -58,14 +59,14 @@ def test_starts_are_a_sequence_or_those_of_a_file(tmp_path):
 )
 def test_starts_that_cannot_be_are_one_sentence(text, sentence):
     with pytest.raises(ValueError, match=sentence):
-        read_starts(text)
+        read_starts(text, 3)
 
 
 def test_a_start_in_a_file_is_named_by_its_record(tmp_path):
     path = tmp_path / "p.fasta"
     path.write_text(">a\nMKT\n>b x\nMKB\n")
     with pytest.raises(ValueError, match=r"p.fasta, record 'b' has 'B' at position 3"):
-        read_starts(str(path))
+        read_starts(str(path), 3)
 
 
 def test_lengths_are_a_number_a_range_or_those_of_a_file(tmp_path):
