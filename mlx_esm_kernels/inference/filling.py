@@ -114,7 +114,7 @@ def _fill(
         some = [
             (protein, *visit)
             for protein, visit in zip(proteins, visited, strict=True)
-            if visit is not None and visit[1]
+            if visit[1]
         ]
         if not some:
             continue
