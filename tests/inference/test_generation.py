@@ -35,6 +35,14 @@ def test_starts_have_gibbs_begin_there_and_nowhere_else(model):
     assert generate(model, [20], how, starts=[start]) == generate(model, [20], how, starts=[start])
 
 
+def test_starts_are_used_by_a_model_that_is_unmasked_without_them():
+    model = esm1b(objective="diffusion")
+    starts = ["MKTAYIAKQRMKTAYIAKQR"]
+    drawn = generate(model, [20], starts=starts)
+    assert drawn == generate(model, [20], Sampling("gibbs"), starts=starts)
+    assert drawn != generate(model, [20])
+
+
 @pytest.mark.parametrize(
     ("templates", "named", "sentence"),
     [
