@@ -112,9 +112,7 @@ def _fill(
     visits = (_visits(protein, sampling, blocks, mask) for protein in proteins)
     for step, visited in enumerate(itertools.zip_longest(*visits, fillvalue=_NO_VISIT)):
         some = [
-            (protein, *visit)
-            for protein, visit in zip(proteins, visited, strict=True)
-            if visit[1]
+            (protein, *visit) for protein, visit in zip(proteins, visited, strict=True) if visit[1]
         ]
         if not some:
             continue
