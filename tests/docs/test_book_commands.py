@@ -13,6 +13,7 @@ import gzip
 import importlib
 import re
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -173,6 +174,27 @@ def test_click_takes_it(command, tmp_path, monkeypatch):
     (tmp_path / "head" / "head.json").write_text("{}")
     arguments = [one for one in command.arguments if one != "..."]
     COMMANDS[command.name].make_context(command.name, arguments)
+
+
+def files_of(command: Command) -> tuple[set[str], set[str]]:
+    """The names of files that it reads, and of those that it writes."""
+    written = {"-o", "--output", "--dms-output", "--json", "--picture"}
+    words = ["", *command.arguments]
+    named = {word for word in words if re.fullmatch(r"[\w-]+(\.[a-z]+)+", word)}
+    writes = {word for before, word in pairwise(words) if before in written}
+    if command.name == "convert":
+        writes.add(words[-1])
+    return named - writes, writes
+
+
+@pytest.mark.parametrize("page", sorted({one.page for one in OURS}))
+def test_a_file_that_is_read_is_a_readers_or_was_written_before(page, tmp_path):
+    write_files(tmp_path)
+    there = {path.name for path in tmp_path.iterdir()}
+    for command in (one for one in OURS if one.page == page):
+        reads, writes = files_of(command)
+        assert reads <= there, command.text
+        there |= writes
 
 
 @pytest.mark.parametrize("command", OTHERS, ids=named)
