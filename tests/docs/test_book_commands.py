@@ -78,10 +78,11 @@ def scan(column: str) -> str:
 def write_files(folder: Path) -> None:
     """What a reader of the book has, by the names that it uses."""
     (folder / "proteins.fasta").write_text(random_fasta(24))  # few: each gets a map of contacts
-    for name in ("family", "archaea_sprot", "mitochondria_sprot"):
+    for name in ("family", "natural", "archaea_sprot", "mitochondria_sprot"):
         (folder / f"{name}.fasta").write_text(random_fasta(60))
     for name in ("more", "viruses_sprot"):
         (folder / f"{name}.fasta.gz").write_bytes(gzip.compress(random_fasta(60, seed=1).encode()))
+    (folder / "p.fasta").write_text(random_fasta(1, length=60))
     (folder / "long.fasta").write_text(random_fasta(1, length=1100))
     (folder / "wt.fasta").write_text(f">wt\n{WILD_TYPE}\n")
     (folder / "dms.csv").write_text(scan("2500"))
