@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from ..data.residue_classes import RESIDUE_CLASSES
 from ..inference.clustered import Mean
 from ..inference.evaluation import MODEL, Evaluation, Part, Score, difference
 from ..inference.measuring import Measured
+from .table import table
 
 # Models with a column of their own in the tables of parts; what is more is in the JSON.
 _MOST_COLUMNS = 3
@@ -72,7 +73,7 @@ def _overall(
     for other, mean in first.differences.items():
         opposite = Mean(-mean.value, mean.error)
         rows.append([other, *_score(first.whole.scores[other]), _signed(opposite)])
-    found = _table(rows)
+    found = table(rows)
     if len(models) > 1:
         found = [*(f"{a}: {_brief(b)}" for a, b in zip(named, models, strict=True)), "", *found]
     count = first.whole.num_proteins
@@ -94,7 +95,7 @@ def _parts(
     for place, part in enumerate(getattr(next(iter(shown.values())), group)):
         name = part.name if members is None else f"{part.name} {members[part.name]}"
         rows.append([name, f"{part.num_targets:,}", *_perplexities(shown, group, place)])
-    return ["", *_table(rows)]
+    return ["", *table(rows)]
 
 
 def _residues(shown: Mapping[str, Evaluation], first: Evaluation) -> list[str]:
@@ -106,7 +107,7 @@ def _residues(shown: Mapping[str, Evaluation], first: Evaluation) -> list[str]:
         right = f"{part.scores[MODEL].accuracy.value:.0%}"
         figures = _perplexities(shown, "by_residue", place)
         rows.append([part.name, share, *figures, right, _mistaken(first, part)])
-    return ["", *_table(rows)]
+    return ["", *table(rows)]
 
 
 def _mistaken(evaluation: Evaluation, part: Part) -> str:
@@ -142,7 +143,7 @@ def _planted(named: Sequence[str], evaluations: Mapping[str, Evaluation]) -> lis
     chance, at_distance = f"{any_of.chance:.0%}", f"{any_of.chance_at_distance:.0%}"
     rows.append(["at random", chance, chance, ""])
     rows.append(["at random, i and i + 4", at_distance, at_distance, ""])
-    return ["", *_table(rows), f"(mean of {any_of.num_proteins} proteins)"]
+    return ["", *table(rows), f"(mean of {any_of.num_proteins} proteins)"]
 
 
 def _score(score: Score) -> list[str]:
@@ -165,16 +166,3 @@ def _signed(mean: Mean) -> str:
 def _brief(name: str) -> str:
     """The end of a path, which tells more than its start."""
     return name if len(name) <= 60 else f"...{name[-57:]}"
-
-
-def _table(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Columns beside each other: the first of words, the others of numbers, to the right."""
-    listed = list(rows)
-    widths = [max(map(len, column)) for column in zip(*listed, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in listed
-    ]
