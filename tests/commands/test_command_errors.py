@@ -44,6 +44,10 @@ INSIDE = {
     ),
     "fuse": (["--adapter", "a", "-o", "out.safetensors"], f"{COMMANDS}.fuse.load_fused"),
     "generate": (["--length", "5", "-o", "out.fasta"], f"{COMMANDS}.growing.fill_masks"),
+    "judge": (
+        ["q.fasta", "--against", "p.fasta", "--json", "out.json"],
+        f"{COMMANDS}.judge.assess",
+    ),
     "predict": (["head", "p.fasta", "-o", "out.csv"], f"{COMMANDS}.predict.predict"),
     "report": (["done", "-o", "out.html"], f"{COMMANDS}.report.run_page"),
     "score": (
@@ -77,6 +81,7 @@ def place(tmp_path, monkeypatch):
     save_weights("w.safetensors", esm1b())
     (tmp_path / "p.pdb").write_text(protein("MKTAYI"))
     (tmp_path / "p.fasta").write_text(">a\nMKTAYI\n>b\nMKQRQI\n")
+    (tmp_path / "q.fasta").write_text(">a\nMKTAYIA\n")
     rows = [f"MKT{a}{b},{a < b}" for a, b in itertools.product("ACDE", repeat=2)]
     text = "sequence,y\n" + "\n".join(rows)
     (tmp_path / "l.csv").write_text(text.replace("True", "1").replace("False", "0"))
