@@ -290,6 +290,7 @@ def _figures(
         figures.append(("lowest held-out perplexity", f"{best:.2f}, at step {step:,.0f}"))
     last("unigram_perplexity", "perplexity of residue frequencies", ".2f")
     last("floor_perplexity", "entropy floor, the best there is", ".2f")
+    last("valid_bound", "held-out bound over all mask rates (nats per residue)", ".3f")
     last("train_loss", "training loss (nats)", ".3f")
     for key, name, spec in (
         ("residues_per_second", "residues/s, mean", ",.0f"),

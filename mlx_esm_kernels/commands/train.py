@@ -18,6 +18,7 @@ from ..data.corpus import NAMES, Corpus, open_corpus
 from ..data.packing import PackedBatches, batch_shape
 from ..data.sources import STDIN
 from ..distributed.ranks import Ranks, join_ranks
+from ..models.config import ESM1Config
 from ..models.esm1 import ESM1, PRESETS
 from ..models.fingerprint import fingerprint as weights_fingerprint
 from ..ops import keep_freed_memory
@@ -38,6 +39,7 @@ from ..weights import load_model
 from .errors import errors_as_sentences, errors_of_flag, one_speaks
 from .final_folder import require_final_folder, write_final_folder
 from .lora_options import LORA_RATE, wanted_low_rank
+from .objective import new_config, warn_of_token_dropout
 from .run_config import (
     require_one_size,
     require_sizes,
@@ -122,7 +124,9 @@ def _begin(ctx: click.Context, options: dict[str, Any], ranks: Ranks) -> int | N
         int(corpus.proteins.lengths.sum()),
         fingerprint(corpus.proteins),
     )
-    settings = _settings(ctx, options, model.config.embed_dim)
+    settings = _settings(ctx, options, model.config)
+    if ranks.is_first:
+        warn_of_token_dropout(model.config, settings.objective)
     recipe = Recipe(
         model.config, alphabet, data, rows, row_length, options["seed"], settings, adapter
     )
@@ -230,6 +234,7 @@ class _Run:
             recipe.alphabet,
             max_positions=recipe.config.max_positions,
             optimal_loss=corpus.optimal_loss,
+            with_bound=recipe.settings.objective != "mlm",
         )
         return cls(model, corpus, recipe, validation, ranks)
 
@@ -285,16 +290,19 @@ def _make_model(ctx: click.Context, options: dict[str, Any]) -> tuple[ESM1, Adap
     keep_freed_memory()  # a step frees nearly all that the next one needs again
     config: ConfigFile | None = options["config"]
     sizes = {} if config is None else config.sizes
-    weights_file = options["weights_file"]
+    weights_file, objective = options["weights_file"], options["objective"]
     require_one_size(ctx)
     low_rank = wanted_low_rank(ctx, options)
     if weights_file is None:
-        return ESM1(config.model_config() if config and sizes else PRESETS[options["preset"]]), None
+        new = config.model_config() if config and sizes else PRESETS[options["preset"]]
+        return ESM1(new_config(new, objective or new.objective, sizes)), None
     model = load_model(weights_file, dtype=mx.float32)  # what small steps are added to
     if config is not None:
         require_sizes(config, model, weights_file)
         warn_of_own_weights(config, weights_file)
     if low_rank is None:
+        if objective is not None:
+            model.config = dataclasses.replace(model.config, objective=objective)
         return model, None
     return model, adapt(model, weights_file, low_rank, options["precision"])
 
@@ -313,14 +321,14 @@ def _max_length(model: ESM1, wanted: int | None, adapter: Adapter | None) -> int
     return length
 
 
-def _settings(ctx: click.Context, options: dict[str, Any], width: int) -> Settings:
+def _settings(ctx: click.Context, options: dict[str, Any], model: ESM1Config) -> Settings:
     num_iters, warmup, rate = (options[name] for name in ("num_iters", "warmup", "learning_rate"))
     if is_unsaid(ctx, "num_iters") and options["max_minutes"] is not None:
         num_iters = None
     if is_unsaid(ctx, "warmup") and num_iters is not None:
         warmup = min(warmup, num_iters // 10)
     if is_unsaid(ctx, "learning_rate"):
-        rate = LORA_RATE if options["lora_rank"] else rate * WIDTH_OF_RATE / width
+        rate = LORA_RATE if options["lora_rank"] else rate * WIDTH_OF_RATE / model.embed_dim
     return Settings(
         num_iters=num_iters,
         max_minutes=options["max_minutes"],
@@ -336,4 +344,5 @@ def _settings(ctx: click.Context, options: dict[str, Any], width: int) -> Settin
         accumulation=options["grad_accumulation"],
         checkpointing=options["grad_checkpointing"],
         precision=options["precision"],
+        objective=options["objective"] or model.objective,
     )

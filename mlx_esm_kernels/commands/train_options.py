@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ..data.download import UNIPARC_PARTITIONS
+from ..models.config import OBJECTIVES
 from ..models.dtypes import DTYPES
 from ..models.esm1 import PRESETS
 from ..models.low_rank import KEYS, KEYS_OF_MODEL
@@ -134,6 +135,13 @@ _OPTIONS = [
         type=Choice(list(PRESETS)),
         default=_DEFAULTS["preset"],
         help="Size of a new model.",
+    ),
+    click.option(
+        "--objective",
+        type=Choice(OBJECTIVES),
+        help="What it learns: mlm, 15 % of the residues masked, to embed and score; diffusion, any "
+        "share of each protein, to generate; mixed, mostly a quarter and at times any share, for "
+        "both.  [default: that of --weights-file, else mlm]",
     ),
     click.option(
         "--tokens-per-batch",
@@ -291,6 +299,7 @@ GROUPS = {
         "report-to",
     ],
     "Learning": [
+        "objective",
         "learning-rate",
         "warmup",
         "schedule",

@@ -49,6 +49,9 @@ def report(
         if validation.floor_loss is not None:
             floor = perplexity(validation.floor_loss)
             say(f"     entropy floor       {floor:7.2f}  (no model can do better)")
+    if outcome.valid_bound is not None:
+        bound = f"{outcome.valid_bound:.3f} nats per residue"
+        say(f"   bound of the likelihood, over all mask rates: {bound}")
     say(f"💾 {'weights' if files.adapter is None else 'adapter'} saved to {files.path}")
     say(f"📈 {files.folder.plot} and {files.folder.metrics}")
     weights = str(files.path)

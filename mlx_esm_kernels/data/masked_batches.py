@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .alphabet import Alphabet
-from .masking import Masked, mask_tokens
+from .masking import Masked, eighths
 from .packing import Batch, Mark, PackedBatches
+from .protein_masking import mask_for
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,15 @@ class MaskedBatch:
     Attributes:
         masked: the inputs and the targets.
         segment_ids: (B, L) int32, 0 = padding.
-        residues, targets: how many are in it; of a part of a batch, in the whole batch.
+        residues: how many are in it; of a part of a batch, in the whole batch.
+        weight: the sum of the weights of its targets, by which the loss of this batch counts beside
+            others; of a part of a batch, of the whole one.
     """
 
     masked: Masked
     segment_ids: npt.NDArray[np.int32]
     residues: int
-    targets: int
+    weight: float
 
 
 class MaskedBatches:
@@ -40,6 +43,7 @@ class MaskedBatches:
         seed: of the masks, one or several whole numbers; the batches bring their own.
         part: (number, count), to give part `number` of the `count` of each batch, see `part_of`.
             The place in the data and the state of chance are those of whole batches.
+        objective: how they are masked, see `mask_for`.
     """
 
     def __init__(
@@ -48,8 +52,10 @@ class MaskedBatches:
         alphabet: Alphabet,
         seed: int | tuple[int, ...],
         part: tuple[int, int] = (0, 1),
+        objective: str = "mlm",
     ) -> None:
         self.batches, self.alphabet, self.part = batches, alphabet, part
+        self.objective = objective
         self._rng = np.random.default_rng(seed)
         special = [i for i, token in enumerate(alphabet.tokens) if token.startswith("<")]
         special.remove(alphabet.unk_idx)  # an unreadable residue is one all the same
@@ -63,11 +69,15 @@ class MaskedBatches:
 
     def __next__(self) -> MaskedBatch:
         batch = self._next_batch()
-        masked = mask_tokens(batch.tokens, batch.segment_ids, self.alphabet, self._rng)
-        residues = batch.tokens.size - int(np.isin(batch.tokens, self._special).sum())
-        whole = MaskedBatch(masked, batch.segment_ids, residues, int(masked.weights.sum()))
+        tokens, ids = batch.tokens, batch.segment_ids
+        masked = mask_for(self.objective, tokens, ids, self.alphabet, self._rng)
+        residues = tokens.size - int(np.isin(tokens, self._special).sum())
+        whole = MaskedBatch(masked, ids, residues, masked.weight)
         number, count = self.part
-        return whole if count == 1 else part_of(whole, number, count, self.alphabet.padding_idx)
+        if count == 1:
+            return whole
+        padding = self.alphabet.padding_idx
+        return part_of(whole, number, count, padding, rates_vary=self.objective != "mlm")
 
     def place(self) -> dict[str, Any]:
         """Where the next batch is, and the state of chance: plain numbers, ready for json."""
@@ -99,12 +109,15 @@ class MaskedBatches:
             self._mark = None
 
 
-def part_of(batch: MaskedBatch, number: int, count: int, padding_idx: int) -> MaskedBatch:
+def part_of(
+    batch: MaskedBatch, number: int, count: int, padding_idx: int, *, rates_vary: bool = False
+) -> MaskedBatch:
     """Part `number` of the `count` that the rows of a batch are divided into.
 
     Each row is in one part. All parts have one shape: where `count` does not divide the rows, some
     have a row of padding. The slots for targets are as many as nearly every part needs (five
-    standard deviations above the mean); a part that needs more has more.
+    standard deviations above the mean); a part that needs more has more. Where `rates_vary` from
+    protein to protein they are those of `eighths`, as of a whole batch.
 
     Raises:
         ValueError: there are fewer rows than parts.
@@ -122,11 +135,11 @@ def part_of(batch: MaskedBatch, number: int, count: int, padding_idx: int) -> Ma
     all_of = batch.masked
     is_mine = (all_of.weights > 0) & (all_of.positions >= first * row_length)
     mine = np.flatnonzero(is_mine & (all_of.positions < end * row_length))
-    mean = len(all_of.weights) * shape[0] / rows
-    slots = max(len(mine), min(len(all_of.weights), math.ceil(mean + 5 * math.sqrt(mean))))
-    positions, targets = np.zeros((2, slots), np.int32)
-    weights = np.zeros(slots, np.float32)
-    positions[: len(mine)] = all_of.positions[mine] - first * row_length
-    targets[: len(mine)], weights[: len(mine)] = all_of.targets[mine], 1
-    masked = Masked(inputs, positions, targets, weights)
-    return MaskedBatch(masked, segment_ids, batch.residues, batch.targets)
+    if rates_vary:
+        slots = eighths(len(mine), segment_ids.size)
+    else:
+        mean = len(all_of.weights) * shape[0] / rows
+        slots = max(len(mine), min(len(all_of.weights), math.ceil(mean + 5 * math.sqrt(mean))))
+    positions = all_of.positions[mine] - first * row_length
+    masked = Masked.of(inputs, positions, all_of.targets[mine], all_of.weights[mine], slots)
+    return MaskedBatch(masked, segment_ids, batch.residues, batch.weight)

@@ -1,8 +1,16 @@
 """Masked language modelling: which residues are targets, and what the model sees there.
 
-The recipe is BERT's (Devlin et al. 2018, section 3.1), as ESM-1 trained with: 15 % of the residues
-are targets; the model sees `<mask>` in place of 80 % of them, a random amino acid in place of
-10 %, and the true residue in the last 10 %.
+Three objectives differ in that alone:
+
+- `mlm` (`mask_tokens`), to embed and to score: BERT's recipe (Devlin et al. 2018, section 3.1), as
+  ESM-1 trained with. 15 % of the residues of a batch are targets; the model sees `<mask>` in place
+  of 80 % of them, a random amino acid in place of 10 %, and the true residue in the last 10 %.
+- `diffusion` (`mask_proteins`, in protein_masking.py), to generate: any share of each protein,
+  weighted so that the loss is a bound of the likelihood.
+- `mixed` (the same): mostly about a quarter of each protein, at times any share, for both.
+
+The LM head runs on M positions alone. A compiled step is compiled for each M: under `mlm` M is one
+number for a shape (B, L), under the others one of eight, see `eighths`.
 """
 
 from __future__ import annotations
@@ -46,13 +54,14 @@ OptimalLoss = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Shown], 
 
 @dataclass(frozen=True)
 class Masked:
-    """A masked batch. M depends on (B, L) alone, so that a step is compiled once.
+    """A masked batch. For one (B, L) there are one M or few, so that a step is compiled seldom.
 
     Attributes:
         inputs: (B, L) int32, the tokens the model sees.
         positions: (M,) int32, the masked positions, as indices into the flattened (B * L,) batch.
         targets: (M,) int32, the true tokens there.
-        weights: (M,) float32, 1 for a target; 0 for the unused rest, whose position is 0.
+        weights: (M,) float32, above 0 for a target, which is 1 unless the objective says otherwise;
+            0 for the unused rest, whose position is 0.
     """
 
     inputs: np.ndarray
@@ -60,12 +69,33 @@ class Masked:
     targets: np.ndarray
     weights: np.ndarray
 
+    @classmethod
+    def of(
+        cls,
+        inputs: np.ndarray,
+        positions: np.ndarray,
+        targets: np.ndarray,
+        weights: np.ndarray | float,
+        size: int,
+    ) -> Masked:
+        """With unused places after the targets, M = `size` in all; `weights`: of each or of all."""
+        count = len(positions)
+        places, tokens = np.zeros((2, size), dtype=np.int32)
+        of_places = np.zeros(size, dtype=np.float32)
+        places[:count], tokens[:count], of_places[:count] = positions, targets, weights
+        return cls(inputs, places, tokens, of_places)
+
     @property
     def is_target(self) -> np.ndarray:
         """(B, L) bool, True at the masked positions."""
         is_target = np.zeros(self.inputs.size, dtype=bool)
         is_target[self.positions[self.weights > 0]] = True
         return is_target.reshape(self.inputs.shape)
+
+    @property
+    def weight(self) -> float:
+        """The sum of the weights."""
+        return float(self.weights.sum(dtype=np.float64))
 
 
 def mask_tokens(
@@ -94,17 +124,12 @@ def mask_tokens(
     Raises:
         ValueError: shapes differ, or the rate is out of range.
     """
-    if tokens.ndim != 2 or tokens.shape != segment_ids.shape:
-        raise ValueError(
-            "[mask_tokens] tokens and segment_ids must have the same shape (B, L); "
-            f"got {tokens.shape} and {segment_ids.shape}."
-        )
     if not 0 < rate <= 1:
         raise ValueError(f"[mask_tokens] rate must be above 0 and at most 1; got {rate}.")
+    candidates = maskable(tokens, segment_ids, alphabet)
     amino_acids = np.asarray(alphabet.amino_acid_ids, dtype=np.int32)
     true = tokens.astype(np.int32).reshape(-1)
     inputs = true.copy()
-    candidates = np.flatnonzero(np.isin(true, amino_acids) & (segment_ids.reshape(-1) != 0))
     count = min(candidates.size, max(1, round(rate * candidates.size)))
     chosen = np.sort(rng.choice(candidates, size=count, replace=False))
 
@@ -115,7 +140,32 @@ def mask_tokens(
     inputs[chosen[is_random]] = random_residues[is_random]
 
     size = max(1, math.ceil(rate * tokens.size))  # M: no batch of this shape has more
-    positions, targets = np.zeros((2, size), dtype=np.int32)
-    weights = np.zeros(size, dtype=np.float32)
-    positions[:count], targets[:count], weights[:count] = chosen, true[chosen], 1
-    return Masked(inputs.reshape(tokens.shape), positions, targets, weights)
+    return Masked.of(inputs.reshape(tokens.shape), chosen, true[chosen], 1, size)
+
+
+def maskable(tokens: np.ndarray, segment_ids: np.ndarray, alphabet: Alphabet) -> np.ndarray:
+    """(N,) indices into the flattened batch, in order: where one of the 20 amino acids stands.
+
+    Args:
+        tokens, segment_ids: (B, L) integer; 0 = padding.
+        alphabet: tells amino acids from the rest.
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    if tokens.ndim != 2 or tokens.shape != segment_ids.shape:
+        raise ValueError(
+            "[maskable] tokens and segment_ids must have the same shape (B, L); "
+            f"got {tokens.shape} and {segment_ids.shape}."
+        )
+    is_amino_acid = np.isin(tokens, np.asarray(alphabet.amino_acid_ids))
+    return np.flatnonzero(is_amino_acid & (segment_ids != 0))
+
+
+def eighths(count: int, size: int) -> int:
+    """M for `count` targets among `size` = B * L tokens: the next eighth of them, at least one.
+
+    So a shape (B, L) has eight M at most, and on average a sixteenth of the tokens is unused.
+    """
+    eighth = max(1, math.ceil(8 * count / size))
+    return math.ceil(size * eighth / 8)

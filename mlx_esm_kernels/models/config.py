@@ -12,7 +12,7 @@ _SIZES = ("num_layers", "embed_dim", "ffn_dim", "num_heads", "max_positions", "v
 _IDS = ("padding_idx", "mask_idx", "cls_idx", "eos_idx")
 _OF_ALPHABET = (*_IDS, "prepend_cls", "append_eos")
 # Which share of a protein is masked in training: 15 % (Rives et al. 2021); any, drawn uniformly
-# (Alamdari et al. 2023); mostly some 25 %, at times any (Hayes et al. 2025).
+# (Alamdari et al. 2023); mostly some 25 %, at times any (Hayes et al. 2025). See `mask_for`.
 OBJECTIVES = ("mlm", "diffusion", "mixed")
 
 
@@ -49,7 +49,8 @@ class ESM1Config:
             False: from one projection of its own (`embed_out`).
         language_head: there are logits at all; False: embeddings alone, as of EsmModel.
         contact_head: there is a regression from attentions to contacts.
-        objective: what the weights were trained for, one of OBJECTIVES; it changes no result.
+        objective: what the weights were trained for, one of OBJECTIVES; it changes no result. With
+            an adapter it is that of the base: the files of adapters do not say theirs.
     """
 
     num_layers: int

@@ -34,6 +34,7 @@ def fingerprint_of_base(model: ESM1) -> str:
 def _fingerprint(config: ESM1Config, parameters: dict[str, mx.array]) -> str:
     # What is not said is the default: a field that comes later leaves older hashes as they are.
     defaults = {field.name: field.default for field in fields(config)}
+    defaults["objective"] = config.objective  # which changes no result
     said = {k: v for k, v in config.to_dict().items() if v != defaults[k]}
     digest = hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16)
     for name, parameter in sorted(parameters.items()):

@@ -23,7 +23,7 @@ class Line:
 
     Attributes:
         name: what the legend calls it.
-        style: of the CSS classes `thin`, `main` and `second`.
+        style: of the CSS classes `thin`, `main`, `second` and `third`.
         pairs: (step, value), in order; values are finite.
         has_points: the values are marked, some of them so that the keyboard comes to them.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ..distributed.pulse import Pulse
 from ..distributed.ranks import Ranks
@@ -45,23 +45,23 @@ def train(
     schedule = Schedule(settings, begun, lambda: pulse.now)
     steps, residues = begun.steps, begun.residues
     seconds, waiting = 0.0, 0.0  # of the steps of this process
-    valid_loss = None
+    valid = None
     try:
         if not steps or schedule.done >= 1 or begun.validation_due:
-            valid_loss = _validate(state, validation, schedule, listeners, pulse, ranks)
+            valid = _validate(state, validation, schedule, listeners, pulse, ranks)
         for listener in listeners:
             listener.on_start()
         while schedule.done < 1 and not pulse.received:
             event = _step(state, schedule, steps)
-            steps, residues, valid_loss = steps + 1, residues + event.residues, None
+            steps, residues, valid = steps + 1, residues + event.residues, None
             pulse.beat()
             seconds, waiting = seconds + event.seconds, waiting + event.waiting
             is_due = schedule.advance(steps)
             for listener in listeners:
                 listener.on_step(event, is_due)
             if is_due:
-                valid_loss = _validate(state, validation, schedule, listeners, pulse, ranks)
-            made = Progress(steps, residues, schedule.seconds, is_due and valid_loss is None)
+                valid = _validate(state, validation, schedule, listeners, pulse, ranks)
+            made = Progress(steps, residues, schedule.seconds, is_due and valid is None)
             for listener in listeners:
                 listener.on_settled(made)
         for listener in listeners:
@@ -70,7 +70,8 @@ def train(
         for listener in listeners:
             listener.on_close()
     share = waiting / seconds if seconds else 0.0
-    return Outcome(steps, residues, schedule.seconds, valid_loss, pulse.received, share)
+    loss, bound = (None, None) if valid is None else (valid.loss, valid.bound)
+    return Outcome(steps, residues, schedule.seconds, loss, pulse.received, share, bound)
 
 
 def _step(state: TrainingState, schedule: Schedule, steps: int) -> StepEnd:
@@ -78,8 +79,8 @@ def _step(state: TrainingState, schedule: Schedule, steps: int) -> StepEnd:
     batches = [next(state.batches) for _ in range(schedule.settings.accumulation)]
     waiting = time.perf_counter() - begun
     first, *others = (as_arrays(batch.masked, batch.segment_ids) for batch in batches)
-    targets = sum(batch.targets for batch in batches)
-    shares = [float(batch.masked.weights.sum()) / max(targets, 1) for batch in batches]
+    weight = sum(batch.weight for batch in batches)
+    shares = [batch.masked.weight / max(weight, 1) for batch in batches]
     loss, norm = state.optimizer(first, rate, *others, shares=shares)
     state.step += 1
     # A loss that is a number with a gradient that is not spoils the weights in this very step.
@@ -96,20 +97,30 @@ def _validate(
     listeners: Sequence[Listener],
     pulse: Pulse,
     ranks: Ranks,
-) -> float | None:
-    """The held-out loss; None, and nobody hears of it, where a signal comes halfway."""
-    total = 0.0
+) -> ValidationEnd | None:
+    """What came of it; None, and nobody hears of it, where a signal comes halfway."""
+    totals: dict[str, float] = {"loss": 0.0}
     state.follow_first(ranks)
-    losses = validation.losses(state.model, ranks)
+    losses = _losses(state, validation, ranks)
     with progress(losses, total=len(validation), desc="🔍 validating") as bar:
-        for loss in bar:
-            total += loss
+        for name, loss in bar:
+            totals[name] = totals.get(name, 0.0) + loss
             pulse.beat()
             if pulse.received:
                 return None
     schedule.validated()
-    if not math.isfinite(total):
-        raise Diverged(f"the validation loss is {total:.3g}")
+    for name, total in totals.items():
+        if not math.isfinite(total):
+            raise Diverged(f"the validation {name} is {total:.3g}")
+    event = ValidationEnd(state.step, **totals)
     for listener in listeners:
-        listener.on_validation(ValidationEnd(state.step, total))
-    return total
+        listener.on_validation(event)
+    return event
+
+
+def _losses(
+    state: TrainingState, validation: Validation, ranks: Ranks
+) -> Iterator[tuple[str, float]]:
+    """Shares of the `loss`, and then, where it is measured, of the `bound`."""
+    yield from (("loss", share) for share in validation.losses(state.model, ranks))
+    yield from (("bound", share) for share in validation.bound_losses(state.model, ranks))

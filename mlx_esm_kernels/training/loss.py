@@ -18,10 +18,11 @@ def masked_loss(
     targets: mx.array,
     weights: mx.array,
 ) -> mx.array:
-    """Mean cross-entropy in nats over the targets, a float32 scalar.
+    """Weighted mean cross-entropy in nats over the targets, a float32 scalar.
 
     `sum_m w_m (logsumexp(z_m) - z_m[target_m]) / sum_m w_m`, with the LM head run on the M masked
-    positions alone (15 % of all). No target at all gives 0.
+    positions alone. No target at all gives 0. Where all weigh 1 it is the mean over the targets;
+    with the weights of the `diffusion` objective, a bound in nats per residue.
 
     Args:
         model: has `encode` (B, L) -> (B, L, C) and `head` (M, C) -> (M, V).

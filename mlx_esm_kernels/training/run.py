@@ -84,7 +84,8 @@ def new_state(
         ranks=ranks,
     )
     part = (ranks.number, ranks.count)
-    masked = MaskedBatches(batches, model.alphabet, (settings.seed, earlier_steps), part)
+    seed = (settings.seed, earlier_steps)
+    masked = MaskedBatches(batches, model.alphabet, seed, part, settings.objective)
     # Those of this step may be taken at once, and those of the next one made meanwhile.
     ahead = BatchesAhead(masked, 2 * settings.accumulation + 2)
     return TrainingState(model, optimizer, ahead, earlier_steps=earlier_steps)
@@ -128,7 +129,7 @@ def run_training(
                 Verdict(window, validation),
                 Record(window, files.log, validation, state.step),
                 saver,
-                LossPlot(files.log, files.folder.plot),
+                LossPlot(files.log, files.folder.plot, settings.objective),
             ]
             if files.checkpoints is not None:
                 listeners.append(Checkpointer(state, window, files.log, files.checkpoints, pulse))

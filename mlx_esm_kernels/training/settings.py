@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..models.config import OBJECTIVES
 from ..models.dtypes import DTYPES
 from ..system.errors import UserError
 
@@ -37,6 +38,7 @@ class Settings:
         precision: of activations and their gradients, the name of a dtype; see `TrainStep`.
         valid_every: steps between validations; None: ten times in a run, and every 15 minutes.
         seed: of the masks; the batches bring their own.
+        objective: how proteins are masked and weighted, one of OBJECTIVES, see `mask_for`.
 
     Raises:
         ValueError: there is no limit at all, or a value means nothing.
@@ -56,6 +58,7 @@ class Settings:
     accumulation: int = 1
     checkpointing: bool = False
     precision: str = "float32"
+    objective: str = "mlm"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))  # of json, which has lists
@@ -72,6 +75,10 @@ class Settings:
         if self.precision not in DTYPES:
             raise ValueError(
                 f"[Settings] precision must be one of {tuple(DTYPES)}; got {self.precision!r}."
+            )
+        if self.objective not in OBJECTIVES:
+            raise ValueError(
+                f"[Settings] objective must be one of {OBJECTIVES}; got {self.objective!r}."
             )
         if self.accumulation < 1:
             raise ValueError(f"[Settings] accumulation must be positive; got {self.accumulation}.")
@@ -102,7 +109,8 @@ class Outcome:
     Attributes:
         steps: steps taken. residues: residues seen, with repetition.
         seconds: wall time.
-        valid_loss: nats per target at the end; None where the run was stopped before.
+        valid_loss, valid_bound: see `ValidationEnd`, of the end; None where the run was stopped
+            before, and the bound where nobody measures it.
         stopped_by: the signal that stopped it, or None.
         waiting: share of the time of the steps in which they waited for batches; of this process.
     """
@@ -113,3 +121,4 @@ class Outcome:
     valid_loss: float | None
     stopped_by: int | None
     waiting: float = 0.0
+    valid_bound: float | None = None

@@ -103,9 +103,9 @@ class TrainStep:
         Args:
             batch: the arguments of `masked_loss` after the model.
             rate: the learning rate.
-            others: further batches. The gradient is that of the mean over the targets of all of
-                them, as if they were one, at the memory of one and of one more gradient.
-            shares: of each batch, which part of all targets it has, of whichever rank.
+            others: further batches. The gradient is that of the weighted mean over the targets of
+                all of them, as if they were one, at the memory of one and of one more gradient.
+            shares: of each batch, which part of the sum of all weights it has, of whichever rank.
 
         Returns:
             The loss before the step, and the global norm of its gradient before clipping. If

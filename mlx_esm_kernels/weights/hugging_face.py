@@ -14,7 +14,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..data.alphabet import ESM1B, Alphabet
-from ..models.config import ESM1Config
+from ..models.config import OBJECTIVES, ESM1Config
 from ..ops.angles import BASE
 from .frequencies import with_frequencies
 from .names import FAMILY, inner_state, what_it_is, without_prefix
@@ -291,6 +291,8 @@ def _config(
             layer_norm_eps=settings["layer_norm_eps"],
             contact_head=name_in_transformers(_CONTACT) in tensors,
             language_head=any(name.startswith("lm_head.") for name in tensors),
+            # A key of ours; somebody else's of this name may mean anything.
+            objective=found if (found := settings.get("objective")) in OBJECTIVES else "mlm",
         )
     except ValueError as error:
         raise WeightsError(f"{folder} has a config.json that cannot be used: {error}") from None

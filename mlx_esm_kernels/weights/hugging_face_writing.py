@@ -101,8 +101,10 @@ def new_in_transformers(config: ESM1Config) -> str | None:
 
 
 def _config(config: ESM1Config, parameters: Mapping[str, mx.array]) -> dict[str, Any]:
-    """What config.json says, by transformers' names."""
+    """What config.json says, by transformers' names, and `objective`, which it keeps unread."""
+    ours = {} if config.objective == "mlm" else {"objective": config.objective}
     return {
+        **ours,
         "architectures": ["EsmForMaskedLM" if config.language_head else "EsmModel"],
         # Not transformers' default, as the released models have none.
         "attention_probs_dropout_prob": 0.0,

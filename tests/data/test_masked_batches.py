@@ -53,7 +53,7 @@ def test_the_parts_of_a_batch_have_each_row_and_each_target_once(seed, rows, dat
         found[0], whole.masked.inputs.reshape(-1)[whole.masked.positions[some]]
     )
     np.testing.assert_array_equal(found[1], whole.masked.targets[some])
-    assert {(part.residues, part.targets) for part in parts} == {(whole.residues, some.sum())}
+    assert {(part.residues, part.weight) for part in parts} == {(whole.residues, some.sum())}
 
 
 def test_a_part_with_most_of_the_targets_has_room_for_them():
