@@ -28,7 +28,6 @@ import numpy.typing as npt
 from .alphabet import Alphabet
 from .masking import Masked, eighths, mask_tokens, maskable
 
-_GRID = np.linspace(0, 1, 4097)
 Floats = npt.NDArray[np.float64]
 
 
@@ -97,7 +96,7 @@ def draw_rates(objective: str, count: int, rng: np.random.Generator) -> Floats:
     if objective == "diffusion":
         return uniform
     if objective == "mixed":
-        return np.interp(uniform, mixed_cdf(_GRID), _GRID)
+        return np.interp(uniform, _SHARES, _RATES)
     raise ValueError(f"[mask_proteins] objective must be diffusion or mixed; got {objective!r}.")
 
 
@@ -108,3 +107,8 @@ def mixed_cdf(rates: Floats) -> Floats:
     """
     beta = sum(math.comb(11, k) * rates**k * (1 - rates) ** (11 - k) for k in range(3, 12))
     return 0.8 * np.asarray(beta) + 0.2 * rates
+
+
+# Read backwards, between its points, it turns uniform numbers into rates.
+_RATES: Floats = np.linspace(0, 1, 4097)
+_SHARES = mixed_cdf(_RATES)

@@ -21,17 +21,22 @@ def random_proteins(rng, count):
     )
 
 
-def whole_batches(seed, rows, part=(0, 1)):
+def whole_batches(seed, rows, part=(0, 1), objective="mlm"):
     proteins = random_proteins(np.random.default_rng(seed), 30)
     packed = PackedBatches(proteins, np.arange(30), ESM1B, rows=rows, row_length=48, seed=seed)
-    return MaskedBatches(packed, ESM1B, seed, part)
+    return MaskedBatches(packed, ESM1B, seed, part, objective)
 
 
-@given(seed=st.integers(0, 2**32), rows=st.integers(1, 9), data=st.data())
-def test_the_parts_of_a_batch_have_each_row_and_each_target_once(seed, rows, data):
+@given(
+    seed=st.integers(0, 2**32),
+    rows=st.integers(1, 9),
+    objective=st.sampled_from(["mlm", "diffusion", "mixed"]),
+    data=st.data(),
+)
+def test_the_parts_of_a_batch_have_each_row_and_each_target_once(seed, rows, objective, data):
     count = data.draw(st.integers(1, rows))
-    whole = next(whole_batches(seed, rows))
-    parts = [next(whole_batches(seed, rows, (number, count))) for number in range(count)]
+    whole = next(whole_batches(seed, rows, objective=objective))
+    parts = [next(whole_batches(seed, rows, (number, count), objective)) for number in range(count)]
     assert {part.segment_ids.shape for part in parts} == {(math.ceil(rows / count), 48)}
     filled = [part.segment_ids.any(axis=1) for part in parts]
     for name in ("inputs", "segment_ids"):
@@ -53,7 +58,10 @@ def test_the_parts_of_a_batch_have_each_row_and_each_target_once(seed, rows, dat
         found[0], whole.masked.inputs.reshape(-1)[whole.masked.positions[some]]
     )
     np.testing.assert_array_equal(found[1], whole.masked.targets[some])
-    assert {(part.residues, part.weight) for part in parts} == {(whole.residues, some.sum())}
+    weights = [part.masked.weights[of_part] for part, of_part in zip(parts, used, strict=True)]
+    np.testing.assert_array_equal(np.concatenate(weights), whole.masked.weights[some])
+    total = whole.masked.weights.sum(dtype=np.float64)
+    assert {(part.residues, part.weight) for part in parts} == {(whole.residues, total)}
 
 
 def test_a_part_with_most_of_the_targets_has_room_for_them():

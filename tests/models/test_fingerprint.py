@@ -25,6 +25,12 @@ def test_the_same_weights_have_the_same_and_others_another():
     assert len({fingerprint(m) for m in (new_model(), other, new_model(layer_norm_eps=1e-6))}) == 3
 
 
+def test_weights_are_the_same_whatever_they_are_said_to_be_trained_for():
+    """Most formats do not say it, and adapters and heads belong to the weights all the same."""
+    for hashed in (fingerprint, fingerprint_of_base):
+        assert hashed(new_model(objective="mixed")) == hashed(new_model())
+
+
 def test_an_adapter_changes_it_and_not_that_of_the_base():
     plain, adapted = new_model(), new_model()
     add_low_rank(adapted, LowRank(2))

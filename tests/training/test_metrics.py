@@ -57,13 +57,13 @@ def test_a_file_of_another_kind_is_named_and_left_alone(tmp_path, line):
     assert path.read_text().endswith(line + "\n")
 
 
-def drawn(rows):
+def drawn(rows, objective="mlm"):
     """The axes that `plot_loss` draws on, as matplotlib has them."""
     from matplotlib.figure import Figure
 
     axes = Figure().add_subplot()
-    loss_curve._draw_curves(axes, rows)
-    loss_curve._draw_levels(axes, rows)
+    loss_curve._draw_curves(axes, rows, objective)
+    loss_curve._draw_levels(axes, rows, objective)
     return axes
 
 
@@ -93,6 +93,17 @@ def test_the_plot_has_curves_levels_and_a_legend_that_names_them(tmp_path):
     floor = lines["entropy floor (synthetic families): perplexity 3.00"]
     assert floor.get_ydata()[0] == math.log(3)
     assert "entropy floor" not in str([line.get_label() for line in drawn(ROWS[1:]).get_lines()])
+
+
+@pytest.mark.parametrize("objective", ["diffusion", "mixed"])
+def test_the_plot_does_not_compare_losses_of_other_masks_in_silence(objective):
+    rows = [{**row, "valid_bound": 2.5} if "valid_loss" in row else row for row in ROWS]
+    lines = {line.get_label(): line for line in drawn(rows, objective).get_lines()}
+    assert list(lines["held out, bound over all mask rates"].get_ydata()) == [2.5, 2.5]
+    training = {"diffusion": "bound over all mask rates", "mixed": "some 30 % masked"}[objective]
+    assert f"training, {training}, smoothed" in lines
+    assert "held out, 15 % masked" in lines
+    assert "entropy floor (synthetic families), 15 % masked: perplexity 3.00" in lines
 
 
 @pytest.mark.parametrize("rows", [ROWS, ROWS[:1], ROWS[1:2], [], [{"step": 1}]])

@@ -97,6 +97,21 @@ def test_a_rotary_model_is_an_esm_2_with_its_frequencies(tmp_path):
     assert len(tensors) == len(parameters(model))
 
 
+@pytest.mark.parametrize("objective", ["mlm", "diffusion", "mixed"])
+def test_what_the_weights_were_trained_for_comes_back(tmp_path, objective):
+    """And whether they have token dropout, which models of the others have not."""
+    model = esm2(objective=objective, token_dropout=objective == "mlm")
+    folder = written(tmp_path / "esm2", model)
+    config = json_of(folder / "config.json")
+    # Released folders do not have the key, and neither has one that would say the same.
+    assert config.get("objective") == (None if objective == "mlm" else objective)
+    assert config["token_dropout"] is (objective == "mlm")
+    found = load_model(folder).config
+    assert (found.objective, found.token_dropout) == (objective, objective == "mlm")
+    (folder / "config.json").write_text(json.dumps({**config, "objective": ["of", "others"]}))
+    assert load_model(folder).config.objective == "mlm"
+
+
 def test_the_file_of_weights_says_that_its_tensors_are_pytorch_s(tmp_path):
     folder = written(tmp_path / "folder", esm1b())
     assert header_of(folder / "model.safetensors")["__metadata__"] == {"format": "pt"}

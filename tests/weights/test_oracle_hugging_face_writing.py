@@ -168,6 +168,17 @@ def test_a_model_of_transformers_comes_back_to_it_bit_for_bit(tmp_path, dtype, r
         assert again.config.max_position_embeddings == 50
 
 
+def test_transformers_takes_a_model_that_learned_to_generate(tmp_path):
+    """Its config keeps our key, and writes it again."""
+    plain, mixed = esm2(token_dropout=False), esm2(token_dropout=False, objective="mixed")
+    mixed.update(plain.parameters())
+    found = loaded(written(tmp_path / "mixed", mixed))
+    assert state_bits(found) == state_bits(loaded(written(tmp_path / "plain", plain)))
+    assert found.config.token_dropout is False
+    found.save_pretrained(tmp_path / "again")
+    assert load_model(tmp_path / "again").config.objective == "mixed"
+
+
 @pytest.mark.parametrize("make", [esm1b, esm2])
 def test_several_files_load_as_one(tmp_path, monkeypatch, make):
     model = make()
