@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mlx_esm_kernels.commands import train
 from mlx_esm_kernels.commands.run_config import _settings_by_key
 from mlx_esm_kernels.commands.train_config import _COMMAND_LINE_ONLY, _options, training_values
-from mlx_esm_kernels.models.config import PRESETS, ESM1Config
+from mlx_esm_kernels.models.config import OBJECTIVES, PRESETS, ESM1Config
 from mlx_esm_kernels.models.dtypes import DTYPES
 from mlx_esm_kernels.models.esm1 import ESM1
 from mlx_esm_kernels.training.config_file import read_config, recipe_names, write_config
@@ -254,8 +254,7 @@ def test_the_library_s_defaults_are_those_of_the_first_recipe():
 )
 def test_defaults_that_depend_on_others(arguments, rate, iters, warmup):
     with train.command.make_context("train", [str(a) for a in arguments]) as ctx:
-        width = PRESETS[ctx.params["preset"]].embed_dim
-        settings = train._settings(ctx, ctx.params, width)
+        settings = train._settings(ctx, ctx.params, PRESETS[ctx.params["preset"]])
     assert settings.learning_rate == rate
     assert (settings.num_iters, settings.warmup) == (iters, warmup)
 
@@ -264,7 +263,7 @@ def test_defaults_that_depend_on_others(arguments, rate, iters, warmup):
 def test_every_recipe_is_one_and_gives_the_reason_of_each_number(name):
     with train.command.make_context("train", ["--config", name]) as ctx:
         config = ctx.params["config"]
-        train._settings(ctx, ctx.params, 64)
+        train._settings(ctx, ctx.params, TINY)
     model = config.model_config() if config.sizes else PRESETS[ctx.params["preset"]]
     assert model.num_layers > 0
     text = (Path(train.__file__).parents[1] / "recipes" / f"{name}.toml").read_text("utf-8")
@@ -303,6 +302,7 @@ GIVEN = {
     "--weight-decay": POSITIVE,
     "--clip-norm": POSITIVE,
     "--precision": st.sampled_from(list(DTYPES)),
+    "--objective": st.sampled_from(OBJECTIVES),
     "--grad-accumulation": st.integers(1, 100),
     "--valid-every": st.integers(1, 10**6),
     "--seed": st.integers(0, 2**62),
@@ -325,11 +325,11 @@ def test_what_is_written_of_any_options_is_read_as_the_same(tmp_path_factory, gi
     flag = "--grad-checkpointing" if checkpointing else "--no-grad-checkpointing"
     path = tmp_path_factory.mktemp("law") / "c.toml"
     with train.command.make_context("train", [*arguments_of(given), flag]) as ctx:
-        settings = train._settings(ctx, ctx.params, 32)
+        settings = train._settings(ctx, ctx.params, TINY)
         written = training_values(ctx, _settings_by_key(settings))
         write_config(path, {"training": written}, {}, "")
         expected = dict(ctx.params)
     with train.command.make_context("train", ["--config", str(path)]) as ctx:
-        assert train._settings(ctx, ctx.params, 320) == settings
+        assert train._settings(ctx, ctx.params, PRESETS["medium"]) == settings
         for name in ("tokens_per_batch", "every", "keep", "report_to", "hugging_face"):
             assert ctx.params[name] == expected[name]

@@ -156,6 +156,9 @@ def test_validation_is_of_fifteen_percent_for_every_objective_with_a_bound_besid
     assert bound == sum(validation(proteins, with_bound=True).bound_losses(model))
     assert bound != sum(beside.losses(model))
     assert len(beside) == 2 * len(plain) == sum(1 for _ in [*beside.losses(model)]) * 2
+    # Each residue has its share in it.
+    residues, batches = beside.num_targets / 0.15, len(plain)
+    assert sum(beside._bound_weights) == pytest.approx(residues, abs=batches / 0.3)
     # A model that says nothing: each residue costs the same, at every rate.
     for parameter in (model.lm_head.bias, model.embed_tokens.weight):
         parameter[:] = 0
