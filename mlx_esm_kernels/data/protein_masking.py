@@ -7,7 +7,8 @@ its n residues become targets, all shown as `<mask>`:
   weighs n / k, which makes the weights of a protein sum to n and the expected loss (weighted sum
   over sum of weights) the order-agnostic bound of -log p(protein), in nats per residue: Hoogeboom
   et al. 2022, "Autoregressive diffusion models", which EvoDiff's OADM is (Alamdari et al. 2023); in
-  continuous time that of MDLM (Sahoo et al. 2024) and DPLM (Wang et al. 2024), weighted by 1 / t.
+  continuous time that of MDLM (Sahoo et al. 2024), weighted by 1 / t. DPLM (Wang et al. 2024) has
+  the same masks, and its code other weights.
 - `mixed`: t is from Beta(3, 9) in 80 % of the proteins and uniform in 20 %, 30 % on average, and
   all targets weigh 1. It is ESM3's schedule for sequences, "betalinear30" (Hayes et al. 2025,
   appendix A.2.2.1): theirs found a fixed 15 % poor at generating and uniform rates poor at
