@@ -57,4 +57,4 @@ def report(
     weights = str(files.path)
     if files.adapter is not None:
         weights = f"{files.adapter.base.name} --adapter {files.path}"
-    say(f"🌱 next: python -m mlx_esm_kernels.generate --weights-file {weights}")
+    say(f"🌱 next: mlx-esm generate --weights-file {weights}", whole=True)

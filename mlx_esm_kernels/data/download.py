@@ -268,7 +268,6 @@ def _receive(response: requests.Response, url: str, partial: _Partial) -> None:
             initial=partial.size,
             desc=f"📥 {partial.final.name}",
             unit="B",
-            unit_scale=True,
         ) as bar,
     ):
         # Not iter_content: it would unpack what a server labels Content-Encoding: gzip.
@@ -314,9 +313,7 @@ def _gzip_damage(path: Path, name: str) -> str:
         with (
             path.open("rb") as file,
             gzip.GzipFile(fileobj=file) as unpacked,
-            progress(
-                total=path.stat().st_size, desc=f"🔍 checking {name}", unit="B", unit_scale=True
-            ) as bar,
+            progress(total=path.stat().st_size, desc=f"🔍 checking {name}", unit="B") as bar,
         ):
             start = unpacked.read(1)
             while unpacked.read(_CHUNK):

@@ -307,7 +307,7 @@ def _content_key(file: IO[bytes], alphabet: Alphabet, name: str, parent: Path) -
     try:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
-        with progress(total=size, desc=f"📥 checking {name}", unit="B", unit_scale=True) as bar:
+        with progress(total=size, desc=f"📥 checking {name}", unit="B") as bar:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
                 bar.update(len(chunk))
@@ -378,7 +378,7 @@ def _with_progress(file: IO[bytes], name: str, notes: Notes) -> Iterator[tuple[s
     """The records of a file, under a bar that counts its bytes."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
-    with progress(total=size, desc=f"📥 loading {name}", unit="B", unit_scale=True) as bar:
+    with progress(total=size, desc=f"📥 loading {name}", unit="B") as bar:
         for count, record in enumerate(parse_fasta(file, name, notes)):
             yield record
             if count % 1024 == 0:

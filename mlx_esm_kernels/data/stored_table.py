@@ -232,9 +232,7 @@ def _check_content(folder: Path, digests: Mapping[str, str], name: str) -> None:
     if checked == stamps:
         return
     total = sum((folder / column).stat().st_size for column in COLUMNS)
-    with progress(
-        total=total, desc=f"🔍 checking what is encoded of {name}", unit="B", unit_scale=True
-    ) as bar:
+    with progress(total=total, desc=f"🔍 checking what is encoded of {name}", unit="B") as bar:
         for column in COLUMNS:
             digest = _new_digest()
             with (folder / column).open("rb") as file:

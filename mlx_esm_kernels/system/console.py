@@ -1,31 +1,39 @@
 """What a person sees while a command works: lines with an emoji, and progress bars.
 
 Lines (`say`) are for reading later, so they also go to a file or a pipe. Bars (`progress`) are for
-watching, so they exist only on a terminal: elsewhere not one control character is written.
+watching: on a terminal and in a notebook they are redrawn, elsewhere they are a plain line now and
+then, without one control character.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from tqdm import tqdm
+from tqdm.utils import disp_len
+
+from .bars import SECONDS_BEFORE, Bar, Lines, bar_in_notebook, is_notebook, short
 
 _is_muted = False  # see mute()
 _closed: set[str] = set()  # standard streams that were closed when the process began
 
 
-def say(line: str, *, err: bool = False) -> None:
+def say(line: str, *, err: bool = False, whole: bool = False) -> None:
     """Write one line for the person, above any bar that is on the screen.
+
+    A terminal that is narrower gets several, broken between words.
 
     Args:
         line: the text, without a line end. Characters that the stream's encoding does not have
             (an emoji on an old terminal) are left out rather than being an error.
         err: write to standard error; for commands whose standard output is data.
+        whole: never break it, as it has a command that is to be copied.
 
     A reader that has gone away (`| head`), a terminal that was closed or a full disk stop the
     lines, never the work.
@@ -34,7 +42,8 @@ def say(line: str, *, err: bool = False) -> None:
     if stream is None or _is_muted:
         return
     try:
-        tqdm.write(fit(line, stream), file=stream)
+        line = fit(line, stream)
+        tqdm.write(line if whole else wrapped(line, stream), file=stream)
         stream.flush()
     except (OSError, ValueError):
         # Later writes, and Python's own flush at exit, then go nowhere instead of failing.
@@ -70,43 +79,53 @@ def was_closed(name: str) -> bool:
 def progress(
     iterable: Iterable[Any] | None = None,
     *,
-    total: int | None = None,
+    total: float | None = None,
     desc: str = "",
     unit: str = "it",
-    unit_scale: bool = False,
-    initial: int = 0,
-    leave: bool = False,
+    initial: float = 0,
 ) -> tqdm[Any]:
-    """A tqdm bar on standard error; silent, but with the same methods, where that is no terminal.
+    """A tqdm bar on standard error, which a phase of less than a second does not show.
+
+    Where nothing can be redrawn it is a plain line every half minute. It goes when it is closed: a
+    line said afterwards takes its place.
 
     Args:
         iterable: what to go through; None to call `update(n)` by hand.
         total: how many `unit`s there are; None takes `len(iterable)` where it has one.
-        desc: the text before the bar, for example "🚂 training".
-        unit, unit_scale: as in tqdm; unit="B", unit_scale=True for bytes.
+        desc: the text before the bar, for example "🚂 training"; of a long one the middle is left
+            out.
+        unit: what is counted, in the singular; "B" for bytes, "" for what is not said.
         initial: how many units are done already, as when a download resumes.
-        leave: keep the finished bar on the screen; by default a line said afterwards replaces it.
 
     Returns:
         A tqdm bar: iterate over it, or `update(n)` and `set_postfix_str(text)`; a context manager.
     """
-    return tqdm(
+    return bar_class()(
         iterable,
         total=total,
-        desc=fit(desc, sys.stderr),
+        desc=short(fit(desc, sys.stderr)),
         unit=unit,
-        unit_scale=unit_scale,
         initial=initial,
-        leave=leave,
-        dynamic_ncols=True,
-        file=sys.stderr,  # tqdm itself goes on where a terminal was closed
-        disable=not shows_bars(),
+        **bar_options(),
     )
 
 
-def shows_bars() -> bool:
-    """Whether somebody watches standard error, and is meant to see bars there."""
-    return not _is_muted and is_interactive(sys.stderr)
+def bar_class() -> type[Bar]:
+    """The bars of this standard error."""
+    if is_notebook():
+        return bar_in_notebook()
+    return Bar if is_interactive(sys.stderr) else Lines
+
+
+def bar_options() -> dict[str, Any]:
+    """What each bar is told of where it is shown, and when."""
+    return {
+        "leave": False,
+        "dynamic_ncols": True,
+        "delay": SECONDS_BEFORE,
+        "file": sys.stderr,  # tqdm itself goes on where a terminal was closed
+        "disable": _is_muted or sys.stderr is None,
+    }
 
 
 def is_interactive(stream: TextIO | None) -> bool:
@@ -121,6 +140,24 @@ def fit(line: str, stream: TextIO | None) -> str:
     encoding = getattr(stream, "encoding", None) or "utf-8"
     fitting = line.encode(encoding, "ignore").decode(encoding)
     return line if fitting == line else fitting.lstrip()
+
+
+def wrapped(line: str, stream: TextIO | None) -> str:
+    """`line` as a terminal has room for it, broken between words; for other streams as it is."""
+    if stream is None or not is_interactive(stream):
+        return line
+    width = os.get_terminal_size(stream.fileno()).columns or 80
+    if disp_len(line) <= width:
+        return line
+    indent = " " * (len(line) - len(line.lstrip()) + 3)
+    broken = textwrap.wrap(
+        line,
+        width - (disp_len(line) - len(line)),  # an emoji takes two columns
+        subsequent_indent=indent,
+        break_long_words=False,  # paths are copied
+        break_on_hyphens=False,
+    )
+    return "\n".join(broken)
 
 
 def duration(seconds: float) -> str:

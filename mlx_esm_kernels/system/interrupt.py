@@ -11,6 +11,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
+from .console import is_interactive
+
 _ALWAYS = (signal.SIGINT, signal.SIGTERM)
 # What else ends a program: a terminal that closes, a scheduler whose time is up, a machine that
 # goes down. One that is ignored (nohup) or has a handler of somebody's (a profiler) is left to it.
@@ -19,7 +21,8 @@ _WHERE_DEFAULT = tuple(
     for name in ("SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGXCPU", "SIGPWR")
     if hasattr(signal, name)
 )
-_ANSWER = b"\nStopping after this step; Ctrl-C again stops at once.\n"
+_ANSWER = b"Stopping after this step; Ctrl-C again stops at once.\n"
+_CLEARED = b"\r\x1b[J"  # the bars, of which half would stay
 
 
 class StopOnSignal:
@@ -59,7 +62,8 @@ class StopOnSignal:
         with suppress(OSError, ValueError, AttributeError):
             if sys.stderr.isatty():
                 # Not `say`: a handler may run in the middle of another write to the same stream.
-                os.write(sys.stderr.fileno(), _ANSWER)
+                start = _CLEARED if is_interactive(sys.stderr) else b"\n"
+                os.write(sys.stderr.fileno(), start + _ANSWER)
 
     def _restore(self, numbers: Iterable[int]) -> None:
         for number in numbers:

@@ -21,7 +21,8 @@ from .events import Listener, StepEnd, ValidationEnd
 from .loop import Diverged
 from .recipe import Adapter
 from .record import MetricsLog
-from .settings import Progress
+from .schedule import share_done
+from .settings import Progress, Settings
 from .state import TrainingState
 from .validation import Validation, perplexity
 
@@ -73,24 +74,26 @@ class Window(Listener):
 
 
 class Bar(Listener):
-    """The bar of the steps, where there is a terminal."""
+    """The bar of the run, by steps or by the clock: whichever limit is nearer."""
 
-    def __init__(self, window: Window, num_iters: int | None, begun: int = 0) -> None:
-        self._window, self._num_iters, self._begun = window, num_iters, begun
+    def __init__(self, window: Window, settings: Settings, begun: Progress) -> None:
+        self._window, self._settings, self._begun = window, settings, begun
         self._bar: tqdm[Any] | None = None
 
     def on_start(self) -> None:
-        self._bar = progress(
-            total=self._num_iters, initial=self._begun, desc="🚂 training", unit="step"
-        )
+        done = share_done(self._settings, self._begun.steps, self._begun.seconds)
+        self._bar = progress(total=1.0, initial=done, desc="🚂 training", unit="")
 
     def on_step(self, event: StepEnd, validation_follows: bool) -> None:
+        self._loss = f"loss {self._window.loss:.3f}, {self._window.speed:,.0f} residues/s"
+
+    def on_settled(self, progress: Progress) -> None:
         assert self._bar is not None
-        window = self._window
-        text = f"loss {window.loss:.3f}, {window.speed:,.0f} residues/s"
-        text += f", {window.waiting:.0%} waiting for data"
-        self._bar.set_postfix_str(text, refresh=False)
-        self._bar.update()
+        limit = self._settings.num_iters
+        step = f"step {progress.steps:,}" if limit is None else f"{progress.steps:,}/{limit:,}"
+        self._bar.set_postfix_str(f"{step}, {self._loss}", refresh=False)
+        done = share_done(self._settings, progress.steps, progress.seconds)
+        self._bar.update(done - self._bar.n)
 
     def on_finish(self) -> None:
         self.on_close()
@@ -103,8 +106,7 @@ class Bar(Listener):
 class Verdict(Listener):
     """A line for each validation."""
 
-    def __init__(self, window: Window, validation: Validation) -> None:
-        self._window = window
+    def __init__(self, validation: Validation) -> None:
         self._known = f"residue frequencies {perplexity(validation.unigram_loss):.2f}"
         if validation.floor_loss is not None:
             self._known += f", floor {perplexity(validation.floor_loss):.2f}"
@@ -114,8 +116,7 @@ class Verdict(Listener):
         line += f"{perplexity(event.loss):.2f} ({self._known})"
         if event.bound is not None:
             line += f", bound {event.bound:.3f} nats per residue"
-        window = self._window
-        say(f"{line}, {window.speed:,.0f} residues/s" if window.losses else line)
+        say(line)
 
 
 class Record(Listener):

@@ -102,7 +102,7 @@ def _validate(
     totals: dict[str, float] = {"loss": 0.0}
     state.follow_first(ranks)
     losses = _losses(state, validation, ranks)
-    with progress(losses, total=len(validation), desc="🔍 validating") as bar:
+    with progress(losses, total=len(validation), desc="🔍 validating", unit="step") as bar:
         for name, loss in bar:
             totals[name] = totals.get(name, 0.0) + loss
             pulse.beat()

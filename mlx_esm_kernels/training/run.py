@@ -125,8 +125,8 @@ def run_training(
             saver = WeightsSaver(state, files.path, files.adapter, progress.steps)
             listeners = [
                 window,  # first: the others read it
-                Bar(window, settings.num_iters, progress.steps),
-                Verdict(window, validation),
+                Bar(window, settings, progress),
+                Verdict(validation),
                 Record(window, files.log, validation, state.step),
                 saver,
                 LossPlot(files.log, files.folder.plot, settings.objective),

@@ -27,7 +27,7 @@ class Schedule:
         self.settings, self._clock = settings, clock
         self._validated = clock()
         self._started = self._validated - begun.seconds
-        self.done = self._share_done(begun.steps) if begun.steps else 0.0
+        self.done = share_done(settings, begun.steps, self.seconds) if begun.steps else 0.0
 
     @property
     def seconds(self) -> float:
@@ -43,7 +43,7 @@ class Schedule:
 
     def advance(self, steps: int) -> bool:
         """Note that `steps` steps of this run are taken; whether to validate now."""
-        before, self.done = self.done, self._share_done(steps)
+        before, self.done = self.done, share_done(self.settings, steps, self.seconds)
         if self.done >= 1:
             return True
         if self.settings.valid_every is not None:
@@ -56,12 +56,13 @@ class Schedule:
         """Note that a validation has ended."""
         self._validated = self._clock()
 
-    def _share_done(self, steps: int) -> float:
-        settings = self.settings
-        by_steps = steps / settings.num_iters if settings.num_iters is not None else 0.0
-        if settings.max_minutes is None:
-            return by_steps
-        return min(1.0, max(by_steps, self.seconds / 60 / settings.max_minutes))
+
+def share_done(settings: Settings, steps: int, seconds: float) -> float:
+    """How much of a run is over, from 0 to 1, by the limit that is nearer."""
+    by_steps = steps / settings.num_iters if settings.num_iters is not None else 0.0
+    if settings.max_minutes is None:
+        return by_steps
+    return min(1.0, max(by_steps, seconds / 60 / settings.max_minutes))
 
 
 def learning_rate(

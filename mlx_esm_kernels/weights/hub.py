@@ -10,9 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from ..system.console import say, shows_bars
+from ..system.bars import Bar
+from ..system.console import bar_class, bar_options, say
 from .hugging_face import read_hugging_face, read_settings
 from .opened import OpenedWeights, WeightsError
 from .torch_file import require_torch
@@ -27,6 +26,7 @@ _SUFFIXES = (
 # A model is known by the small ones. Of the weights, .bin is taken where nothing else is.
 _SMALL = ["config.json", "vocab.txt", "adapter_config.json", "*.index.json"]
 _SAFETENSORS = ["model.safetensors", "model-*.safetensors"]
+_OF_NETWORK = "Downloading bytes"
 _TORCH = ["pytorch_model.bin", "pytorch_model-*.bin"]
 
 
@@ -76,7 +76,7 @@ def _snapshot(name: str, patterns: list[str]) -> Path:
                 repository,
                 revision=revision or None,
                 allow_patterns=patterns,
-                tqdm_class=_Bar,  # type: ignore[arg-type]  # asks for one that knows notebooks
+                tqdm_class=_bar_of_bytes(),  # type: ignore[arg-type]  # asks for tqdm.auto's
             )
         )
     # Those of its http client, of which it has changed, are neither its own nor of the system.
@@ -84,12 +84,23 @@ def _snapshot(name: str, patterns: list[str]) -> Path:
         raise WeightsError(_why_not(name, error)) from None
 
 
-class _Bar(tqdm):  # type: ignore[type-arg]
-    """The library's bars of bytes, where bars are seen; not those of files, which are a few."""
+def _bar_of_bytes() -> type[Bar]:
+    """The library's bar of the bytes on the disk, as ours; not that of files, which are a few, nor
+    that of the bytes of the network, which are about as many."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        is_hidden = options.get("unit") != "B" or not shows_bars()
-        super().__init__(*arguments, **{**options, "leave": False, "disable": is_hidden})
+    class OfBytes(bar_class()):  # type: ignore[misc]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            shown = {**options, "desc": "📥 downloading", "bar_format": None, **bar_options()}
+            if options.get("unit") != "B" or options.get("desc") == _OF_NETWORK:
+                shown["disable"] = True
+            super().__init__(*arguments, **shown)
+
+        def set_description(self, *_: Any, **__: Any) -> None:
+            """It is named already."""
+
+        set_description_str = set_postfix_str = set_description  # and has the rate
+
+    return OfBytes
 
 
 def _why_not(name: str, error: Exception) -> str:

@@ -110,9 +110,7 @@ def damage(path: Path, name: str) -> str:
             return ""
         with (
             zipfile.ZipFile(path) as records,
-            progress(
-                total=path.stat().st_size, desc=f"🔍 checking {name}", unit="B", unit_scale=True
-            ) as bar,
+            progress(total=path.stat().st_size, desc=f"🔍 checking {name}", unit="B") as bar,
         ):
             for record in records.infolist():
                 with records.open(record) as stream:

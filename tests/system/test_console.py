@@ -103,7 +103,7 @@ def test_a_silent_bar_counts_and_hands_on_what_it_goes_through():
     with progress([3, 1, 2], desc="🚂") as bar:
         bar.set_postfix_str("loss 1")
         assert list(bar) == [3, 1, 2]
-    with progress(total=5, unit="B", unit_scale=True, initial=2) as bar:
+    with progress(total=5, unit="B", initial=2) as bar:
         bar.update(3)
 
 
