@@ -128,7 +128,7 @@ def command(
         _add(file, "names", names.dtype, names.shape, [names])
         for number, ids in enumerate(proteins, start=1):
             drawn = ContactPicture(len(ids)) if pictures else None
-            rows = _seen(contact_rows(model, ids, cast(Long, long)), drawn, bar.update)
+            rows = _seen(contact_rows(model, ids, cast(Long, long), bar.update), drawn)
             _add(file, f"contacts_{number}", np.dtype(np.float32), (len(ids), len(ids)), rows)
             if drawn is not None:
                 title = textwrap.shorten(proteins.names[number - 1], 70)
@@ -159,7 +159,7 @@ def _names(names: Sequence[str]) -> npt.NDArray[Any]:
 
 
 def _seen(
-    parts: Iterable[mx.array], picture: ContactPicture | None, on_step: Callable[[int], object]
+    parts: Iterable[mx.array], picture: ContactPicture | None
 ) -> Iterator[npt.NDArray[np.float32]]:
     """The rows of a map as numpy has them, once the picture has them too."""
     for part in parts:
@@ -167,7 +167,6 @@ def _seen(
         if picture is not None:
             picture.add(rows)
         yield rows
-        on_step(len(rows))
 
 
 def _add(

@@ -19,7 +19,7 @@ from ..data.synthetic import SyntheticFamilies, make_sample
 from ..data.targets import Targets, draw_targets, symbols
 from ..inference.evaluation import Evaluation, summarised, yardsticks
 from ..inference.measuring import Measured, measure, require_measurable
-from ..inference.planted_contacts import planted_precision
+from ..inference.planted_contacts import num_looked_at, planted_precision
 from ..inference.requirements import Long
 from ..models.esm1 import ESM1
 from ..pictures.evaluation import draw_evaluation
@@ -287,7 +287,8 @@ def _summarise(
     if data.families is None or not look_for_pairs:
         return evaluations
     for name, model in models.items():
-        with progress(desc="🤝 looking for pairs", unit="protein") as bar:
+        total = num_looked_at(data.families, data.measured)
+        with progress(total=total, desc="🤝 looking for pairs", unit="protein") as bar:
             planted = planted_precision(model, data.families, data.measured, bar.update)
         if planted is not None:
             evaluations[name] = evaluations[name].with_planted(planted)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+from tqdm import tqdm
 
 from ..data.csv_table import CsvTable, read_csv
 from ..data.labelled import Labelled, read_labelled
@@ -164,23 +167,25 @@ def _with_bars(
     pace, slower = _paces(options)
     of_epoch = int(labelled.proteins.lengths[parts != PARTS.index("test")].sum())
     started = time.monotonic()
-    with (
-        progress(total=residues, desc="🧬 embedding", unit="residue") as embedding,
-        progress(total=pace.max_epochs, desc="🎯 fitting", unit="epoch") as fitting,
-        progress(
-            total=slower.max_epochs * of_epoch if low_rank else 0,
-            desc="🎯 adapting",
-            unit="residue",
-        ) as adapting,
-    ):
+    with ExitStack() as stack:
+
+        def bar(desc: str, unit: str, total: int) -> tqdm[Any]:
+            stack.close()  # that of the work before
+            return stack.enter_context(progress(total=total, desc=desc, unit=unit))
+
+        # Each of them with its first step.
+        embedding = cache(partial(bar, "🧬 embedding", "residue", residues))
+        fitting = cache(partial(bar, "🎯 fitting", "epoch", pace.max_epochs))
+        adapting = cache(partial(bar, "🎯 adapting", "residue", slower.max_epochs * of_epoch))
 
         def on_epoch(history: History) -> None:
-            fitting.update()
-            fitting.set_postfix_str(f"loss {history.valid_losses[-1]:.3f}")
+            loss = f"loss {history.valid_losses[-1]:.3f}"
+            fitting().set_postfix_str(loss, refresh=False)
+            fitting().update()
 
         def on_adapted(history: History) -> None:
             done, losses = len(history.valid_losses), history.valid_losses
-            adapting.set_postfix_str(f"epoch {done}, loss {losses[-1]:.3f}")
+            adapting().set_postfix_str(f"epoch {done}, loss {losses[-1]:.3f}")
 
         def adapt(model: ESM1) -> None:
             assert low_rank is not None
@@ -199,9 +204,9 @@ def _with_bars(
             adapt=adapt if low_rank else None,
             adapt_pace=slower,
             stop=StopOnSignal(),
-            on_embedded=embedding.update,
+            on_embedded=lambda done: embedding().update(done),
             on_epoch=on_epoch,
-            on_adapting=adapting.update,
+            on_adapting=lambda done: adapting().update(done),
             on_adapted=on_adapted,
         )
     _say_how_it_went(fitted, pace, slower, time.monotonic() - started)

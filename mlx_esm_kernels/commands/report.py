@@ -25,6 +25,7 @@ from ..inference.run_report import (
     held_out_targets,
     made_by,
     no_contacts,
+    num_made_by,
     on_held_out,
     target_counts,
 )
@@ -232,7 +233,7 @@ def _or_why(missing: dict[str, str], what: str, find: Callable[[], _Found]) -> _
 
 
 def _made(model: ESM1) -> list[Sample]:
-    with progress(desc="🌱 generating", unit="residue") as bar:
+    with progress(total=num_made_by(model), desc="🌱 generating", unit="residue") as bar:
         return made_by(model, bar.update)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ..system.console import progress
 from .alphabet import STANDARD_RESIDUES, Alphabet
 from .frequencies import sampled
 from .proteins import Proteins
@@ -52,7 +53,7 @@ class BaselineCounts:
         self._hashes = frozenset(proteins.hashes[chosen].tolist())
         self._pairs = np.zeros((NUM_RESIDUES + 1, NUM_RESIDUES + 1))
         self._singles = np.zeros(NUM_RESIDUES)
-        for index in chosen.tolist():
+        for index in progress(chosen.tolist(), desc="🔍 counting residues", unit="protein"):
             pairs, singles = _counts(self._symbol_of[proteins[index]])
             self._pairs += pairs
             self._singles += singles
@@ -66,7 +67,8 @@ class BaselineCounts:
         """
         found: dict[str, list[Answers]] = {name: [] for name in BASELINES}
         hashes = targets.proteins.hashes
-        for copy, place in enumerate(targets.copies.tolist()):
+        copies = progress(targets.copies.tolist(), desc="🔍 measuring baselines", unit="protein")
+        for copy, place in enumerate(copies):
             true = self._symbol_of[targets.ids(copy)]
             own = targets.of_copy(copy)
             chances = self._all

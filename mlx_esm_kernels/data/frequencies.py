@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ..system.console import progress
 from .alphabet import STANDARD_RESIDUES, Alphabet
 from .proteins import Proteins
 
@@ -34,7 +35,8 @@ def residue_frequencies(proteins: Proteins, indices: np.ndarray, alphabet: Alpha
     random 50,000 are counted: enough for four digits.
     """
     counts = np.zeros(len(alphabet), dtype=np.int64)
-    for index in sampled(indices).tolist():
+    chosen = sampled(indices).tolist()
+    for index in progress(chosen, desc="🔍 counting residues", unit="protein"):
         counts += np.bincount(proteins[index], minlength=len(alphabet))
     frequencies = np.zeros(len(alphabet))
     frequencies[alphabet.amino_acid_ids] = counts[alphabet.amino_acid_ids] + 1

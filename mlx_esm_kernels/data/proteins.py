@@ -22,6 +22,7 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
+from tqdm.utils import CallbackIOWrapper
 
 from ..system.cache import cache_errors, cache_folder
 from ..system.console import progress
@@ -263,7 +264,8 @@ def _load_source(
             if is_stream(source):
                 # It can be read once only, and the content has to be known before it is encoded.
                 copy = stack.enter_context(tempfile.TemporaryFile(dir=parent))
-                shutil.copyfileobj(file, copy, _CHUNK)
+                with progress(desc=f"📥 reading {name}", unit="B") as bar:
+                    shutil.copyfileobj(CallbackIOWrapper(bar.update, file, "read"), copy, _CHUNK)
                 file = copy
         folder = parent / _content_key(file, alphabet, name, parent)
         with cache_errors():

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from ..system.console import progress
 from ..system.errors import DataError
 from .alphabet import STANDARD_RESIDUES, Alphabet
 from .masking import MASK_RATE
@@ -141,7 +142,8 @@ def draw_targets(
     _, first = np.unique(proteins.hashes[given], return_index=True)
     chosen = given[first]
     symbol_of, letter_of = symbols(alphabet), _letters(alphabet)
-    found = [symbol_of[proteins[index]] for index in chosen.tolist()]
+    reading = progress(chosen.tolist(), desc="🔍 reading proteins", unit="protein")
+    found = [symbol_of[proteins[index]] for index in reading]
     per_draw = sum(_count(int((some >= 0).sum())) for some in found)
     if not per_draw:
         raise DataError(
@@ -150,9 +152,10 @@ def draw_targets(
         )
     if draws is None:
         draws = min(max(1, math.ceil(ENOUGH_TARGETS / per_draw)), MOST_DRAWS_UNASKED)
+    drawing = progress(chosen.tolist(), desc="🔍 drawing masks", unit="protein")
     drawn = [
         list(_draw(np.flatnonzero(some >= 0), letter_of[proteins[index]].tobytes(), draws))
-        for index, some in zip(chosen.tolist(), found, strict=True)
+        for index, some in zip(drawing, found, strict=True)
     ]
     places = np.flatnonzero([bool(some) for some in drawn])
     copies = np.tile(places, draws)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -14,15 +14,19 @@ from .requirements import Long, require_finite, seen_at_once
 from .windows import Window, tile
 
 Ids = npt.NDArray[np.integer[Any]]
+OnStep = Callable[[float], object]
 
 
-def contact_rows(model: ESM1, ids: Ids, long: Long = "error") -> Iterator[mx.array]:
+def contact_rows(
+    model: ESM1, ids: Ids, long: Long = "error", on_step: OnStep = lambda residues: None
+) -> Iterator[mx.array]:
     """The contacts of one protein, in memory that grows with its length and not with the square.
 
     Args:
         model: with a contact regression.
         ids: (residues,), without cls and eos.
         long: what becomes of a long protein: see `Embedder`. It is not too long for the model.
+        on_step: called with how many residues' worth of work was done since the last call.
 
     Yields:
         (n, residues) float32 probabilities, n rows after the other; all at once where there are few
@@ -32,7 +36,10 @@ def contact_rows(model: ESM1, ids: Ids, long: Long = "error") -> Iterator[mx.arr
         UserError: the model has no contact regression, or gives NaN.
     """
     windows = tile(len(ids), seen_at_once(model.config, long))
-    rows = _rows(model, ids) if len(windows) == 1 else _rows_in_windows(model, ids, windows)
+    if len(windows) == 1:
+        rows = _rows(model, ids, lambda share: on_step(share * len(ids)))
+    else:
+        rows = _rows_in_windows(model, ids, windows, on_step)
     for some in rows:
         require_finite(mx.isfinite(some).all(), model.embed_tokens.weight.dtype)
         yield some
@@ -44,18 +51,25 @@ def contact_map(model: ESM1, ids: Ids, long: Long = "error") -> mx.array:
     return mx.concatenate(rows) if len(rows) > 1 else rows[0]
 
 
-def _rows(model: ESM1, ids: Ids) -> Iterator[mx.array]:
-    return predict_contact_rows(model, mx.array(model.alphabet.with_specials(ids)))
+def _rows(model: ESM1, ids: Ids, on_share: OnStep) -> Iterator[mx.array]:
+    return predict_contact_rows(model, mx.array(model.alphabet.with_specials(ids)), on_share)
 
 
-def _rows_in_windows(model: ESM1, ids: Ids, windows: Sequence[Window]) -> Iterator[mx.array]:
+def _rows_in_windows(
+    model: ESM1, ids: Ids, windows: Sequence[Window], on_step: OnStep
+) -> Iterator[mx.array]:
     """A pair has the mean of the windows that see both residues, and 0 where none does."""
     seen: list[tuple[Window, npt.NDArray[np.float32]]] = []
     ends = [*(window.start for window in windows[1:]), len(ids)]
     for newest, end in zip(windows, ends, strict=True):
         # No later window sees the rows from here to the start of the next one.
         start = newest.start
-        parts = [np.array(rows) for rows in _rows(model, ids[start : newest.end])]
+        new = end - start  # as a default below, since it is another one in each round
+
+        def on_share(share: float, new: int = new) -> None:
+            on_step(share * new)
+
+        parts = [np.array(rows) for rows in _rows(model, ids[start : newest.end], on_share)]
         seen = [(window, part) for window, part in seen if window.end > start]
         seen.append((newest, np.concatenate(parts)))
         sums = np.zeros((end - start, len(ids)), np.float32)

@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..models.dtypes import STORED
+from ..system.console import progress
 from ..system.whole_file import OutputError, output_errors, require_writable, whole_file
 
 SUFFIXES = (".safetensors", ".npz", ".h5")
@@ -57,8 +58,11 @@ class _Stored:
         shape, dtype: of the array; bfloat16, which numpy has not, is read as float32.
     """
 
-    def __init__(self, file: int, offset: int, column: Column) -> None:
+    def __init__(
+        self, file: int, offset: int, column: Column, on_read: Callable[[int], object]
+    ) -> None:
         self._file, self._offset, self._column = file, offset, column
+        self._on_read = on_read  # called with bytes
         self.shape = column.shape
         self._bits = np.dtype(STORED[column.dtype].bits)
         self._widen = column.dtype == mx.bfloat16
@@ -71,6 +75,7 @@ class _Stored:
         for first in range(0, self.shape[0], step):
             count = min(step, self.shape[0] - first)
             data = os.pread(self._file, count * row_bytes, self._offset + first * row_bytes)
+            self._on_read(len(data))
             rows = np.frombuffer(data, self._bits).reshape(count, *self.shape[1:])
             yield first, (rows.astype(np.uint32) << 16).view(np.float32) if self._widen else rows
 
@@ -183,11 +188,15 @@ class EmbeddingFile:
             if self._convert is None:
                 os.replace(self.partial, self.path)
                 return
-            with whole_file(self.path) as half_done:
+            total = sum(column.num_bytes for column in self.columns.values())
+            with (
+                progress(total=total, desc=f"💾 writing {self.path.name}", unit="B") as bar,
+                whole_file(self.path) as half_done,
+            ):
                 self._convert(
                     half_done,
                     {
-                        name: _Stored(self._file, self._offsets[name], column)
+                        name: _Stored(self._file, self._offsets[name], column, bar.update)
                         for name, column in self.columns.items()
                     },
                     self.about,

@@ -46,7 +46,7 @@ class EmbeddingRun:
         if embedder.long == "error":
             require_lengths(embedder.model, proteins, LONG_ADVICE)
         self._embedder, self._proteins = embedder, proteins
-        self._names = "".join(f"{name}\n" for name in proteins.names).encode()
+        self._names = _names(proteins)
         self._offsets = _offsets(proteins.lengths)
         self._contact_offsets = _offsets(proteins.lengths.astype(np.int64) ** 2)
         self.columns = self._plan_columns()
@@ -165,6 +165,12 @@ class EmbeddingRun:
             what = name.partition(".")[0]
             if what in starts:
                 yield name, *starts[what]
+
+
+def _names(proteins: Proteins) -> bytes:
+    """All headers, one a line."""
+    names = progress(proteins.names, desc="🧬 reading names", unit="protein")
+    return "".join(f"{name}\n" for name in names).encode()
 
 
 def _offsets(sizes: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:

@@ -100,6 +100,11 @@ def precision_at(sureness: _Floats, pairs: npt.NDArray[np.int64], count: int) ->
     return sum(pair in planted for pair in found) / count
 
 
+def num_looked_at(families: SyntheticFamilies, indices: Places) -> int:
+    """How many proteins `planted_precision` looks at."""
+    return len(_chosen(families, indices))
+
+
 def _chosen(families: SyntheticFamilies, indices: Places) -> list[int]:
     """The first proteins of each family that has pairs."""
     family_of = families.family_of[indices]

@@ -90,7 +90,7 @@ def made_by(model: ESM1, on_step: OnStep = lambda filled: None) -> list[Sample]:
     """
     require_language_head(model.config)
     alphabet = model.alphabet
-    length = min(SAMPLE_LENGTH, model.config.trained_residues)
+    length = _sample_length(model)
     masks = alphabet.with_specials(np.full(length, alphabet.mask_idx, dtype=np.int32))
     tokens = fill_masks(model, [masks] * SAMPLES, Sampling(seed=SEED), on_step)
     made = []
@@ -102,6 +102,15 @@ def made_by(model: ESM1, on_step: OnStep = lambda filled: None) -> list[Sample]:
         made.append(Sample(alphabet.decode(ids), confidence(model, row), contacts))
         on_step(length)
     return made
+
+
+def num_made_by(model: ESM1) -> int:
+    """What the numbers that `made_by` gives to `on_step` add up to."""
+    return 2 * SAMPLES * _sample_length(model)  # each residue is filled in, and judged
+
+
+def _sample_length(model: ESM1) -> int:
+    return min(SAMPLE_LENGTH, model.config.trained_residues)
 
 
 def confidence(model: ESM1, tokens: Tokens) -> npt.NDArray[np.float64]:

@@ -19,6 +19,7 @@ from ..data.unpacking import STRUCTURE_SUFFIXES
 from ..models.contact_head import require_contact_head
 from ..models.esm1 import ESM1
 from ..pictures.structure_page import structure_page
+from ..system.console import progress
 from ..system.errors import DataError
 from ..system.whole_file import whole_file
 from .contact_precision import LONG_RANGE, contacts_of, long_range_precision, surest_pairs
@@ -93,7 +94,7 @@ def view(
         parse_structure(given, "the text", **options)
         if isinstance(given, str) and "\n" in given
         else load_structure(given, **options)
-        for given in _files(structures)
+        for given in progress(_files(structures), desc="📥 loading", unit="structure")
     ]
     maps = [] if contacts is None else _maps(contacts)
     shown, lines = [], []

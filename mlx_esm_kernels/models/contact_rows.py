@@ -11,7 +11,7 @@ r_h, and each of them is made twice more, as it stands and transposed, for the r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import mlx.core as mx
 import numpy as np
@@ -20,6 +20,8 @@ from ..ops import linear
 from .config import ESM1Config
 from .contact_head import MASKED, ContactHead, kept_residues
 
+# Of the work: the model, the first pass over the maps, and the rows, about.
+_MODEL, _SUMS, _ROWS = 0.25, 0.25, 0.5
 # Numbers in the part of a map that is made at once: few enough to stay in cache.
 _NUMBERS_AT_ONCE = 1 << 20
 
@@ -46,12 +48,15 @@ class ContactRows:
         """Keep what a layer's attention maps are made of; arguments as of `ContactMap.add`."""
         self._layers.append((q[0], k[0], bias_k))
 
-    def rows(self) -> Iterator[mx.array]:
+    def rows(self, on_step: Callable[[float], object]) -> Iterator[mx.array]:
         """The (L', L') contacts, once all layers were added, as (n, L') float32, evaluated.
 
         They can be gone through once.
+
+        Args:
+            on_step: called with the share of the work that was done since the last call.
         """
-        heads, marginals = self._heads()  # 2 (L, D + 2) each, and r_h (H, L)
+        heads, marginals = self._heads(on_step)  # 2 (L, D + 2) each, and r_h (H, L)
         totals = marginals.sum(axis=1, keepdims=True)
         scale = mx.array(self._weights)[:, None] / mx.where(totals == 0, 1, totals)
         scaled, marginals = (marginals * scale).T, marginals.T
@@ -65,12 +70,18 @@ class ContactRows:
             logits = total * self._kept[rows, None] * self._kept + self._bias
             contacts = mx.sigmoid(logits - linear(scaled[rows], marginals))[:, self._residues]
             mx.eval(contacts)
+            on_step(_ROWS * len(contacts) / contacts.shape[1])
             yield contacts
 
-    def _heads(self) -> tuple[list[tuple[mx.array, mx.array]], mx.array]:
+    def _heads(
+        self, on_step: Callable[[float], object]
+    ) -> tuple[list[tuple[mx.array, mx.array]], mx.array]:
         """Of every head its queries and keys, such that exp(q k^T) is its map, and its r_h."""
-        mx.eval(self._layers)
+        for layer in self._layers:
+            mx.eval(layer)
+            on_step(_MODEL / len(self._layers))
         heads, marginals = [], []
+        count = len(self._layers)
         while self._layers:
             layer_q, layer_k, layer_bias = self._layers.pop(0)
             for number, (q, k) in enumerate(zip(layer_q, layer_k, strict=True)):
@@ -83,6 +94,7 @@ class ContactRows:
                 q = mx.concatenate([q, one, -lse], axis=1)
                 k = mx.concatenate([k, self._mask, one], axis=1)
                 mx.eval(q, k, marginal)
+                on_step(_SUMS / (count * len(layer_q)))
                 heads.append((q, k))
                 marginals.append(marginal)
         return heads, mx.stack(marginals)

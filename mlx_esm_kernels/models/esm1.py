@@ -5,7 +5,7 @@ Parameters bear fair-esm's names. `reference.ESM1Reference` is the same model in
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import mlx.core as mx
@@ -249,7 +249,9 @@ def predict_contacts(model: ESM1, tokens: mx.array) -> mx.array:
     return mx.concatenate(rows) if len(rows) > 1 else rows[0]
 
 
-def predict_contact_rows(model: ESM1, tokens: mx.array) -> Iterator[mx.array]:
+def predict_contact_rows(
+    model: ESM1, tokens: mx.array, on_step: Callable[[float], object] = lambda share: None
+) -> Iterator[mx.array]:
     """The contacts of one protein, some rows at a time.
 
     The memory beside a few of them is O(L), however long the protein. Where that is short all rows
@@ -258,6 +260,7 @@ def predict_contact_rows(model: ESM1, tokens: mx.array) -> Iterator[mx.array]:
 
     Args:
         model, tokens: as of `predict_contacts`.
+        on_step: called with the share of the work that was done since the last call.
 
     Yields:
         (n, L') float32, the next n rows of what `predict_contacts` gives.
@@ -269,12 +272,15 @@ def predict_contact_rows(model: ESM1, tokens: mx.array) -> Iterator[mx.array]:
         raise ValueError(f"[predict_contacts] tokens must be (L,); got shape {tokens.shape}.")
     require_contact_head(model.config)
     if tokens.size**2 <= _WHOLE_MAP:
-        yield model(tokens[None], return_contacts=True)["contacts"][0]
+        contacts = model(tokens[None], return_contacts=True)["contacts"][0]
+        mx.eval(contacts)
+        on_step(1.0)
+        yield contacts
         return
     segment_ids = model._segments(tokens[None], None)
-    contacts = ContactRows(model.contact_head, model.config, tokens, segment_ids[0] != 0)
-    model._run(tokens[None], segment_ids, frozenset(), contacts)
-    yield from contacts.rows()
+    by_rows = ContactRows(model.contact_head, model.config, tokens, segment_ids[0] != 0)
+    model._run(tokens[None], segment_ids, frozenset(), by_rows)
+    yield from by_rows.rows(on_step)
 
 
 def describe(model: ESM1) -> str:

@@ -40,12 +40,12 @@ def whole_file(path: Path) -> Iterator[Path]:
         half_done = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}")
         try:
             yield half_done
-            _sync(half_done)
+            sync(half_done)
             os.replace(half_done, target)
         finally:
             with suppress(OSError):
                 half_done.unlink()
-        _sync(target.parent)
+        sync(target.parent)
 
 
 @contextmanager
@@ -64,13 +64,13 @@ def whole_folder(path: Path) -> Iterator[Path]:
         try:
             yield half_done
             for file in half_done.iterdir():
-                _sync(file)
-            _sync(half_done)
+                sync(file)
+            sync(half_done)
             half_done.rename(path)
         except BaseException:
             shutil.rmtree(half_done, ignore_errors=True)
             raise
-        _sync(path.parent)
+        sync(path.parent)
 
 
 def _followed(path: Path) -> Path:
@@ -78,7 +78,7 @@ def _followed(path: Path) -> Path:
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Wait until a file, or a folder's list of names, is on the disk itself."""
     if path.is_dir() and os.name == "nt":
         return  # Windows cannot open a folder.

@@ -17,6 +17,7 @@ import mlx.core as mx
 from ..distributed.ranks import Ranks
 from ..system.errors import UserError
 from ..system.whole_file import output_errors, whole_folder
+from ..weights.safetensors_file import write_safetensors
 from .recipe import Recipe
 from .run_folder import WEIGHTS
 from .settings import Progress
@@ -93,8 +94,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         _remove_half_done(folder)
     if not target.exists():
         with whole_folder(target) as half_done:
-            with (half_done / ARRAYS).open("wb") as file:  # whose errors say what is the matter
-                mx.save_safetensors(file, checkpoint.snapshot.arrays)
+            write_safetensors(half_done / ARRAYS, checkpoint.snapshot.arrays, {}, name=target.name)
             content = {
                 "format": FORMAT,
                 "version": importlib.metadata.version("mlx-esm-kernels"),

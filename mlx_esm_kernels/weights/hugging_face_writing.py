@@ -21,6 +21,7 @@ from ..models.low_rank import low_rank_layers
 from ..ops.angles import rotary_frequencies
 from ..system.whole_file import OutputError, require_new_folder, whole_folder
 from .hugging_face import name_in_transformers
+from .safetensors_file import write_safetensors
 
 SHARD_BYTES = 5 * 10**9  # of one file of weights; what is more goes into several
 _WEIGHTS = "model.safetensors"
@@ -184,8 +185,7 @@ def _write_tensors(
         }
         _write_json(folder / f"{_WEIGHTS}.index.json", index)
     for name, shard in zip(files, shards, strict=True):
-        with (folder / name).open("wb") as file:  # whose errors say what is the matter
-            mx.save_safetensors(file, shard, metadata={"format": "pt"})
+        write_safetensors(folder / name, shard, {"format": "pt"}, name=name)
 
 
 def _shards(tensors: Mapping[str, mx.array]) -> Iterator[dict[str, mx.array]]:

@@ -12,7 +12,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from ..data.alphabet import Alphabet
@@ -21,7 +20,7 @@ from ..models.esm1 import ESM1
 from ..models.low_rank import low_rank_layers
 from ..system.whole_file import whole_file
 from .opened import OpenedWeights, WeightsError
-from .safetensors_file import open_safetensors
+from .safetensors_file import open_safetensors, write_safetensors
 
 FORMAT_VERSION = 2
 _READABLE = ("1", "2")
@@ -60,9 +59,9 @@ def save_weights(
         "alphabet": json.dumps(model.alphabet.to_dict()),
     }
     parameters = dict(tree_flatten(model.parameters()))
-    # An open file, since mx.save_safetensors puts a suffix behind a path without one.
-    with whole_file(Path(path)) as half_done, half_done.open("wb") as file:
-        mx.save_safetensors(file, parameters, metadata={**extra, **header})
+    with whole_file(Path(path)) as half_done:
+        name = Path(path).name
+        write_safetensors(half_done, parameters, {**extra, **header}, name=name)
 
 
 def is_native(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from mlx.utils import tree_flatten
 from ..data.alphabet import Alphabet
 from ..models.config import ESM1Config
 from ..models.esm1 import ESM1
+from ..system.console import progress
 from ..system.errors import UserError
 from .names import other_heads
 
@@ -94,8 +96,12 @@ def build_model(opened: OpenedWeights, dtype: mx.Dtype | None = None) -> ESM1:
         _check_shape(opened, name_in_file, wanted[name])
     if dtype is None:
         dtype = stored_dtype(opened, wanted)
-    for key, name in names.items():
-        model.load_weights([(name, _read(path, key, tensors[key], dtype))], strict=False)
+    numbers = sum(math.prod(shape) for shape in wanted.values())
+    with progress(total=numbers, desc=f"📥 loading {path.name}", unit="parameter") as bar:
+        for key, name in names.items():
+            array = _read(path, key, tensors[key], dtype)
+            model.load_weights([(name, array)], strict=False)
+            bar.update(array.size)
     return model
 
 

@@ -10,13 +10,18 @@ import json
 import math
 import os
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
+from tqdm.utils import CallbackIOWrapper
 
 from ..models.dtypes import SAFETENSORS
+from ..system.console import progress
+from ..system.whole_file import sync
 from .opened import Tensor, WeightsError
 
 
@@ -52,6 +57,24 @@ def open_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         for name, entry in entries.items()
     }
     return tensors, metadata
+
+
+def write_safetensors(
+    path: Path, arrays: Mapping[str, mx.array], metadata: Mapping[str, str], *, name: str
+) -> None:
+    """Write arrays to a file, under a bar that calls it `name`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    total = sum(array.nbytes for array in arrays.values())
+    with progress(total=total, desc=f"💾 writing {name}", unit="B") as bar:
+        # An open file, whose errors say what is the matter, and since mx.save_safetensors puts a
+        # suffix behind a path without one.
+        with path.open("wb") as file:
+            counted: Any = CallbackIOWrapper(bar.update, file, "write")
+            mx.save_safetensors(counted, dict(arrays), metadata=dict(metadata))
+        sync(path)  # here, under the bar: the disk may need as long again
 
 
 def _lazy_arrays(path: Path) -> dict[str, mx.array]:
