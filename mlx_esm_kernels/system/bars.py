@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 from functools import cache
 from typing import Any, TextIO
@@ -22,6 +22,7 @@ SECONDS_BEFORE = 1.0  # what is over sooner shows no bar
 SECONDS_PER_LINE = 30.0  # in a file or a pipe
 _LEAST_BAR = 3  # columns
 _LONGEST_NAME = 32  # columns of the text before a bar
+_FOREVER = 1e8  # seconds, of which nothing is said
 _EXACT = 100_000  # from here on numbers are rounded
 
 
@@ -43,6 +44,12 @@ class Bar(tqdm):  # type: ignore[type-arg]
         self._first.daemon = True
         if not self.disable and not self.gui and self.delay:
             self._first.start()
+
+    @staticmethod
+    def status_printer(file: Any) -> Callable[[str], None]:
+        """tqdm's, which also clears what a terminal has echoed behind the line, such as ^C."""
+        show = tqdm.status_printer(file)
+        return lambda line: show(f"{line}\x1b[K")
 
     def _appear(self) -> None:
         self._is_shown = True
@@ -117,6 +124,8 @@ def bar_in_notebook() -> type[Bar]:
         return Bar
 
     class Widget(Bar, notebook.tqdm):  # type: ignore[type-arg]
+        status_printer = notebook.tqdm.status_printer  # type: ignore[assignment]
+
         def display(self, *arguments: Any, **options: Any) -> None:
             notebook.tqdm.display(self, *arguments, **options)  # knows of the delay itself
 
@@ -151,15 +160,15 @@ def _facts(about: MutableMapping[str, Any], total: float | None) -> list[tuple[i
     facts = []
     units = unit if unit == "B" else f" {unit}s"
     if unit:
-        facts.append((99, f"{_number(n)}{units}"))
+        facts.append((99, f"{number(n)}{units}"))
         if total is not None:
-            facts[0] = (99, f"{_number(n, total)}/{_number(total)}{'B' if unit == 'B' else ''}")
+            facts[0] = (99, f"{number(n, total)}/{number(total)}{'B' if unit == 'B' else ''}")
     postfix = about["postfix"]
     facts += enumerate(postfix.split(", ") if postfix else [], start=1)
     if unit and rate:
         slow = f"{tqdm.format_sizeof(1 / rate)} s/{unit}"
         facts.append((98, f"{tqdm.format_sizeof(rate)}{units}/s" if rate >= 1 else slow))
-    if total is not None and rate:
+    if total is not None and rate and max(total - n, 0) / rate < _FOREVER:
         facts.append((0, f"{tqdm.format_interval(max(total - n, 0) / rate)} left"))
     elif total is None:
         facts.append((0, tqdm.format_interval(elapsed)))
@@ -173,8 +182,9 @@ def _fitting(facts: list[tuple[int, str]], room: int | None) -> list[str]:
     return [text for _, text in facts]
 
 
-def _number(x: float, beside: float = 0) -> str:
-    return f"{x:,.0f}" if max(x, beside) < _EXACT else tqdm.format_sizeof(x)
+def number(x: float, beside: float = 0) -> str:
+    """x as a bar says it; exact where neither it nor what it is `beside` is large."""
+    return f"{x:,.0f}" if max(x, beside) < _EXACT or not x else tqdm.format_sizeof(x)
 
 
 @cache

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from ..distributed.pulse import Pulse
 from ..pictures.loss_curve import plot_loss
+from ..system.bars import number
 from ..system.console import progress, say
 from ..weights import save_weights
 from ..weights.adapter import save_adapter
@@ -85,7 +86,7 @@ class Bar(Listener):
         self._bar = progress(total=1.0, initial=done, desc="🚂 training", unit="")
 
     def on_step(self, event: StepEnd, validation_follows: bool) -> None:
-        self._loss = f"loss {self._window.loss:.3f}, {self._window.speed:,.0f} residues/s"
+        self._loss = f"loss {self._window.loss:.3f}, {number(self._window.speed)} residues/s"
 
     def on_settled(self, progress: Progress) -> None:
         assert self._bar is not None
