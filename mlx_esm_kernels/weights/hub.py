@@ -70,23 +70,31 @@ def _snapshot(name: str, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     repository, _, revision = name.partition("@")
+    bars: list[Bar] = []
     try:
         return Path(
             snapshot_download(
                 repository,
                 revision=revision or None,
                 allow_patterns=patterns,
-                tqdm_class=_bar_of_bytes(),  # type: ignore[arg-type]  # asks for tqdm.auto's
+                tqdm_class=_bar_of_bytes(bars),  # type: ignore[arg-type]  # asks for tqdm.auto's
             )
         )
     # Those of its http client, of which it has changed, are neither its own nor of the system.
     except Exception as error:
         raise WeightsError(_why_not(name, error)) from None
+    finally:
+        for bar in bars:
+            bar.close()  # the library leaves them open
 
 
-def _bar_of_bytes() -> type[Bar]:
+def _bar_of_bytes(made: list[Bar]) -> type[Bar]:
     """The library's bar of the bytes on the disk, as ours; not that of files, which are a few, nor
-    that of the bytes of the network, which are about as many."""
+    that of the bytes of the network, which are about as many.
+
+    Args:
+        made: gets each of them.
+    """
 
     class OfBytes(bar_class()):  # type: ignore[misc]
         def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -94,6 +102,7 @@ def _bar_of_bytes() -> type[Bar]:
             if options.get("unit") != "B" or options.get("desc") == _OF_NETWORK:
                 shown["disable"] = True
             super().__init__(*arguments, **shown)
+            made.append(self)
 
         def set_description(self, *_: Any, **__: Any) -> None:
             """It is named already."""

@@ -97,7 +97,7 @@ def build_model(opened: OpenedWeights, dtype: mx.Dtype | None = None) -> ESM1:
     if dtype is None:
         dtype = stored_dtype(opened, wanted)
     numbers = sum(math.prod(shape) for shape in wanted.values())
-    with progress(total=numbers, desc=f"📥 loading {path.name}", unit="parameter") as bar:
+    with progress(total=numbers, desc="📥 loading weights", unit="parameter") as bar:
         for key, name in names.items():
             array = _read(path, key, tensors[key], dtype)
             model.load_weights([(name, array)], strict=False)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pyte
 
 ROWS = 60
+EVERY_STEP = {"TQDM_MININTERVAL": "0"}  # is shown, however fast this machine is
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def show(code: str, columns: int, folder: os.PathLike[str] | str = ".") -> Shown
     """Run Python code on a terminal (both streams)."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", ROWS, columns, 0, 0))
-    environment = {**os.environ, "TERM": "xterm", "PYTHONIOENCODING": "utf-8"}
+    environment = {**os.environ, **EVERY_STEP, "TERM": "xterm", "PYTHONIOENCODING": "utf-8"}
     command = [sys.executable, "-c", code]
     with subprocess.Popen(
         command, stdout=theirs, stderr=theirs, env=environment, cwd=folder
