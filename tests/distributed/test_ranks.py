@@ -115,7 +115,9 @@ except RuntimeError as error:
 """
 
 
-@pytest.mark.parametrize("asked", ["gather", "mean", "of_first"])
+@pytest.mark.parametrize(
+    "asked", ["gather", *(pytest.param(x, marks=pytest.mark.slow) for x in ("mean", "of_first"))]
+)
 def test_what_never_came_is_not_taken_for_an_answer(tmp_path, asked):
     script = tmp_path / "lost.py"
     script.write_text(LOST)

@@ -73,6 +73,7 @@ def test_at_80_columns_the_bar_of_a_training_run_says_all():
     assert any(re.fullmatch(said, bar) for bar in shown), shown
 
 
+@pytest.mark.slow
 def test_commands_show_bars_of_one_line_at_80_columns(tmp_path):
     shown = show(AT_ONCE + RUN, 80, proteins(tmp_path))
     assert shown.returncode == 0, shown.lines
@@ -100,6 +101,7 @@ def test_a_bar_appears_though_its_first_step_takes_long():
     assert show(code, 80).bars("🧬 embedding")
 
 
+@pytest.mark.slow
 def test_commands_write_plain_lines_into_a_pipe(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", OFTEN + RUN],
