@@ -53,7 +53,9 @@ def kinds(cell):
 
 
 def stable(told):
-    """What is said, less numbers, the machine and the mutants that a number chose."""
+    """What is said, less numbers, the machine, the mutants that a number chose, and what a bar says
+    of work that takes half a minute."""
+    told = re.sub(r"(?m)^.* left$", "", told)
     told = re.sub(r"(\d+ h )?(\d+ min )?\d+ s\b", "TIME", told)
     told = re.sub(r"[+-]?\d[\d,.]*", "#", told)
     told = re.sub(r"\b[A-Z]#[A-Z]\b", "MUTANT", told)
