@@ -26,11 +26,12 @@ from ..pictures.evaluation import draw_evaluation
 from ..system.console import progress, say
 from ..system.errors import DataError, UserError
 from ..system.interrupt import StopOnSignal
-from ..system.whole_file import OutputError, require_no_input, require_writable, whole_file
+from ..system.whole_file import whole_file
 from .choice import Choice
 from .errors import errors_as_sentences
 from .evaluate_record import record, series
 from .evaluate_text import lines
+from .figure_files import require_figure_files
 from .flags import (
     WEIGHTS_HELP,
     adapter_flag,
@@ -153,7 +154,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     """
     json_file, picture = options["json_file"], options["picture"]
     given = (*options["fasta"], *options["baseline_from"], *options["weights_files"])
-    _require_outputs(json_file, picture, *given, options["adapter"])
+    require_figure_files(json_file, picture, *given, options["adapter"])
     models = _open_models(options["weights_files"], options["dtype"], options["adapter"])
     data = _load(options, models)
     targets = draw_targets(
@@ -181,21 +182,6 @@ def command(ctx: click.Context, /, **options: Any) -> None:
         confusion = evaluations[first].confusion
         draw_evaluation(picture, by_residue, by_length, confusion, title=first)
         say(f"💾 drawn to {picture}")
-
-
-def _require_outputs(
-    json_file: Path | None, picture: Path | None, *given: str | Path | None
-) -> None:
-    """Refuse outputs that cannot be written, or are what was given."""
-    if picture is not None and picture.suffix != ".png":
-        raise OutputError(f"{picture} must end in .png.")
-    for path in (json_file, picture):
-        if path is None:
-            continue
-        require_writable(path)
-        require_no_input(path, *given)
-    if json_file is not None and json_file == picture:
-        raise OutputError(f"{picture} is the file of --json too; give one of them another name.")
 
 
 def _open_models(

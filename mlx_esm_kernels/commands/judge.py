@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -16,8 +15,9 @@ from ..models.esm1 import ESM1, require_language_head
 from ..pictures.naturalness import draw_naturalness
 from ..system.console import say
 from ..system.errors import DataError
-from ..system.whole_file import OutputError, require_no_input, require_writable, whole_file
+from ..system.whole_file import whole_file
 from .errors import errors_as_sentences
+from .figure_files import require_figure_files
 from .flags import (
     WEIGHTS_HELP,
     adapter_flag,
@@ -112,7 +112,7 @@ def command(
       mlx-esm judge new.fasta --against natural.fasta --picture new.png
       mlx-esm judge new.fasta --against natural.fasta --weights-file W
     """
-    _require_outputs(json_file, picture, *generated, *against, weights_file, adapter)
+    require_figure_files(json_file, picture, *generated, *against, weights_file, adapter)
     _require_different(generated, against)
     model = _open_model(weights_file, dtype, adapter)
     proteins = load_proteins(generated, ESM1B, as_protein=as_protein)
@@ -129,19 +129,6 @@ def command(
     if picture is not None:
         _draw(picture, found)
         say(f"💾 drawn to {picture}")
-
-
-def _require_outputs(json_file: Path | None, picture: Path | None, *given: Any) -> None:
-    """Refuse outputs that cannot be written, or are what was given."""
-    if picture is not None and picture.suffix != ".png":
-        raise OutputError(f"{picture} must end in .png.")
-    for path in (json_file, picture):
-        if path is None:
-            continue
-        require_writable(path)
-        require_no_input(path, *given)
-    if json_file is not None and json_file == picture:
-        raise OutputError(f"{picture} is the file of --json too; give one of them another name.")
 
 
 def _require_different(generated: tuple[str, ...], against: tuple[str, ...]) -> None:

@@ -20,7 +20,7 @@ from ..data.frequencies import natural_frequencies
 from ..models.esm1 import ESM1
 from . import likelihood
 from .drawing import choose, too_long_runs
-from .likelihood import Floats, Tokens, log_softmax, packed_logits
+from .likelihood import Floats, Tokens, in_passes, log_softmax, packed_logits
 from .sampling import Sampling, Schedule, settled
 
 # Columns of a protein that a forward pass answers for, and how many of them are drawn.
@@ -85,23 +85,13 @@ def fill_masks(
             drawn = stream.choice(20, size=len(columns), p=natural_frequencies())
             tokens[columns] = alphabet.amino_acid_ids[drawn]
         proteins.append(_Protein(tokens, columns, stream))
-    for group in _groups(proteins):
+    # Together go those that need about as many steps.
+    proteins_by_steps = sorted(proteins, key=lambda protein: len(protein.columns))
+    for group in in_passes(
+        proteins_by_steps, lambda protein: len(protein.tokens), likelihood.TOKENS_PER_PASS
+    ):
         _fill(model, group, sampling, on_step)
     return [protein.tokens for protein in proteins]
-
-
-def _groups(proteins: list[_Protein]) -> Iterator[list[_Protein]]:
-    """Proteins that go through the model together: those that need about as many steps."""
-    group: list[_Protein] = []
-    tokens = 0
-    for protein in sorted(proteins, key=lambda protein: len(protein.columns)):
-        if group and tokens + len(protein.tokens) > likelihood.TOKENS_PER_PASS:
-            yield group
-            group, tokens = [], 0
-        group.append(protein)
-        tokens += len(protein.tokens)
-    if group:
-        yield group
 
 
 def _fill(

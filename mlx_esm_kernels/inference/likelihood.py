@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import mlx.core as mx
 import numpy as np
@@ -13,6 +13,8 @@ from ..distributed.ranks import Ranks
 from ..models.esm1 import ESM1
 from ..models.masked_positions import masked_logits
 from .requirements import require_finite
+
+_Piece = TypeVar("_Piece")
 
 Tokens = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.float64]
@@ -142,6 +144,22 @@ def packed_logits(model: ESM1, rows: Sequence[Tokens], columns: Sequence[Tokens]
     )
     require_finite(mx.isfinite(logits).all(), model.embed_tokens.weight.dtype)
     return np.array(logits, dtype=np.float64)
+
+
+def in_passes(
+    pieces: Iterable[_Piece], size: Callable[[_Piece], int], most: int
+) -> Iterator[list[_Piece]]:
+    """Pieces, in order, that go through one forward pass: of at most `most` tokens, or one."""
+    some: list[_Piece] = []
+    tokens = 0
+    for piece in pieces:
+        if some and tokens + size(piece) > most:
+            yield some
+            some, tokens = [], 0
+        some.append(piece)
+        tokens += size(piece)
+    if some:
+        yield some
 
 
 def log_softmax(logits: Floats) -> Floats:

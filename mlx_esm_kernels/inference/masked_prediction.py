@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ..data.alphabet import STANDARD_RESIDUES, Alphabet
 from ..data.targets import Targets
 from ..models.esm1 import ESM1
-from .likelihood import TOKENS_PER_PASS, log_softmax, packed_logits
+from .likelihood import TOKENS_PER_PASS, in_passes, log_softmax, packed_logits
 from .requirements import Long, seen_at_once
 from .windows import tile
 
@@ -71,7 +71,7 @@ class MaskedPredictor:
         found = np.empty((int(targets.offsets[copies.stop]) - before, len(STANDARD_RESIDUES)))
         residues = self._model.alphabet.amino_acid_ids.astype(np.int64)
         pieces = (piece for copy in copies for piece in self._pieces(targets, copy))
-        for some in self._passes(pieces):
+        for some in in_passes(pieces, lambda piece: len(piece.tokens), self._tokens_per_pass):
             places = np.concatenate([piece.places for piece in some]) - before
             rows, columns = [piece.tokens for piece in some], [piece.columns for piece in some]
             logits = packed_logits(self._model, rows, columns)
@@ -92,18 +92,6 @@ class MaskedPredictor:
                     positions[kept] - window.start + int(alphabet.prepend_cls),
                     own.start + np.flatnonzero(kept),
                 )
-
-    def _passes(self, pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
-        some: list[_Piece] = []
-        tokens = 0
-        for piece in pieces:
-            if some and tokens + len(piece.tokens) > self._tokens_per_pass:
-                yield some
-                some, tokens = [], 0
-            some.append(piece)
-            tokens += len(piece.tokens)
-        if some:
-            yield some
 
 
 def translation(source: Alphabet, target: Alphabet) -> _Ids:

@@ -152,7 +152,7 @@ def place(tmp_path_factory):
         "empty.fasta": "",
         "headers.fasta": ">a\n>b\n",
         "digits.fasta": ">a\nMK1TA\n",
-        "unknown.fasta": ">a\nXXXX\n",
+        "unknown.fasta": ">a\n" + 4 * "X" + "\n",
         "long.fasta": f">a\n{'MKTAYIAKQR' * 10}\n",
         "unknown.toml": "[training]\nseeed = 1\n",
         "not.toml": "seed: 1\n",

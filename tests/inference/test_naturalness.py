@@ -154,7 +154,7 @@ def test_a_few_natural_proteins_tell_little_but_never_nonsense(num_natural):
 
 
 def test_proteins_of_other_letters_alone_are_left_out():
-    found = assessed(["XXXX", *at_random(3, 2)], [*NATURAL, "XX"], model=esm1b())
+    found = assessed([4 * "X", *at_random(3, 2)], [*NATURAL, "XX"], model=esm1b())
     assert (len(found.generated), len(found.to_natural.relatives)) == (3, 3)
     assert len(found.natural) == len(NATURAL)
 

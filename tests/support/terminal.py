@@ -39,11 +39,13 @@ class Shown:
         return list(dict.fromkeys(line for line in seen if "|" in line))
 
 
-def show(code: str, columns: int, folder: os.PathLike[str] | str = ".") -> Shown:
-    """Run Python code on a terminal (both streams)."""
+def written_on_terminal(
+    code: str, columns: int = 80, folder: os.PathLike[str] | str = ".", **environment: str
+) -> tuple[str, int]:
+    """What Python code writes to a terminal (both streams), and its exit code."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", ROWS, columns, 0, 0))
-    environment = {**os.environ, **EVERY_STEP, "TERM": "xterm", "PYTHONIOENCODING": "utf-8"}
+    environment = {**os.environ, "TERM": "xterm", "PYTHONIOENCODING": "utf-8", **environment}
     command = [sys.executable, "-c", code]
     with subprocess.Popen(
         command, stdout=theirs, stderr=theirs, env=environment, cwd=folder
@@ -56,11 +58,17 @@ def show(code: str, columns: int, folder: os.PathLike[str] | str = ".") -> Shown
         except OSError:  # Linux says so that the other end is closed.
             pass
         os.close(ours)
+    return written.decode(), process.returncode
+
+
+def show(code: str, columns: int, folder: os.PathLike[str] | str = ".") -> Shown:
+    """Run Python code on a terminal, and look at it."""
+    written, returncode = written_on_terminal(code, columns, folder, **EVERY_STEP)
     screen = pyte.Screen(columns, ROWS)
     stream = pyte.Stream(screen)
     screens = []
-    for part in written.decode().split("\r"):
+    for part in written.split("\r"):
         stream.feed(part)
         screens.append([line.rstrip() for line in screen.display if line.strip()])
         stream.feed("\r")
-    return Shown(screens, process.returncode)
+    return Shown(screens, returncode)

@@ -1,16 +1,13 @@
 """Lines and bars, on a terminal and in a pipe."""
 
-import fcntl
 import io
 import os
-import pty
-import struct
 import subprocess
 import sys
-import termios
 import warnings
 
 import pytest
+from terminal import written_on_terminal
 
 from mlx_esm_kernels.system.console import duration, fit, progress, say, warnings_as_lines
 
@@ -36,23 +33,10 @@ def run(code, **environment):
 
 
 def run_on_terminal(code, **environment):
-    """What the process writes to a terminal (both streams)."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
-    environment = {**os.environ, "TERM": "xterm", "PYTHONIOENCODING": "utf-8", **environment}
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=theirs, stderr=theirs, env=environment
-    ) as process:
-        os.close(theirs)
-        written = b""
-        try:
-            while part := os.read(ours, 65536):
-                written += part
-        except OSError:  # Linux says so that the other end is closed.
-            pass
-        os.close(ours)
-    assert process.returncode == 0
-    return written.decode()
+    """What the process writes to a terminal (both streams); it has gone well."""
+    written, returncode = written_on_terminal(code, **environment)
+    assert returncode == 0
+    return written
 
 
 def test_in_a_pipe_there_are_the_lines_and_nothing_else():
