@@ -67,6 +67,29 @@ class Family:
             drawn[:, self.pairs[:, 0]], drawn[:, self.pairs[:, 1]] = divmod(both, NUM_RESIDUES)
         return drawn
 
+    def log_probabilities(self, residues: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+        """ln P of what proteins have at each position on its own and in each pair.
+
+        Args:
+            residues: (N, L) integer, places in STANDARD_RESIDUES.
+
+        Returns:
+            (N, L - P) float64, in nats: positions first, then pairs. The sum of a row is ln P of
+            the protein among those of the family; -inf stands for what the family never has.
+        """
+        alone = np.setdiff1d(np.arange(len(self)), self.pairs)
+        first, second = self.pairs.T
+        with np.errstate(divide="ignore"):
+            profile, joints = np.log(self.profile), np.log(self.joints)
+        pair = np.arange(len(self.pairs))
+        return np.concatenate(
+            [
+                profile[alone, residues[:, alone]],
+                joints[pair, residues[:, first], residues[:, second]],
+            ],
+            axis=1,
+        )
+
     def without_pairs(self) -> Family:
         """The same frequencies at each position, every position on its own."""
         return Family(self.profile, self.pairs[:0], self.joints[:0])
