@@ -24,7 +24,8 @@ from mlx_esm_kernels import ops
 from mlx_esm_kernels.data.alphabet import ESM1B
 from mlx_esm_kernels.data.packing import Batch, PackedBatches
 from mlx_esm_kernels.data.proteins import Proteins, load_proteins
-from mlx_esm_kernels.data.synthetic import make_sample
+
+from .real_lengths import SOURCE, real_proteins
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 Run = Callable[[], Any]
@@ -280,7 +281,7 @@ def open_proteins(fasta: str | None) -> tuple[Proteins, str]:
     """The proteins whose lengths are used, and which these are, in words."""
     if fasta:
         return load_proteins(fasta), Path(fasta).name
-    return make_sample().proteins, "the sample's synthetic proteins"
+    return real_proteins(), SOURCE
 
 
 def lengths_in_words(proteins: Proteins, where: str) -> str:

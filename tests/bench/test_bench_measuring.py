@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from harness import measuring
 from harness.measuring import Timing
+from harness.real_lengths import real_lengths
 
 from mlx_esm_kernels.data.synthetic import make_sample
 
@@ -128,6 +129,19 @@ def test_lognormal_lengths_fill_the_share_that_is_asked_for(batch: int, length: 
     lengths = ids.sum(axis=1)
     assert np.array_equal(ids, np.arange(length) < lengths[:, None])  # padding comes last
     assert len(set(lengths.tolist())) > batch // 2
+
+
+def test_without_a_fasta_lengths_are_those_of_real_proteins() -> None:
+    proteins, where = measuring.open_proteins(None)
+    assert len(proteins) == 2872
+    assert "Swiss-Prot" in where
+    low, median, high = np.percentile(proteins.lengths, [0, 50, 100])
+    assert 29 <= low < 60
+    assert 250 < median < 275
+    assert 2500 < high <= 2894
+    some = real_lengths(50)  # a few are a true picture as well
+    assert abs(np.median(some) - median) < 10
+    assert not (np.diff(some) > 0).all()
 
 
 def test_lengths_of_a_packed_batch_are_those_of_its_proteins() -> None:

@@ -63,7 +63,7 @@ def test_with_transformers_the_lines_of_embeddings_are_filled_in(tmp_path: Path)
     content = json.loads((tmp_path / "report.json").read_text())
     for line in content["parts"]["embed"]["lines"]:
         assert line["values"]
-    assert "| embedding (1, 16, 32, 2), the sample" in (tmp_path / "report.md").read_text()
+    assert "| embedding (1, 16, 32, 2), lengths as of" in (tmp_path / "report.md").read_text()
 
 
 @pytest.mark.usefixtures("without_torch")
