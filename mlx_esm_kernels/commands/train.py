@@ -56,6 +56,9 @@ from .train_text import report, say_what
 
 # Wider models take smaller steps: the default rate is that of this width, 0.003, times it / width.
 WIDTH_OF_RATE = PRESETS["small"].embed_dim
+# Where more is masked, that rate keeps a small model at the frequencies of residues for long: see
+# docs/training.md.
+RATE_OF_MANY_MASKS = 0.5
 
 
 @click.command(
@@ -327,8 +330,10 @@ def _settings(ctx: click.Context, options: dict[str, Any], model: ESM1Config) ->
         num_iters = None
     if is_unsaid(ctx, "warmup") and num_iters is not None:
         warmup = min(warmup, num_iters // 10)
+    objective = options["objective"] or model.objective
     if is_unsaid(ctx, "learning_rate"):
         rate = LORA_RATE if options["lora_rank"] else rate * WIDTH_OF_RATE / model.embed_dim
+        rate *= 1 if objective == "mlm" or options["lora_rank"] else RATE_OF_MANY_MASKS
     return Settings(
         num_iters=num_iters,
         max_minutes=options["max_minutes"],
@@ -344,5 +349,5 @@ def _settings(ctx: click.Context, options: dict[str, Any], model: ESM1Config) ->
         accumulation=options["grad_accumulation"],
         checkpointing=options["grad_checkpointing"],
         precision=options["precision"],
-        objective=options["objective"] or model.objective,
+        objective=objective,
     )

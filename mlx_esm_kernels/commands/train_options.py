@@ -155,8 +155,8 @@ _OPTIONS = [
         default=_DEFAULTS["learning_rate"],
         show_default=False,
         callback=require_finite,
-        help="The highest rate.  [default: 0.2 / width, which is 0.003 for small; of --lora-rank, "
-        "0.0005]",
+        help="The highest rate.  [default: 0.2 / width, which is 0.003 for small, and half of it "
+        "where --objective is not mlm; of --lora-rank, 0.0005]",
     ),
     click.option(
         "--warmup",
