@@ -49,6 +49,24 @@ def linears(
     *,
     stream: mx.Stream | mx.Device | None = None,
 ) -> list[mx.array]: ...
+def int8_linear(
+    x: mx.array,
+    weight: mx.array,
+    scale: mx.array,
+    bias: mx.array | None = None,
+    *,
+    activation: str | None = None,
+    residual: mx.array | None = None,
+    stream: mx.Stream | mx.Device | None = None,
+) -> mx.array: ...
+def int8_linears(
+    x: mx.array,
+    weights: list[mx.array],
+    scales: list[mx.array],
+    biases: list[mx.array] = ...,
+    *,
+    stream: mx.Stream | mx.Device | None = None,
+) -> list[mx.array]: ...
 def layer_norm(
     x: mx.array,
     weight: mx.array,
@@ -100,6 +118,14 @@ def positional_embedding_composed(
 def rotary_composed(x: mx.array, angles: mx.array) -> mx.array: ...
 def linear_composed(
     x: mx.array, weight: mx.array, bias: mx.array | None = None, gelu: bool = False
+) -> mx.array: ...
+def int8_linear_composed(
+    x: mx.array,
+    weight: mx.array,
+    scale: mx.array,
+    bias: mx.array | None = None,
+    gelu: bool = False,
+    residual: mx.array | None = None,
 ) -> mx.array: ...
 def layer_norm_composed(x: mx.array, weight: mx.array, bias: mx.array, eps: float) -> mx.array: ...
 def cpu_target() -> str: ...

@@ -13,6 +13,7 @@
 #include "cpu/memory.h"
 #include "cpu/target.h"
 #include "cpu/threads.h"
+#include "int8_linear/int8_linear.h"
 #include "layer_norm/layer_norm.h"
 #include "linear/linear.h"
 #include "masked_attention/masked_attention.h"
@@ -132,6 +133,53 @@ void bind_linear(nb::module_& m) {
 
         Raises:
             ValueError: where numbers, shapes or dtypes do not fit together.
+      )");
+}
+
+void bind_int8_linear(nb::module_& m) {
+  m.def("int8_linear", &ek::int8_linear, "x"_a, "weight"_a, "scale"_a, "bias"_a = nb::none(),
+        nb::kw_only(), "activation"_a = nb::none(), "residual"_a = nb::none(),
+        "stream"_a = nb::none(),
+        R"(
+        ``activation(x @ (scale[:, None] * weight).T + bias) + residual`` in int8, for inference.
+
+        Each row of ``x`` is rounded to whole multiples of its largest magnitude / 127; the products
+        are summed exactly in int32. A row with NaN or infinity gives NaN throughout, one whose
+        largest magnitude is below ``2**-100`` counts as zeros. It has no gradient.
+
+        Args:
+            x (array): ``(..., I)`` float32, float16 or bfloat16; I at most 65536.
+            weight (array): ``(O, I)`` int8.
+            scale (array): ``(O,)``, what a unit of each row of the weight is worth.
+            bias (array, optional): ``(O,)``.
+            activation (str, optional): None or ``"gelu"``, the exact one with erf.
+            residual (array, optional): ``(..., O)``, the dtype of ``x``.
+            stream (Stream or Device, optional): where to run.
+
+        Returns:
+            array: ``(..., O)`` in the dtype of ``x``.
+
+        Raises:
+            ValueError: where shapes or dtypes do not fit together, the activation is unknown, or a
+              gradient is asked for.
+      )");
+  m.def("int8_linears", &ek::int8_linears, "x"_a, "weights"_a, "scales"_a,
+        "biases"_a = ek::Arrays{}, nb::kw_only(), "stream"_a = nb::none(),
+        R"(
+        Several ``int8_linear`` of one x, whose rows are rounded once for all of them.
+
+        Args:
+            x (array): ``(..., I)`` float32, float16 or bfloat16; I at most 65536.
+            weights (list of arrays): ``(O, I)`` int8 each; O may differ.
+            scales (list of arrays): ``(O,)`` each.
+            biases (list of arrays): ``(O,)`` each; or none at all.
+            stream (Stream or Device, optional): where to run.
+
+        Returns:
+            list of arrays: ``(..., O)`` each, in the dtype of ``x``.
+
+        Raises:
+            ValueError: as ``int8_linear``, or where the numbers of arrays differ.
       )");
 }
 
@@ -258,6 +306,16 @@ void bind_composed(nb::module_& m) {
          bool gelu) { return ek::linear_composed(x, weight, bias, gelu, ek::mx::to_stream({})); },
       "x"_a, "weight"_a, "bias"_a = nb::none(), "gelu"_a = false);
   m.def(
+      "int8_linear_composed",
+      [](const ek::mx::array& x, const ek::mx::array& weight, const ek::mx::array& scale,
+         const std::optional<ek::mx::array>& bias, bool gelu,
+         const std::optional<ek::mx::array>& residual) {
+        return ek::int8_linear_composed(x, weight, scale, bias, gelu, residual,
+                                        ek::mx::to_stream({}));
+      },
+      "x"_a, "weight"_a, "scale"_a, "bias"_a = nb::none(), "gelu"_a = false,
+      "residual"_a = nb::none());
+  m.def(
       "layer_norm_composed",
       [](const ek::mx::array& x, const ek::mx::array& weight, const ek::mx::array& bias,
          float eps) {
@@ -274,6 +332,7 @@ NB_MODULE(_ext, m) {
   bind_positional_embedding(m);
   bind_rotary(m);
   bind_linear(m);
+  bind_int8_linear(m);
   bind_layer_norm(m);
   bind_adamw(m);
   bind_composed(m);

@@ -19,8 +19,11 @@ std::vector<Target> executable() {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
       targets.push_back(Target::avx512);
-      if (__builtin_cpu_supports("avx512bf16")) {
-        targets.push_back(Target::avx512_bf16);
+      if (__builtin_cpu_supports("avx512vnni")) {
+        targets.push_back(Target::avx512_vnni);
+        if (__builtin_cpu_supports("avx512bf16")) {
+          targets.push_back(Target::avx512_bf16);
+        }
       }
     }
   }
@@ -60,6 +63,8 @@ const char* target_name(Target target) {
       return "avx2";
     case Target::avx512:
       return "avx512";
+    case Target::avx512_vnni:
+      return "avx512_vnni";
     case Target::avx512_bf16:
       return "avx512_bf16";
   }

@@ -5,11 +5,14 @@ namespace mlx_esm_kernels::cpu {
 
 enum class Dtype { float32, float16, bfloat16 };
 
-enum class Target { baseline, avx2, avx512, avx512_bf16 };
+// avx512_vnni has the kernels of avx512, and its own of int8_linear, which avx512_bf16 has too: no
+// processor has its instructions without VNNI.
+enum class Target { baseline, avx2, avx512, avx512_vnni, avx512_bf16 };
 
 // The best instruction set that was built in and that this machine executes, or the one that
-// MLX_ESM_KERNELS_CPU_TARGET names: "baseline", "avx2", "avx512" or "avx512_bf16". Decided once per
-// process. Throws std::invalid_argument for a name that is unknown or cannot run here.
+// MLX_ESM_KERNELS_CPU_TARGET names: "baseline", "avx2", "avx512", "avx512_vnni" or "avx512_bf16".
+// Decided once per process. Throws std::invalid_argument for a name that is unknown or cannot run
+// here.
 Target target();
 
 const char* target_name(Target target);
@@ -34,7 +37,7 @@ const char* target_name(Target target);
 #ifdef MLX_ESM_KERNELS_X86
 #define MLX_ESM_KERNELS_IN_USE(table)                   \
   (target() == Target::avx512_bf16 ? avx512_bf16::table \
-   : target() == Target::avx512    ? avx512::table      \
+   : target() >= Target::avx512    ? avx512::table      \
    : target() == Target::avx2      ? avx2::table        \
                                    : baseline::table)
 #else

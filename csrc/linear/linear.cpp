@@ -35,30 +35,36 @@ void check(const mx::array& x, const mx::array& weight, const std::optional<mx::
   }
 }
 
-bool is_gelu(const std::optional<std::string>& activation) {
+}  // namespace
+
+bool is_gelu(const char* op, const std::optional<std::string>& activation) {
   if (activation && *activation != "gelu") {
-    fail(kOp, "activation must be None or \"gelu\"; got \"" + *activation + "\".");
+    fail(op, "activation must be None or \"gelu\"; got \"" + *activation + "\".");
   }
   return activation.has_value();
 }
 
-}  // namespace
+mx::Shape linear_shape(const char* op, const mx::array& x, const mx::array& weight,
+                       const std::optional<mx::array>& residual) {
+  mx::Shape shape = x.shape();
+  shape.back() = weight.shape(0);
+  if (residual) {
+    expect_shape(op, "residual", *residual, shape, "(..., O)");
+    if (residual->dtype() != x.dtype()) {
+      fail(op, "x and residual must have one dtype; got " + text(x.dtype()) + " and " +
+                   text(residual->dtype()) + ".");
+    }
+  }
+  return shape;
+}
 
 mx::array linear(const mx::array& x, const mx::array& weight, const std::optional<mx::array>& bias,
                  const std::optional<std::string>& activation,
                  const std::optional<mx::array>& residual, mx::StreamOrDevice s) {
   check(x, weight, bias);
-  const bool gelu = is_gelu(activation);
+  const bool gelu = is_gelu(kOp, activation);
   const mx::Stream stream = mx::to_stream(s);
-  mx::Shape shape = x.shape();
-  shape.back() = weight.shape(0);
-  if (residual) {
-    expect_shape(kOp, "residual", *residual, shape, "(..., O)");
-    if (residual->dtype() != x.dtype()) {
-      fail(kOp, "x and residual must have one dtype; got " + text(x.dtype()) + " and " +
-                    text(residual->dtype()) + ".");
-    }
-  }
+  const mx::Shape shape = linear_shape(kOp, x, weight, residual);
   if (stream.device != mx::Device::cpu) {
     const mx::array y = linear_composed(x, weight, bias, gelu, stream);
     return residual ? mx::add(y, *residual, stream) : y;
@@ -104,9 +110,7 @@ Arrays linears(const mx::array& x, const Arrays& weights, const Arrays& biases,
   const LinearOptions options{static_cast<int>(weights.size()), !biases.empty(), false, false};
   outputs = outputs_of(std::make_shared<Linear>(stream, options), inputs);
   for (size_t i = 0; i < weights.size(); ++i) {
-    mx::Shape shape = x.shape();
-    shape.back() = weights[i].shape(0);
-    outputs[i] = mx::reshape(outputs[i], shape, stream);
+    outputs[i] = mx::reshape(outputs[i], linear_shape(kOp, x, weights[i], std::nullopt), stream);
   }
   return outputs;
 }
@@ -119,11 +123,14 @@ mx::array linear_composed(const mx::array& x, const mx::array& weight,
   if (!gelu) {
     return h;
   }
+  return mx::astype(gelu_composed(mx::astype(h, mx::float32, s), s), x.dtype(), s);
+}
+
+mx::array gelu_composed(const mx::array& h, mx::Stream s) {
   const auto constant = [](float value) { return mx::array(value); };
-  const mx::array wide = mx::astype(h, mx::float32, s);
-  const mx::array erf = mx::erf(mx::multiply(wide, constant(1 / std::sqrt(2.0f)), s), s);
+  const mx::array erf = mx::erf(mx::multiply(h, constant(1 / std::sqrt(2.0f)), s), s);
   const mx::array cdf = mx::multiply(mx::add(erf, constant(1.0f), s), constant(0.5f), s);
-  return mx::astype(mx::multiply(wide, cdf, s), x.dtype(), s);
+  return mx::multiply(h, cdf, s);
 }
 
 // ---- Linear -------------------------------------------------------------------------------------

@@ -22,6 +22,17 @@ mx::array linear(const mx::array& x, const mx::array& weight,
 Arrays linears(const mx::array& x, const Arrays& weights, const Arrays& biases = {},
                mx::StreamOrDevice s = {});
 
+// What the linear layers of other weights check as this one does; `op` is theirs.
+// Whether the activation is GELU; it may be no other.
+bool is_gelu(const char* op, const std::optional<std::string>& activation);
+
+// The shape (..., O) of the result, which a residual must have.
+mx::Shape linear_shape(const char* op, const mx::array& x, const mx::array& weight,
+                       const std::optional<mx::array>& residual);
+
+// The exact GELU of float32, from MLX's own ops.
+mx::array gelu_composed(const mx::array& h, mx::Stream s);
+
 // The same maths from MLX's own ops. Operands are checked already.
 mx::array linear_composed(const mx::array& x, const mx::array& weight,
                           const std::optional<mx::array>& bias, bool gelu, mx::Stream s);

@@ -1,4 +1,4 @@
-"""The compiled ops: attention, embedding, rotary positions, linear, layer norm, an AdamW step."""
+"""The compiled ops: attention, embedding, rotary positions, linear (int8 too), norm, AdamW."""
 
 from .extension import MLX_VERSION  # isort: skip  (first: it loads what all others need)
 
@@ -6,6 +6,8 @@ from .._ext import (
     adamw,
     add_layer_norm,
     cpu_target,
+    int8_linear,
+    int8_linears,
     keep_freed_memory,
     layer_norm,
     linear,
@@ -21,6 +23,8 @@ __all__ = [
     "adamw",
     "add_layer_norm",
     "cpu_target",
+    "int8_linear",
+    "int8_linears",
     "keep_freed_memory",
     "layer_norm",
     "linear",

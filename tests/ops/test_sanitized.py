@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TARGETS = ["baseline", "avx2", "avx512", "avx512_bf16"]
+TARGETS = ["baseline", "avx2", "avx512", "avx512_vnni", "avx512_bf16"]
 
 pytestmark = pytest.mark.slow
 

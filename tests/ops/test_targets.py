@@ -10,12 +10,12 @@ import pytest
 TESTS = Path(__file__).parent
 FILES = (
     *("test_masked_attention.py", "test_positional_embedding.py", "test_rotary_op.py"),
-    "test_linear.py",
+    *("test_linear.py", "test_int8_linear.py"),
 )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["baseline", "avx2", "avx512", "avx512_bf16"])
+@pytest.mark.parametrize("target", ["baseline", "avx2", "avx512", "avx512_vnni", "avx512_bf16"])
 def test_the_tests_of_the_ops_pass_with_each_instruction_set(target: str) -> None:
     environment = os.environ | {"MLX_ESM_KERNELS_CPU_TARGET": target}
     one_call = "import mlx.core as mx; from mlx_esm_kernels import linear; "

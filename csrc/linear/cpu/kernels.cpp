@@ -27,7 +27,7 @@ void finish_tile(const LinearForward& f, const LinearKernels::Tile& t) {
     const float* product = t.data + i * t.ld;
     const int64_t at = (t.row + i) * N + t.column;
     T* y = static_cast<T*>(f.y) + at;
-    T* pre = f.gelu ? static_cast<T*>(f.pre) + at : nullptr;
+    T* pre = f.pre == nullptr ? nullptr : static_cast<T*>(f.pre) + at;
     const T* residual = f.residual == nullptr ? nullptr : static_cast<const T*>(f.residual) + at;
     for_each_vector(t.columns, [&](int64_t j, int count) {
       vfloat h = load_some(product + j, count);
@@ -36,6 +36,8 @@ void finish_tile(const LinearForward& f, const LinearKernels::Tile& t) {
       }
       if (pre != nullptr) {
         store_some(pre + j, h, count);
+      }
+      if (f.gelu) {
         h = h * normal(h).cdf;
       }
       if (residual != nullptr) {

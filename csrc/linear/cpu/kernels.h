@@ -13,7 +13,7 @@ struct LinearKernels {
   void (*write)(const float* from, Dtype, int64_t n, void* to, int64_t at);
 
   // Adds the bias to a tile of the product (rows x columns at pitch ld), and the residual after the
-  // activation, and writes y, and pre where there is GELU, at [row, column] of their (M, N). The
+  // activation, and writes y, and pre where that is wanted, at [row, column] of their (M, N). The
   // tile may be the very memory of its target.
   struct Tile {
     float* data;

@@ -1,0 +1,45 @@
+// The parts of int8_linear that are compiled once per instruction set, and once more for VNNI.
+#pragma once
+
+#include "int8_linear/cpu/compute.h"
+
+namespace mlx_esm_kernels::cpu {
+
+constexpr int64_t kInt8Panel = 64;  // columns of the result, rows of the weight, packed together
+constexpr int64_t kInt8Step = 4;    // numbers of a row that are multiplied at a time
+
+// Rows of x as bytes q + 128, padded to whole steps, and what a unit of q is worth in each.
+struct QuantisedRows {
+  uint8_t* bytes;
+  int64_t pitch;
+  float* scales;
+};
+
+// A panel of the weight, [steps][kInt8Panel][kInt8Step] bytes, and for each of its columns 128
+// times the sum of the weights, which the + 128 of x adds to every product.
+struct Int8PackedPanel {
+  int8_t* bytes;
+  int32_t* surplus;
+};
+
+struct Int8LinearKernels {
+  // Rows [begin, end) of x; `row` holds x.columns floats.
+  void (*quantise)(const Matrix& x, Dtype, int64_t begin, int64_t end, const QuantisedRows& to,
+                   float* row);
+
+  // `columns` rows of the weight, K bytes each, as a panel; zeros fill it up.
+  void (*pack)(const int8_t* weight, int64_t columns, int64_t K, const Int8PackedPanel& to);
+
+  // Rows times a panel of `columns` columns, in units of x and weight, float32 at pitch kInt8Panel;
+  // what lies between `columns` and that pitch is undefined.
+  void (*multiply)(const QuantisedRows& x, int64_t rows, const Int8PackedPanel& panel,
+                   const float* scales, int64_t columns, float* to);
+};
+
+MLX_ESM_KERNELS_DECLARE(Int8LinearKernels, int8_linear_kernels)
+
+namespace avx512_vnni {
+extern const Int8LinearKernels int8_linear_kernels;
+}
+
+}  // namespace mlx_esm_kernels::cpu
