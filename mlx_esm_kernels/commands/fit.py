@@ -23,6 +23,7 @@ from ..fitting.optimising import History, Pace
 from ..fitting.report import AdapterReport, make_report
 from ..fitting.results import FitResult, require_new_columns, write_result
 from ..models.esm1 import ESM1, describe
+from ..models.int8 import require_unquantised
 from ..models.low_rank import LowRank, adapter_arrays, add_low_rank, layers_beside
 from ..system.console import duration, progress, say
 from ..system.interrupt import StopOnSignal
@@ -89,6 +90,7 @@ def _fit(
     model = open_model(weights_file, options["dtype"])
     base = Base.of(model, weights_file)
     if low_rank is not None:
+        require_unquantised(model, weights_file, "adapted")
         layers_beside(model, low_rank)  # what it lacks is said before the long work
     labelled = read_labelled(
         table,

@@ -21,6 +21,7 @@ from ..distributed.ranks import Ranks, join_ranks
 from ..models.config import ESM1Config
 from ..models.esm1 import ESM1, PRESETS
 from ..models.fingerprint import fingerprint as weights_fingerprint
+from ..models.int8 import require_unquantised
 from ..ops import keep_freed_memory
 from ..system.console import say
 from ..system.errors import UserError
@@ -300,6 +301,7 @@ def _make_model(ctx: click.Context, options: dict[str, Any]) -> tuple[ESM1, Adap
         new = config.model_config() if config and sizes else PRESETS[options["preset"]]
         return ESM1(new_config(new, objective or new.objective, sizes)), None
     model = load_model(weights_file, dtype=mx.float32)  # what small steps are added to
+    require_unquantised(model, weights_file, "trained")
     if config is not None:
         require_sizes(config, model, weights_file)
         warn_of_own_weights(config, weights_file)

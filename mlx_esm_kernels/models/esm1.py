@@ -18,6 +18,7 @@ from .config import PRESETS, ESM1Config
 from .contact_head import ContactHead, ContactMap, ContactSum, require_contact_head
 from .contact_rows import ContactRows
 from .dtypes import DTYPES
+from .int8 import int8_layers
 from .layers import Embedding, LayerNorm, whole_table
 from .low_rank import base_parameters
 from .positions import sinusoidal_positions
@@ -291,5 +292,5 @@ def describe(model: ESM1) -> str:
     shown = f"{size / 1e6:.1f} M" if size >= 1e6 else f"{size:,}"
     return (
         f"{shown} parameters ({config.num_layers} layers, width {config.embed_dim}, "
-        f"{config.num_heads} heads)"
+        f"{config.num_heads} heads{', int8' if int8_layers(model) else ''})"
     )

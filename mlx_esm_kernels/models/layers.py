@@ -4,8 +4,8 @@ They are mlx.nn's, on this package's ops, so whatever takes an `mlx.nn.Linear`, 
 `Embedding` takes these. A layer may be replaced by any module that is called in the same way: with
 a low-rank product added, quantised, spread over machines. Models call their layers through the
 functions below, which alone know the difference: layers of ours run with what follows them in one
-op, low-rank products beside them too (`low_rank`); another is called as any module is, and the
-rest is done beside it.
+op, low-rank products beside them (`low_rank`) and int8 weights (`int8`) too; another is called as
+any module is, and the rest is done beside it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..ops import add_layer_norm, layer_norm, linear, linears
+from ..ops import add_layer_norm, int8_linears, layer_norm, linear, linears
+from .int8 import Int8Linear
 from .low_rank import LowRankLinear, gelu
 
 # A module of any class: mlx.nn.Module itself does not say that it can be called.
@@ -81,7 +82,8 @@ def project(
     layer: Layer, x: mx.array, *, activation: str | None = None, residual: mx.array | None = None
 ) -> mx.array:
     """activation(layer(x)) + residual; arguments as those of `Linear`'s call."""
-    if type(layer) is Linear or (type(layer) is LowRankLinear and type(layer.linear) is Linear):
+    plain = layer.linear if type(layer) is LowRankLinear else layer
+    if type(plain) is Linear or type(layer) is Int8Linear:
         y: mx.array = layer(x, activation=activation, residual=residual)
         return y
     y = layer(x)
@@ -92,6 +94,9 @@ def project(
 
 def project_together(layers: Sequence[Layer], x: mx.array) -> list[mx.array]:
     """Each layer of the same x; low-rank products are added afterwards."""
+    if all(type(layer) is Int8Linear for layer in layers):
+        lists = ([layer[name] for layer in layers] for name in ("weight", "weight_scale", "bias"))
+        return int8_linears(x, *lists)
     plain = [layer.linear if type(layer) is LowRankLinear else layer for layer in layers]
     if not all(type(layer) is Linear for layer in plain):
         return [layer(x) for layer in layers]

@@ -17,6 +17,7 @@ from ..data.alphabet import Alphabet
 from ..models.config import ESM1Config
 from ..models.dtypes import DTYPES, STORED
 from ..models.esm1 import ESM1
+from ..models.int8 import require_unquantised
 from ..models.low_rank import low_rank_layers
 from ..ops.angles import rotary_frequencies
 from ..system.whole_file import OutputError, require_new_folder, whole_folder
@@ -44,6 +45,7 @@ def save_hugging_face(folder: Path, model: ESM1) -> None:
 
     Raises:
         ValueError: the model has an adapter.
+        UserError: its weights are int8.
         OutputError: transformers' ESM is another network, or the folder cannot be written.
     """
     if low_rank_layers(model):
@@ -51,6 +53,7 @@ def save_hugging_face(folder: Path, model: ESM1) -> None:
             "[save_hugging_face] the model has an adapter beside its layers, which transformers' "
             "own folders do not hold: fuse_low_rank adds it to the weights."
         )
+    require_unquantised(model, "the model", "written for transformers")
     require_in_transformers(folder, model.config, model.alphabet)
     require_new_folder(folder)
     parameters = dict(tree_flatten(model.parameters()))

@@ -71,9 +71,7 @@ def load_model(
     opened = open_weights(path_or_name)
     if adapter is None:
         return build_model(opened, wanted)
-    # float32 holds every number that is stored: the adapter knows its base by them.
-    model = build_model(opened, mx.float32)
-    load_adapter(Path(adapter), model)
+    model = _adapted(opened, adapter)
     _convert(model, opened, wanted)
     return model
 
@@ -89,10 +87,22 @@ def load_fused(
     """
     wanted = _wanted(dtype)
     opened = open_weights(path_or_name)
-    model = build_model(opened, mx.float32)
-    load_adapter(Path(adapter), model)
+    model = _adapted(opened, adapter)
     fuse_low_rank(model)
     _convert(model, opened, wanted)
+    return model
+
+
+def _adapted(opened: OpenedWeights, adapter: str | os.PathLike[str]) -> ESM1:
+    """The model in float32, which holds every number that is stored: an adapter knows its base by
+    them."""
+    if opened.int8:
+        raise WeightsError(
+            f"{opened.path} is quantised to int8, beside which no adapter can stand: give the "
+            f"unquantised weights, of which it was made."
+        )
+    model = build_model(opened, mx.float32)
+    load_adapter(Path(adapter), model)
     return model
 
 

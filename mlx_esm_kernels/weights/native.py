@@ -1,8 +1,11 @@
 """Weights as one .safetensors file that carries the model's config and alphabet: our own format.
 
 The file holds the parameters under fair-esm's names; its metadata holds `format_version`,
-`config` and `alphabet` (both json), and whatever the writer added. Version 1 knew ESM-1b and ESM-1v
-alone; its configs and alphabets lack what has been added since, which then has its default.
+`config` and `alphabet` (both json), and whatever the writer added. A model whose linear layers are
+int8 has `quantization` there, which says so, their weights as int8 and a float32 `weight_scale`
+beside each; it is of version 3, so that releases which know nothing of that say so. Version 1 knew
+ESM-1b and ESM-1v alone; its configs and alphabets lack what has been added since, which then has
+its default.
 """
 
 from __future__ import annotations
@@ -17,14 +20,17 @@ from mlx.utils import tree_flatten
 from ..data.alphabet import Alphabet
 from ..models.config import ESM1Config
 from ..models.esm1 import ESM1
+from ..models.int8 import NAME as INT8
+from ..models.int8 import int8_layers
 from ..models.low_rank import low_rank_layers
 from ..system.whole_file import whole_file
 from .opened import OpenedWeights, WeightsError
 from .safetensors_file import open_safetensors, write_safetensors
 
 FORMAT_VERSION = 2
-_READABLE = ("1", "2")
-_RESERVED = ("format_version", "config", "alphabet")
+FORMAT_VERSION_QUANTISED = 3
+_READABLE = ("1", "2", "3")
+_RESERVED = ("format_version", "config", "alphabet", "quantization")
 
 
 def save_weights(
@@ -58,6 +64,8 @@ def save_weights(
         "config": json.dumps(model.config.to_dict()),
         "alphabet": json.dumps(model.alphabet.to_dict()),
     }
+    if int8_layers(model):
+        header |= {"format_version": str(FORMAT_VERSION_QUANTISED), "quantization": INT8}
     parameters = dict(tree_flatten(model.parameters()))
     with whole_file(Path(path)) as half_done:
         name = Path(path).name
@@ -79,7 +87,17 @@ def read_native(path: Path) -> OpenedWeights:
         WeightsError: no such file, no safetensors, cut short, or no config or alphabet in it.
     """
     tensors, metadata = open_safetensors(path)
-    return OpenedWeights(path, _config(path, metadata), _alphabet(path, metadata), tensors)
+    config, alphabet = _config(path, metadata), _alphabet(path, metadata)
+    quantization = metadata.get("quantization")
+    if quantization is None:
+        return OpenedWeights(path, config, alphabet, tensors)
+    if quantization != INT8:
+        raise WeightsError(
+            f"{path} is quantised as {quantization!r}, and this release reads {INT8!r}: install a "
+            f"newer mlx-esm-kernels."
+        )
+    tensors, _ = open_safetensors(path, int8=True)
+    return OpenedWeights(path, config, alphabet, tensors, int8=True)
 
 
 def _config(path: Path, metadata: Mapping[str, str]) -> ESM1Config:
@@ -92,7 +110,7 @@ def _config(path: Path, metadata: Mapping[str, str]) -> ESM1Config:
         )
     if version not in _READABLE:
         raise WeightsError(
-            f"{path} has format version {version}, this release reads {FORMAT_VERSION}: "
+            f"{path} has format version {version}, this release reads {_READABLE[-1]}: "
             f"install a newer mlx-esm-kernels."
         )
     try:

@@ -14,6 +14,7 @@ from mlx.utils import tree_flatten
 from ..data.alphabet import Alphabet
 from ..models.config import ESM1Config
 from ..models.esm1 import ESM1
+from ..models.int8 import prepare_int8, stays_as_stored
 from ..system.console import progress
 from ..system.errors import UserError
 from .names import other_heads
@@ -51,6 +52,7 @@ class OpenedWeights:
         config, alphabet: of the model in it.
         tensors: by the names that they have in the file.
         name_of: gives the name in the file of a parameter of `ESM1`.
+        int8: whether the linear layers' weights are int8, with scales.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class OpenedWeights:
     alphabet: Alphabet
     tensors: Mapping[str, Tensor]
     name_of: Callable[[str], str] = str
+    int8: bool = False
 
 
 def build_model(opened: OpenedWeights, dtype: mx.Dtype | None = None) -> ESM1:
@@ -67,7 +70,8 @@ def build_model(opened: OpenedWeights, dtype: mx.Dtype | None = None) -> ESM1:
 
     Args:
         opened: the opened file; tensors and config are compared here.
-        dtype: of the parameters; None: the file's, or float32 where it has several.
+        dtype: of the parameters; None: the file's, or float32 where it has several. Of an int8
+            file it is that of what is not rounded.
 
     Raises:
         WeightsError: tensors are missing, too many, or do not have the shapes of the config; or
@@ -78,6 +82,8 @@ def build_model(opened: OpenedWeights, dtype: mx.Dtype | None = None) -> ESM1:
         raise WeightsError(f"{path} does not agree with itself: {disagreement}.")
     _check_sizes(opened)
     model = ESM1(config, opened.alphabet, lazy=True)
+    if opened.int8:
+        prepare_int8(model)
     wanted = {name: p.shape for name, p in dict(tree_flatten(model.parameters())).items()}
     names = {opened.name_of(name): name for name in wanted}
     if missing := sorted(set(names) - set(tensors)):
@@ -99,7 +105,8 @@ def build_model(opened: OpenedWeights, dtype: mx.Dtype | None = None) -> ESM1:
     numbers = sum(math.prod(shape) for shape in wanted.values())
     with progress(total=numbers, desc="📥 loading weights", unit="parameter") as bar:
         for key, name in names.items():
-            array = _read(path, key, tensors[key], dtype)
+            own = stays_as_stored(name, dtype) if opened.int8 else dtype
+            array = _read(path, key, tensors[key], own)
             model.load_weights([(name, array)], strict=False)
             bar.update(array.size)
     return model
@@ -109,6 +116,8 @@ def stored_dtype(opened: OpenedWeights, parameters: Iterable[str]) -> mx.Dtype:
     """The dtype of the file's parameters, called by their names in `ESM1`; float32 of several."""
     # The contact regression is computed in float32 in any case.
     names = (name for name in parameters if not name.startswith("contact_head"))
+    if opened.int8:
+        names = (name for name in names if stays_as_stored(name, mx.bool_) == mx.bool_)
     found = {opened.tensors[opened.name_of(name)].dtype for name in names}
     return (found.pop() if len(found) == 1 else None) or mx.float32
 
@@ -161,6 +170,11 @@ def _read(path: Path, name: str, tensor: Tensor, dtype: mx.Dtype) -> mx.array:
         mx.eval(array)
     except (RuntimeError, OSError) as error:
         raise WeightsError(f"{path} cannot be loaded: {name}: {error}.") from None
+    if (array.dtype == mx.int8) != (dtype == mx.int8):
+        raise WeightsError(
+            f"{path} does not agree with itself: {name} must be "
+            f"{'int8' if dtype == mx.int8 else 'floats'}; got {array.dtype}."
+        )
     if not mx.isfinite(array).all():
         raise WeightsError(f"{path} is damaged: {name} has numbers that are NaN or infinite.")
     return converted(path, name, array, dtype)

@@ -33,27 +33,31 @@ class _Entry:
     end: int
 
 
-def open_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def open_safetensors(path: Path, *, int8: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a file, to be read when they are needed, and its metadata.
+
+    Args:
+        path: the file.
+        int8: whether a parameter may be int8; else such a tensor can be none.
 
     Raises:
         WeightsError: there is no such file, it is another kind of file, cut short or damaged.
     """
-    entries, metadata = _read_header(path)
+    known = SAFETENSORS | ({"I8": mx.int8} if int8 else {})
+    entries, metadata = _read_header(path, known)
     arrays = _lazy_arrays(path)
 
     def read(name: str) -> mx.array:
-        if entries[name].dtype not in SAFETENSORS:
+        if entries[name].dtype not in known:
             raise WeightsError(
-                f"{path}: {name} must be one of {', '.join(SAFETENSORS)}; got "
-                f"{entries[name].dtype}."
+                f"{path}: {name} must be one of {', '.join(known)}; got {entries[name].dtype}."
             )
         # Not kept here: once it is evaluated, that would be the whole file. Needed again (tied
         # weights are), it is read again.
         return arrays.pop(name) if name in arrays else _lazy_arrays(path)[name]
 
     tensors = {
-        name: Tensor(entry.shape, SAFETENSORS.get(entry.dtype), partial(read, name))
+        name: Tensor(entry.shape, known.get(entry.dtype), partial(read, name))
         for name, entry in entries.items()
     }
     return tensors, metadata
@@ -87,7 +91,9 @@ def _lazy_arrays(path: Path) -> dict[str, mx.array]:
     return arrays
 
 
-def _read_header(path: Path) -> tuple[dict[str, _Entry], dict[str, str]]:
+def _read_header(
+    path: Path, known: Mapping[str, mx.Dtype]
+) -> tuple[dict[str, _Entry], dict[str, str]]:
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -107,8 +113,8 @@ def _read_header(path: Path) -> tuple[dict[str, _Entry], dict[str, str]]:
         raise WeightsError(f"{path} is cut short: it has {size} bytes of {wanted}.")
     for name, entry in entries.items():
         if (
-            entry.dtype in SAFETENSORS
-            and entry.end - entry.begin != math.prod(entry.shape) * SAFETENSORS[entry.dtype].size
+            entry.dtype in known
+            and entry.end - entry.begin != math.prod(entry.shape) * known[entry.dtype].size
         ):
             raise WeightsError(f"{path} is damaged: the size of {name} belies its shape.")
     return entries, metadata

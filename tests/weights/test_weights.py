@@ -162,7 +162,7 @@ def with_tensor(name, **changes):
     [
         (without("config"), "has no config in it: it was not written by mlx-esm-kernels"),
         (without("alphabet"), "has no alphabet in it"),
-        (with_metadata("format_version", "3"), "format version 3, this release reads 2: install"),
+        (with_metadata("format_version", "4"), "format version 4, this release reads 3: install"),
         (with_config(num_heads=3), "config that cannot be used: .* multiple of num_heads"),
         (with_config(depth=3), "config that cannot be used: .* unknown fields: depth"),
         (with_metadata("config", "[]"), "config that cannot be used"),
