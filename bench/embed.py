@@ -2,7 +2,8 @@
 
 The vectors of the last layer are made, and their mean over each protein's residues. All sides have
 the same random weights, and must give the same vectors for a few proteins before they are timed;
-those of other libraries have a process each. Batches are padded, but for esm-cpp, which packs.
+those of other libraries have a process each. Batches are padded, but for esm-cpp, which packs, and
+for ours, which are there in bfloat16 and with int8 weights too.
 """
 
 from __future__ import annotations
@@ -34,11 +35,13 @@ from mlx_esm_kernels.inference.embedding import Embedder
 from mlx_esm_kernels.inference.likelihood import TOKENS_PER_PASS
 from mlx_esm_kernels.models.config import ESM1Config
 from mlx_esm_kernels.models.esm1 import ESM1
+from mlx_esm_kernels.models.int8 import quantize_int8
 from mlx_esm_kernels.models.reference import ESM1Reference
 
 SHAPES = "6x320x1280x20,12x480x1920x20"
 MODELS = ("esm1b", "esm2")
-WAYS = ("mlx", "fair-esm", "transformers", "esm-cpp", "esm-cpp-int8")
+OWN_WAYS = ("ours-bfloat16", "ours-int8")
+WAYS = (*OWN_WAYS, "mlx", "fair-esm", "transformers", "esm-cpp", "esm-cpp-int8")
 COMPARED = 3  # proteins, a short, a middling and a long one
 # The largest difference of two sides, as a share of the largest number.
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
@@ -102,6 +105,29 @@ def our_side(embedder: Embedder, proteins: Proteins, count: int) -> Side:
     return Side(runs, [lengths[places] + 2 for places in groups], 1.0)
 
 
+def own_embedder(embedder: Embedder, way: str) -> Embedder:
+    """The same with the same weights, in bfloat16 or with those of the layers in int8."""
+    model = ESM1(embedder.model.config, embedder.model.alphabet, lazy=True)
+    model.update(embedder.model.parameters())
+    if way == "ours-int8":
+        quantize_int8(model)
+    else:
+        model.set_dtype(mx.bfloat16)
+    mx.eval(model.parameters())
+    return Embedder(model, tokens_per_pass=embedder.tokens_per_pass)
+
+
+def of_padded(embedder: Embedder) -> Callable[[Batch], Run]:
+    """From a padded batch to a function that gives the means of its proteins, packed."""
+
+    def prepare(batch: Batch) -> Run:
+        lengths = (batch.segment_ids != 0).sum(axis=1)
+        rows = zip(batch.tokens, lengths, strict=True)
+        return our_run(embedder, [row[1 : length - 1] for row, length in rows])
+
+    return prepare
+
+
 def cropped(proteins: Proteins, places: Iterable[int], most: int) -> list[Ids]:
     """These proteins' residues, those beyond what a model is trained on left out."""
     return [proteins[place][:most] for place in places]
@@ -132,7 +158,12 @@ def require_agreement(
     for way, prepare in others.items():
         run = prepare(padded(few))
         found[way] = greatest_difference(ours, run.means() if isinstance(run, WorkerRun) else run())
-        if not found[way] <= (INT8_TOLERANCE if way.endswith("int8") else tolerance):
+        given = (
+            INT8_TOLERANCE
+            if way.endswith("int8")
+            else TOLERANCE.get(way.removeprefix("ours-"), tolerance)
+        )
+        if not found[way] <= given:
             raise click.ClickException(
                 f"{way} does not give our vectors with our weights: they differ by "
                 f"{found[way]:.1e} of the largest number, which is more than rounding."
@@ -156,16 +187,22 @@ def measure(
     config = config_of(model, shape)
     embedder = embedder_of(config, options.dtype, tokens)
     apart = {way: esm_cpp if way.startswith("esm-cpp") else "" for way in options.against}
-    apart.pop("mlx", None)
+    own = {way: own_embedder(embedder, way) for way in OWN_WAYS if way in options.against}
+    for here in ("mlx", *own):
+        apart.pop(here, None)
     with workers(embedder.model, apart) as started:
-        others = {
-            way: started[way].prepare if way in started else stock_embedder(embedder.model)
-            for way in options.against
-        }
+        others = {way: one.prepare for way, one in started.items()}
+        others |= {way: of_padded(one) for way, one in own.items()}
+        if "mlx" in options.against:
+            others["mlx"] = stock_embedder(embedder.model)
+        others = {way: others[way] for way in options.against}
         differences = require_agreement(embedder, others, proteins, TOLERANCE[options.dtype])
         batches = length_sorted_batches(proteins, config, tokens, count)
         sides = {"ours": our_side(embedder, proteins, count)}
         for way, prepare in others.items():
+            if way in own:
+                sides[way] = our_side(own[way], proteins, count)
+                continue
             sides[way] = side_of_rows([prepare(batch) for batch in batches], batches)
         about: Row = {"shape": shape, "lengths": lengths, "direction": "embedding"}
         rows = measure_sides(

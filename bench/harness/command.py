@@ -36,6 +36,10 @@ PACKAGES = {
     "esm-cpp": (),
     "esm-cpp-int8": (),
     "transformer-encoder": ("torch",),
+    "bfloat16": (),
+    "int8": (),
+    "ours-bfloat16": (),
+    "ours-int8": (),
 }
 
 

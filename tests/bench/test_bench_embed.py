@@ -39,6 +39,16 @@ def test_it_prints_and_writes_every_way(tmp_path: Path) -> None:
     assert "The vectors of mlx differ from ours by at most" in done.output
 
 
+def test_our_own_sides_are_timed_on_the_same_proteins(tmp_path: Path) -> None:
+    data = tmp_path / "a.json"
+    done = run("--against", "ours-bfloat16,ours-int8", "--json", str(data))
+    assert done.exit_code == 0, done.output
+    rows = json.loads(data.read_text())["rows"]
+    assert [r["way"] for r in rows] == ["ours", "ours-bfloat16", "ours-int8"] * 2
+    assert all(0 < r["difference"] < 0.1 for r in rows if r["way"] != "ours")
+    assert all(r["fill"] == 1 and r["peak_bytes"] > 0 for r in rows)
+
+
 def test_torch_sides_are_timed(tmp_path: Path) -> None:
     for package in ("torch", "esm", "transformers"):
         pytest.importorskip(package)
