@@ -69,7 +69,7 @@ def command(
     \b
     Examples:
       mlx-esm convert esm1b_t33_650M_UR50S.pt esm1b.safetensors
-      mlx-esm convert --quantize int8 --check some.fasta esm1b.safetensors esm1b-int8.safetensors
+      mlx-esm convert --quantize int8 --check A.fasta W small.safetensors
       mlx-esm convert --to hugging-face runs/swissprot-1 my-esm
     """
     if check is not None and quantize is None:

@@ -98,12 +98,6 @@ void multiply_tile(const QuantisedRows& x, const Int8PackedPanel& panel, const f
   const uint8_t* element = x.bytes;
   const int8_t* bytes = panel.bytes + column * kInt8Step;
   for (int64_t k = 0; k < x.pitch; k += kInt8Step, element += kInt8Step) {
-#if defined(__AVX512VNNI__)
-    constexpr int kAhead = 8;  // steps
-    for (int v = 0; v < kInt8Vectors; ++v) {
-      __builtin_prefetch(bytes + kAhead * kInt8Panel * kInt8Step + v * kLanes * kInt8Step);
-    }
-#endif
     vint loaded[kInt8Vectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kInt8Vectors; ++v) {
