@@ -15,17 +15,18 @@ def new_config(config: ESM1Config, objective: str, said: Collection[str]) -> ESM
 
     Token dropout is ESM-1b's remedy for masks that are always 15 %: it zeroes their rows and scales
     the others by 0.88 / (1 - share of masks). Where rates go up to 1 that scale goes up to half the
-    length of a protein, so new models of other objectives do without.
+    length of a protein, so new models of other objectives do without, and a preset that is of
+    another has it again for `mlm`.
 
     Args:
         config: as a preset or a configuration has it.
         objective: one of OBJECTIVES.
         said: the keys that a configuration gives; what it says of token_dropout stays.
     """
-    config = replace(config, objective=objective)
-    if objective == "mlm" or "token_dropout" in said:
+    if objective == config.objective:
         return config
-    return replace(config, token_dropout=False)
+    dropout = config.token_dropout if "token_dropout" in said else objective == "mlm"
+    return replace(config, objective=objective, token_dropout=dropout)
 
 
 def warn_of_token_dropout(config: ESM1Config, objective: str) -> None:

@@ -141,7 +141,8 @@ _OPTIONS = [
         type=Choice(OBJECTIVES),
         help="What it learns: mlm, 15 % of the residues masked, to embed and score; diffusion, any "
         "share of each protein, to generate; mixed, mostly a quarter and at times any share, for "
-        "both.  [default: that of --weights-file, else mlm]",
+        "both.  [default: that of --weights-file, or of --preset: mixed for small, medium and "
+        "large, mlm for the others]",
     ),
     click.option(
         "--tokens-per-batch",

@@ -245,7 +245,9 @@ def test_the_library_s_defaults_are_those_of_the_first_recipe():
     ("arguments", "rate", "iters", "warmup"),
     [
         ((), 0.2 / 32, 1000, 100),
-        (("--preset", "medium"), 0.2 / 320, 1000, 100),
+        (("--preset", "esm2_t6_8M"), 0.2 / 320, 1000, 100),
+        (("--preset", "medium"), 0.1 / 320, 1000, 100),  # which learns mixed
+        (("--preset", "medium", "--objective", "mlm"), 0.2 / 320, 1000, 100),
         (("--num-iters", 20), 0.2 / 32, 20, 2),
         (("--objective", "mlm"), 0.2 / 32, 1000, 100),
         (("--objective", "mixed"), 0.1 / 32, 1000, 100),
