@@ -57,6 +57,7 @@ def near(one, other):
             np.testing.assert_allclose(got[name], expected[name], atol=2e-4, err_msg=name)
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(workplace):
     alone = train(1, *RUN, "--weights-dir", "alone")
     said = train(2, *RUN, "--weights-dir", "run")

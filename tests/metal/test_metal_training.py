@@ -36,6 +36,7 @@ def losses_of_run(folder: Path) -> list[float]:
     return [row[name] for row in rows for name in names if name in row]
 
 
+@pytest.mark.slow
 def test_a_training_run_on_the_emulated_gpu_has_the_losses_of_the_cpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
