@@ -9,7 +9,7 @@ enum class Dtype { float32, float16, bfloat16 };
 // processor has its instructions without VNNI.
 enum class Target { baseline, avx2, avx512, avx512_vnni, avx512_bf16 };
 
-// The best instruction set that was built in and that this machine executes, or the one that
+// The fastest instruction set that was built in and that this machine executes, or the one that
 // MLX_ESM_KERNELS_CPU_TARGET names: "baseline", "avx2", "avx512", "avx512_vnni" or "avx512_bf16".
 // Decided once per process. Throws std::invalid_argument for a name that is unknown or cannot run
 // here.

@@ -345,11 +345,11 @@ train.command(sys.argv[1:])
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kills", "settings"),
-    [(20, []), (8, ["--precision", "bfloat16"]), (8, ["--grad-accumulation", "2"])],
+    [(12, []), (4, ["--precision", "bfloat16"]), (4, ["--grad-accumulation", "2"])],
 )
 def test_kills_at_any_moment_change_nothing(workplace, kills, settings):
     every = ["--checkpoint-every", "13"]
-    run = ["--data", "proteins.fasta", "--num-iters", "5000", "--tokens-per-batch", "256"]
+    run = ["--data", "proteins.fasta", "--num-iters", "3000", "--tokens-per-batch", "256"]
     run += [*settings, *every, "--weights-dir"]
 
     def start(*arguments):

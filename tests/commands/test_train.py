@@ -373,16 +373,6 @@ def test_a_model_learns_ten_proteins_by_heart(tmp_path):
     assert outcome.valid_loss < 0.1  # of 3.0 for residue frequencies
 
 
-@pytest.mark.slow
-def test_the_first_run_comes_close_to_the_entropy_floor(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    result = invoke()
-    assert result.exit_code == 0, result.output
-    row = rows_of(tmp_path / "runs" / "sample-1" / "metrics.jsonl")[-1]
-    assert row["valid_perplexity"] < 1.1 * row["floor_perplexity"]
-    assert row["valid_perplexity"] < 0.7 * row["unigram_perplexity"]
-
-
 def test_a_model_without_eos_is_trained_on(workplace):
     config = ESM1Config.esm1(num_layers=1, embed_dim=32, ffn_dim=64, num_heads=2, max_positions=64)
     save_weights(workplace / "esm1.safetensors", ESM1(config))
