@@ -41,6 +41,13 @@ def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("MLX_ESM_KERNELS_CACHE", str(tmp_path_factory.getbasetemp() / next(_caches)))
 
 
+def pytest_make_parametrize_id(val, argname):
+    """Names of tests are the same in every process, or pytest-xdist refuses to share them out; but
+    the bytes of gzip and zip files bear the time at which they were made."""
+    is_binary = isinstance(val, bytes) and (b"\0" in val or not val.isascii())
+    return argname if is_binary else None
+
+
 @pytest.fixture
 def emulator():
     """The ops on CPU streams run their Metal kernels in this emulator until the test ends."""
