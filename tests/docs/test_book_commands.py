@@ -215,7 +215,11 @@ def test_another_program_is_one_that_there_is(command):
         for extra in filter(None, (extras[1] or "").split(",")):
             assert re.search(rf"^{extra} = \[", text, flags=re.MULTILINE), extra
     else:
-        known = {"pytest": {"-m"}, "pre-commit": set(), "mkdocs": {"--strict", "-d"}}.get(program)
+        known = {
+            "pytest": {"-m", "-n", "--dist"},
+            "pre-commit": set(),
+            "mkdocs": {"--strict", "-d"},
+        }.get(program)
         assert known is not None or (ROOT / program).is_file(), command.text
     flags = [one for one in arguments if one.startswith("-")]
     assert set(flags) <= set(known or ()), command.text
