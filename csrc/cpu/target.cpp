@@ -5,6 +5,10 @@
 #include <string>
 #include <vector>
 
+#ifdef MLX_ESM_KERNELS_X86
+#include "cpu/amx_permission.h"
+#endif
+
 namespace mlx_esm_kernels::cpu {
 
 namespace {
@@ -23,6 +27,9 @@ std::vector<Target> executable() {
         targets.push_back(Target::avx512_vnni);
         if (__builtin_cpu_supports("avx512bf16")) {
           targets.push_back(Target::avx512_bf16);
+        }
+        if (may_use_amx()) {
+          targets.push_back(Target::avx512_amx);
         }
       }
     }
@@ -77,6 +84,8 @@ const char* target_name(Target target) {
       return "avx512_vnni";
     case Target::avx512_bf16:
       return "avx512_bf16";
+    case Target::avx512_amx:
+      return "avx512_amx";
   }
   return "";
 }

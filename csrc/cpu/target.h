@@ -6,13 +6,13 @@ namespace mlx_esm_kernels::cpu {
 enum class Dtype { float32, float16, bfloat16 };
 
 // avx512_vnni has the kernels of avx512, and its own of int8_linear, which avx512_bf16 has too: no
-// processor has its instructions without VNNI.
-enum class Target { baseline, avx2, avx512, avx512_vnni, avx512_bf16 };
+// processor has its instructions without VNNI. avx512_amx has the kernels of avx512, and its own of
+// int8_linear and of bfloat16 linear layers.
+enum class Target { baseline, avx2, avx512, avx512_vnni, avx512_bf16, avx512_amx };
 
 // The fastest instruction set that was built in and that this machine executes, or the one that
-// MLX_ESM_KERNELS_CPU_TARGET names: "baseline", "avx2", "avx512", "avx512_vnni" or "avx512_bf16".
-// Decided once per process. Throws std::invalid_argument for a name that is unknown or cannot run
-// here.
+// MLX_ESM_KERNELS_CPU_TARGET names, as target_name() spells it. Decided once per process. Throws
+// std::invalid_argument for a name that is unknown or cannot run here.
 Target target();
 
 const char* target_name(Target target);

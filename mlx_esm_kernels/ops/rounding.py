@@ -112,9 +112,11 @@ def linear(
 ) -> Gradients:
     """Units of y, dx, dweight and, with a bias, dbias.
 
-    What the backward pass of GELU needs, z, may have been kept in the storage type.
+    What the backward pass of GELU needs, z, may have been kept in the storage type, and the
+    gradient before GELU may be rounded to it before it is multiplied.
     """
     eps = EPS[dtype]
+    kept_eps = 0 if dtype == "float32" else eps
     z = x @ weight.T + (0 if bias is None else bias)
     z_unit = np.abs(x) @ np.abs(weight).T + (0 if bias is None else np.abs(bias))
     z_unit = _EPS32 * z_unit
@@ -125,8 +127,9 @@ def linear(
         # 1 + erf(z) cancels for negative z: an error of eps there whatever the result.
         y_unit = np.abs(slope) * z_unit + _EPS32 * np.abs(z)
         curvature = np.abs((2 - z * z) * density)
-        kept_z_unit = z_unit + (0 if dtype == "float32" else eps) * np.abs(z)
+        kept_z_unit = z_unit + kept_eps * np.abs(z)
         dz_unit = np.abs(dy) * (curvature * kept_z_unit + _EPS32 * (1 + np.abs(z) * density))
+        dz_unit = dz_unit + kept_eps * np.abs(dy * slope)
     dz_unit = dz_unit + _EPS32 * np.abs(dy * slope)
     exact = truth.linear_gradients(dy, x, weight, bias, activation=activation)
     units = truth.linear_gradients(dz_unit, np.abs(x), np.abs(weight), bias)

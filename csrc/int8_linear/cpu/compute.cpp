@@ -1,11 +1,10 @@
 #include "int8_linear/cpu/compute.h"
 
 #include <algorithm>
-#include <memory>
 #include <vector>
 
 #include "ceil_div.h"
-#include "cpu/memory.h"
+#include "cpu/scratch.h"
 #include "cpu/threads.h"
 #include "int8_linear/cpu/kernels.h"
 #include "linear/cpu/kernels.h"
@@ -24,16 +23,11 @@ const Int8LinearKernels& kernels() {
   if (target() == Target::avx512_vnni || target() == Target::avx512_bf16) {
     return avx512_vnni::int8_linear_kernels;
   }
+  if (target() == Target::avx512_amx) {
+    return avx512_amx::int8_linear_kernels;
+  }
 #endif
   return MLX_ESM_KERNELS_IN_USE(int8_linear_kernels);
-}
-
-// Scratch that no one clears first.
-template <class T>
-std::unique_ptr<T[]> scratch(int64_t n) {
-  std::unique_ptr<T[]> data(new T[n]);
-  advise_huge_pages(data.get(), n * sizeof(T));
-  return data;
 }
 
 // The panels of all layers, one after the other.
@@ -45,8 +39,8 @@ class Panels {
       first_.push_back(total_);
       total_ += ceil_div(layers[i].layer.weight.rows, kInt8Panel);
     }
-    bytes_ = scratch<int8_t>(total_ * size_);
-    surplus_ = scratch<int32_t>(total_ * kInt8Panel);
+    bytes_.resize(total_ * size_);
+    surplus_.resize(total_ * kInt8Panel);
   }
 
   int64_t total() const {
@@ -55,7 +49,7 @@ class Panels {
 
   Int8PackedPanel of(int64_t layer, int64_t panel) const {
     const int64_t i = first_[layer] + panel;
-    return {bytes_.get() + i * size_, surplus_.get() + i * kInt8Panel};
+    return {bytes_.data() + i * size_, surplus_.data() + i * kInt8Panel};
   }
 
   void pack(int64_t i) const {
@@ -70,8 +64,8 @@ class Panels {
   const Int8LinearForward* layers_;
   int64_t size_, total_ = 0;
   std::vector<int64_t> first_;
-  std::unique_ptr<int8_t[]> bytes_;
-  std::unique_ptr<int32_t[]> surplus_;
+  Scratch<int8_t> bytes_;
+  Scratch<int32_t> surplus_;
 };
 
 struct Task {
@@ -116,9 +110,9 @@ void multiply(const Int8LinearForward& f, const QuantisedRows& x, const Panels& 
 void int8_linear_forward(const Int8LinearForward* layers, int count) {
   const Matrix& x = layers[0].layer.x;
   const int64_t pitch = ceil_div(x.columns, kInt8Step) * kInt8Step;
-  const auto bytes = scratch<uint8_t>(x.rows * pitch);
-  const auto scales = scratch<float>(x.rows);
-  const QuantisedRows quantised{bytes.get(), pitch, scales.get()};
+  const Scratch<uint8_t> bytes(x.rows * pitch);
+  const Scratch<float> scales(x.rows);
+  const QuantisedRows quantised{bytes.data(), pitch, scales.data()};
   const Panels panels(layers, count, pitch);
   parallel_for(panels.total() + ceil_div(x.rows, kQuantiseRows), [&](int64_t i) {
     if (i < panels.total()) {

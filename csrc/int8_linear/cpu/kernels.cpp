@@ -90,7 +90,7 @@ void pack(const int8_t* weight, int64_t columns, int64_t K, const Int8PackedPane
   }
 }
 
-// A tile of the result lives in accumulators, as in masked_attention/cpu/matrix.h.
+// A tile of the result lives in accumulators, as in cpu/matrix.h.
 template <int Rows>
 void multiply_tile(const QuantisedRows& x, const Int8PackedPanel& panel, const float* scales,
                    int64_t column, float* to) {

@@ -41,5 +41,8 @@ MLX_ESM_KERNELS_DECLARE(Int8LinearKernels, int8_linear_kernels)
 namespace avx512_vnni {
 extern const Int8LinearKernels int8_linear_kernels;
 }
+namespace avx512_amx {
+extern const Int8LinearKernels int8_linear_kernels;
+}
 
 }  // namespace mlx_esm_kernels::cpu

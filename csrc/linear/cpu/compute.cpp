@@ -1,18 +1,21 @@
 #include "linear/cpu/compute.h"
 
 #include <algorithm>
-#include <memory>
 #include <vector>
 
 #include "ceil_div.h"
-#include "cpu/memory.h"
+#include "cpu/scratch.h"
 #include "cpu/threads.h"
+#include "linear/cpu/bfloat16.h"
 #include "linear/cpu/blas.h"
 #include "linear/cpu/kernels.h"
+#include "linear/cpu/start_backward.h"
 
 namespace mlx_esm_kernels::cpu {
 
 namespace {
+
+using Floats = Scratch<float>;
 
 // BLAS copies the operands of a tile: the larger the tile, the less it copies for each product.
 constexpr int64_t kRows = 512;      // rows of x that one task multiplies
@@ -49,22 +52,6 @@ template <class Body>
 void for_each(const std::vector<Tile>& tiles, const Body& body) {
   parallel_for(static_cast<int64_t>(tiles.size()), [&](int64_t i) { body(tiles[i]); });
 }
-
-// Scratch that no one clears first.
-class Floats {
- public:
-  void resize(int64_t n) {
-    data_.reset(new float[n]);
-    advise_huge_pages(data_.get(), n * sizeof(float));
-  }
-
-  float* data() const {
-    return data_.get();
-  }
-
- private:
-  std::unique_ptr<float[]> data_;
-};
 
 // What BLAS can read: the matrix itself where it is float32 with one contiguous axis, otherwise a
 // float32 copy in `buffer`.
@@ -160,41 +147,12 @@ void weight_gradient(const LinearBackward& a, Operand dh, Operand x) {
   });
 }
 
-// The gradient before the activation as an operand, and the bias gradient from the same pass.
-Operand start_backward(const LinearBackward& a, Floats& dh) {
-  const int64_t M = a.x.rows, N = a.weight.rows;
-  const bool as_it_is = !a.gelu && a.dtype == Dtype::float32;
-  if (as_it_is && a.dbias == nullptr) {
-    return as_operand(a.dy, a.dtype, dh);
-  }
-  const int64_t blocks = ceil_div(M, kPassRows);
-  std::vector<float> partial(a.dbias == nullptr ? 0 : blocks * N, 0.0f);
-  if (!as_it_is) {
-    dh.resize(M * N);
-  }
-  parallel_for(blocks, [&](int64_t i) {
-    const int64_t begin = i * kPassRows, end = std::min(begin + kPassRows, M);
-    kernels().start_backward(a, begin, end, as_it_is ? nullptr : dh.data(),
-                             a.dbias == nullptr ? nullptr : partial.data() + i * N,
-                             thread_scratch(N));
-  });
-  if (a.dbias != nullptr) {
-    std::fill_n(a.dbias, N, 0.0f);
-    for (int64_t i = 0; i < blocks; ++i) {
-      for (int64_t n = 0; n < N; ++n) {
-        a.dbias[n] += partial[i * N + n];
-      }
-    }
-  }
-  if (as_it_is) {
-    return as_operand(a.dy, a.dtype, dh);
-  }
-  return {dh.data(), std::max<int64_t>(N, 1), false};
-}
-
 }  // namespace
 
 void linear_forward(const LinearForward* layers, int count) {
+  if (multiplies(layers[0].dtype)) {
+    return bfloat16_forward(layers, count);
+  }
   Floats x_copy;
   std::vector<Floats> weight_copies(count);
   const Operand x = as_operand(layers[0].x, layers[0].dtype, x_copy);
@@ -224,12 +182,17 @@ void linear_forward(const LinearForward* layers, int count) {
 
 void linear_backward(const LinearBackward* layers, int count) {
   const LinearBackward& first = layers[0];
+  if (multiplies(first.dtype)) {
+    return bfloat16_backward(layers, count);
+  }
   Floats x_copy;
   std::vector<Floats> dh_copies(count), weight_copies(count);
+  std::vector<Scratch<char>> dh_buffers(count);
   std::vector<Operand> dh, weights;
   std::vector<int64_t> depths;
   for (int i = 0; i < count; ++i) {
-    dh.push_back(start_backward(layers[i], dh_copies[i]));
+    const Matrix gradient = start_backward(layers[i], Dtype::float32, dh_buffers[i]);
+    dh.push_back(as_operand(gradient, Dtype::float32, dh_copies[i]));
     depths.push_back(layers[i].weight.rows);
   }
   if (first.dx != nullptr) {

@@ -52,21 +52,22 @@ void finish(const LinearForward& f, const LinearKernels::Tile& t) {
   with_type(f.dtype, [&]<class T>(T) { finish_tile<T>(f, t); });
 }
 
-template <class T>
-void start_backward_rows(const LinearBackward& a, int64_t begin, int64_t end, float* dh,
-                         float* dbias, float* row) {
+template <class T, class To>
+void start_backward_rows(const LinearBackward& a, int64_t begin, int64_t end, To* dh, float* dbias,
+                         float* row) {
   const int64_t N = a.weight.rows;
   for (int64_t i = begin; i < end; ++i) {
-    float* to = dh == nullptr ? row : dh + i * N;
-    read_row(row_of<T>(a.dy, i), a.dy.column_stride, N, to);
+    read_row(row_of<T>(a.dy, i), a.dy.column_stride, N, row);
     const T* pre = a.gelu ? static_cast<const T*>(a.pre) + i * N : nullptr;
     for_each_vector(N, [&](int64_t j, int count) {
-      vfloat g = load_some(to + j, count);
+      vfloat g = load_some(row + j, count);
       if (pre != nullptr) {
         const vfloat h = load_some(pre + j, count);
         const Normal n = normal(h);
         g *= n.cdf + h * n.pdf;
-        store_some(to + j, g, count);
+      }
+      if (dh != nullptr) {
+        store_some(dh + i * N + j, g, count);
       }
       if (dbias != nullptr) {
         store_some(dbias + j, load_some(dbias + j, count) + g, count);
@@ -75,9 +76,15 @@ void start_backward_rows(const LinearBackward& a, int64_t begin, int64_t end, fl
   }
 }
 
-void start_backward(const LinearBackward& a, int64_t begin, int64_t end, float* dh, float* dbias,
-                    float* row) {
-  with_type(a.dtype, [&]<class T>(T) { start_backward_rows<T>(a, begin, end, dh, dbias, row); });
+void start_backward(const LinearBackward& a, int64_t begin, int64_t end, Dtype to, void* dh,
+                    float* dbias, float* row) {
+  with_type(a.dtype, [&]<class T>(T) {
+    if (to == Dtype::float32) {
+      start_backward_rows<T>(a, begin, end, static_cast<float*>(dh), dbias, row);
+    } else {
+      start_backward_rows<T>(a, begin, end, static_cast<T*>(dh), dbias, row);
+    }
+  });
 }
 
 }  // namespace

@@ -21,10 +21,11 @@ struct LinearKernels {
   };
   void (*finish)(const LinearForward&, const Tile&);
 
-  // Rows [begin, end): dh = dy * gelu'(pre), or dy itself, as float32 at its place in (M, N); dh
-  // may be nullptr. Adds the rows to dbias where that is wanted. `row` holds N floats.
-  void (*start_backward)(const LinearBackward&, int64_t begin, int64_t end, float* dh, float* dbias,
-                         float* row);
+  // Rows [begin, end): dh = dy * gelu'(pre), or dy itself, as float32 or as what dy is at its place
+  // in (M, N); dh may be nullptr. Adds the rows to dbias where that is wanted. `row` holds N
+  // floats.
+  void (*start_backward)(const LinearBackward&, int64_t begin, int64_t end, Dtype, void* dh,
+                         float* dbias, float* row);
 };
 
 MLX_ESM_KERNELS_DECLARE(LinearKernels, linear_kernels)

@@ -4,8 +4,8 @@
 // maximum, sum and rescaling are vertical operations and no vector is ever reduced.
 #pragma once
 
+#include "cpu/transpose.h"
 #include "masked_attention/cpu/rows.h"
-#include "masked_attention/cpu/transpose.h"
 
 namespace mlx_esm_kernels::cpu::CPU_TARGET {
 

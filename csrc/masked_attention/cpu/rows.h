@@ -2,9 +2,9 @@
 // and written back. Compiled once per instruction set.
 #pragma once
 
+#include "cpu/matrix.h"
 #include "cpu/rows.h"
 #include "masked_attention/cpu/kernels.h"
-#include "masked_attention/cpu/matrix.h"
 
 namespace mlx_esm_kernels::cpu::CPU_TARGET {
 

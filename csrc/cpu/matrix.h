@@ -1,4 +1,4 @@
-// One small matrix product for all of attention: C = A B or C += A B, computed
+// One small matrix product for attention and for bfloat16's linear: C = A B or C += A B, computed
 // in register tiles with the columns in the lanes. Compiled once per instruction set.
 #pragma once
 
