@@ -15,7 +15,9 @@ FILES = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["baseline", "avx2", "avx512", "avx512_vnni", "avx512_bf16"])
+@pytest.mark.parametrize(
+    "target", ["baseline", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "avx512_amx"]
+)
 def test_the_tests_of_the_ops_pass_with_each_instruction_set(target: str) -> None:
     environment = os.environ | {"MLX_ESM_KERNELS_CPU_TARGET": target}
     one_call = "import mlx.core as mx; from mlx_esm_kernels import linear; "

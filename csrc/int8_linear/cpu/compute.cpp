@@ -33,8 +33,8 @@ const Int8LinearKernels& kernels() {
 // The panels of all layers, one after the other.
 class Panels {
  public:
-  Panels(const Int8LinearForward* layers, int count, int64_t pitch)
-      : layers_(layers), size_(pitch * kInt8Panel) {
+  Panels(const Int8LinearForward* layers, int count, int64_t depth)
+      : layers_(layers), depth_(depth), size_(depth * kInt8Panel) {
     for (int i = 0; i < count; ++i) {
       first_.push_back(total_);
       total_ += ceil_div(layers[i].layer.weight.rows, kInt8Panel);
@@ -57,12 +57,13 @@ class Panels {
     const int64_t panel = i - first_[layer];
     const Matrix& w = layers_[layer].layer.weight;
     kernels().pack(static_cast<const int8_t*>(w.data) + panel * kInt8Panel * w.columns,
-                   std::min(kInt8Panel, w.rows - panel * kInt8Panel), w.columns, of(layer, panel));
+                   std::min(kInt8Panel, w.rows - panel * kInt8Panel), w.columns, depth_,
+                   of(layer, panel));
   }
 
  private:
   const Int8LinearForward* layers_;
-  int64_t size_, total_ = 0;
+  int64_t depth_, size_, total_ = 0;
   std::vector<int64_t> first_;
   Scratch<int8_t> bytes_;
   Scratch<int32_t> surplus_;
@@ -109,7 +110,7 @@ void multiply(const Int8LinearForward& f, const QuantisedRows& x, const Panels& 
 
 void int8_linear_forward(const Int8LinearForward* layers, int count) {
   const Matrix& x = layers[0].layer.x;
-  const int64_t pitch = ceil_div(x.columns, kInt8Step) * kInt8Step;
+  const int64_t pitch = ceil_div(x.columns, kernels().depth) * kernels().depth;
   const Scratch<uint8_t> bytes(x.rows * pitch);
   const Scratch<float> scales(x.rows);
   const QuantisedRows quantised{bytes.data(), pitch, scales.data()};

@@ -4,6 +4,10 @@
 #include "cpu/rows.h"
 #include "int8_linear/cpu/products.h"
 
+#if defined(__AMX_INT8__)
+#include "cpu/amx.h"
+#endif
+
 namespace mlx_esm_kernels::cpu::CPU_TARGET {
 
 namespace {
@@ -64,8 +68,11 @@ void quantise(const Matrix& x, Dtype dtype, int64_t begin, int64_t end, const Qu
   });
 }
 
-void pack(const int8_t* weight, int64_t columns, int64_t K, const Int8PackedPanel& to) {
+void pack(const int8_t* weight, int64_t columns, int64_t K, int64_t depth,
+          const Int8PackedPanel& to) {
   const int64_t steps = K / kInt8Step, rest = K % kInt8Step;
+  __builtin_memset(to.bytes + steps * kInt8Panel * kInt8Step, 0,
+                   (depth - steps * kInt8Step) * kInt8Panel);
   for (int64_t column = 0; column < kInt8Panel; ++column) {
     const int8_t* from = weight + column * K;
     int8_t* at = to.bytes + column * kInt8Step;
@@ -77,10 +84,8 @@ void pack(const int8_t* weight, int64_t columns, int64_t K, const Int8PackedPane
       }
       __builtin_memcpy(at, &four, sizeof four);
     }
-    if (rest > 0) {
-      int8_t last[kInt8Step] = {};
-      __builtin_memcpy(last, from + steps * kInt8Step, filled ? rest : 0);
-      __builtin_memcpy(at, last, sizeof last);
+    if (filled && rest > 0) {
+      __builtin_memcpy(at, from + steps * kInt8Step, rest);
     }
     int32_t sum = 0;
     for (int64_t k = 0; filled && k < K; ++k) {
@@ -89,6 +94,50 @@ void pack(const int8_t* weight, int64_t columns, int64_t K, const Int8PackedPane
     to.surplus[column] = kZero * sum;
   }
 }
+
+// Sums of a row's products with kLanes columns, in units of both.
+inline vfloat in_units(vint sums, const Int8PackedPanel& panel, int64_t column, float scale,
+                       const float* scales) {
+  const vint exact = sums - load_bytes(panel.surplus + column);
+  return __builtin_convertvector(exact, vfloat) * scale * load(scales + column);
+}
+
+#if defined(__AMX_INT8__)
+
+constexpr int64_t kDepth = kAmxRowBytes;
+
+struct MultiplyBytes {
+  template <int tile>
+  static void add() {
+    if constexpr (tile == 0) {
+      _tile_dpbusd(0, 4, 6);
+    } else if constexpr (tile == 1) {
+      _tile_dpbusd(1, 4, 7);
+    } else if constexpr (tile == 2) {
+      _tile_dpbusd(2, 5, 6);
+    } else {
+      _tile_dpbusd(3, 5, 7);
+    }
+  }
+};
+
+// The sums lie where the products in float32 will.
+void multiply_all(const QuantisedRows& x, int64_t rows, const Int8PackedPanel& panel,
+                  const float* scales, int64_t columns, float* to) {
+  static_assert(kInt8Panel == kAmxPanel && kInt8Step == 4);
+  multiply_with_amx<MultiplyBytes>(
+      {x.bytes, x.pitch, rows, x.pitch, panel.bytes, columns, to, false});
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t column = 0; column < columns; column += kLanes) {
+      float* at = to + r * kInt8Panel + column;
+      store(at, in_units(load_bytes(at), panel, column, x.scales[r], scales));
+    }
+  }
+}
+
+#else
+
+constexpr int64_t kDepth = kInt8Step;
 
 // A tile of the result lives in accumulators, as in cpu/matrix.h.
 template <int Rows>
@@ -118,9 +167,7 @@ void multiply_tile(const QuantisedRows& x, const Int8PackedPanel& panel, const f
 #pragma GCC unroll 4
     for (int v = 0; v < kInt8Vectors; ++v) {
       const int64_t at = column + v * kLanes;
-      const vint exact = sums[r][v] - load_bytes(panel.surplus + at);
-      const vfloat product = __builtin_convertvector(exact, vfloat) * x.scales[r];
-      store(to + r * kInt8Panel + at, product * load(scales + at));
+      store(to + r * kInt8Panel + at, in_units(sums[r][v], panel, at, x.scales[r], scales));
     }
   }
 }
@@ -139,21 +186,28 @@ void multiply_rows(const QuantisedRows& x, int64_t rows, const Int8PackedPanel& 
   }
 }
 
-void multiply(const QuantisedRows& x, int64_t rows, const Int8PackedPanel& panel,
-              const float* scales, int64_t columns, float* to) {
-  float padded[kInt8Panel] = {};
-  __builtin_memcpy(padded, scales, columns * sizeof(float));
+void multiply_all(const QuantisedRows& x, int64_t rows, const Int8PackedPanel& panel,
+                  const float* scales, int64_t columns, float* to) {
   const int64_t tiles = (rows + kInt8Rows - 1) / kInt8Rows;
   for (int64_t t = 0, i = 0; t < tiles; ++t) {
     const int64_t count = rows / tiles + (t < rows % tiles ? 1 : 0);
     const QuantisedRows from{x.bytes + i * x.pitch, x.pitch, x.scales + i};
-    multiply_rows<kInt8Rows>(from, count, panel, padded, columns, to + i * kInt8Panel);
+    multiply_rows<kInt8Rows>(from, count, panel, scales, columns, to + i * kInt8Panel);
     i += count;
   }
 }
 
+#endif
+
+void multiply(const QuantisedRows& x, int64_t rows, const Int8PackedPanel& panel,
+              const float* scales, int64_t columns, float* to) {
+  float padded[kInt8Panel] = {};
+  __builtin_memcpy(padded, scales, columns * sizeof(float));
+  multiply_all(x, rows, panel, padded, columns, to);
+}
+
 }  // namespace
 
-const Int8LinearKernels int8_linear_kernels = {quantise, pack, multiply};
+const Int8LinearKernels int8_linear_kernels = {kDepth, quantise, pack, multiply};
 
 }  // namespace mlx_esm_kernels::cpu::CPU_TARGET

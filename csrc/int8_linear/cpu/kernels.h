@@ -8,7 +8,7 @@ namespace mlx_esm_kernels::cpu {
 constexpr int64_t kInt8Panel = 64;  // columns of the result, rows of the weight, packed together
 constexpr int64_t kInt8Step = 4;    // numbers of a row that are multiplied at a time
 
-// Rows of x as bytes q + 128, padded to whole steps, and what a unit of q is worth in each.
+// Rows of x as bytes q + 128, padded to whole depths, and what a unit of q is worth in each.
 struct QuantisedRows {
   uint8_t* bytes;
   int64_t pitch;
@@ -23,12 +23,15 @@ struct Int8PackedPanel {
 };
 
 struct Int8LinearKernels {
+  int64_t depth;  // sums are of a multiple of so many products: zeros fill up rows and panels
+
   // Rows [begin, end) of x; `row` holds x.columns floats.
   void (*quantise)(const Matrix& x, Dtype, int64_t begin, int64_t end, const QuantisedRows& to,
                    float* row);
 
-  // `columns` rows of the weight, K bytes each, as a panel; zeros fill it up.
-  void (*pack)(const int8_t* weight, int64_t columns, int64_t K, const Int8PackedPanel& to);
+  // `columns` rows of the weight, K bytes each, as a panel of `depth`; zeros fill it up.
+  void (*pack)(const int8_t* weight, int64_t columns, int64_t K, int64_t depth,
+               const Int8PackedPanel& to);
 
   // Rows times a panel of `columns` columns, in units of x and weight, float32 at pitch kInt8Panel;
   // what lies between `columns` and that pitch is undefined.

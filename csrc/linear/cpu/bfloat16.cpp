@@ -144,7 +144,8 @@ void add_tasks(const Sum& sum, Tasks& tasks) {
   for (const Factors& product : sum.products) {
     depth = std::max(depth, product.panels->depth());
   }
-  const int64_t height = std::clamp(kRowNumbers / depth, kFewestRows, kMostRows);
+  const int64_t height =
+      std::clamp(kRowNumbers / depth / kFewestRows * kFewestRows, kFewestRows, kMostRows);
   const int64_t width = kPanels * kBFloat16Panel;
   for (int64_t row = 0; row < sum.rows; row += height) {
     for (int64_t begin = 0; begin < sum.columns; begin += width) {

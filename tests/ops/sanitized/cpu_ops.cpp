@@ -269,6 +269,7 @@ void all_cases(unsigned seed) {
   for (int C : {1, 16, 37}) {
     embedding_case(3, 50, C, rng);
   }
+  bfloat16_linear_cases(rng);
   int8_linear_cases(rng);
   row_op_cases(rng);
 }

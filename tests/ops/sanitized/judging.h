@@ -46,5 +46,6 @@ inline double dot(const float* a, const float* b, int n) {
 // In row_ops.cpp: layer norm, rotary and adamw.
 void row_op_cases(std::mt19937& rng);
 
-// In int8_linear.cpp.
+// In files of their own.
+void bfloat16_linear_cases(std::mt19937& rng);
 void int8_linear_cases(std::mt19937& rng);
