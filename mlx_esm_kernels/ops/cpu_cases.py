@@ -1,4 +1,4 @@
-"""The cases in which linear, layer_norm and adamw are judged: on a CPU they are ours."""
+"""The cases of what is ours on a CPU alone: linear, its int8 form, layer_norm and adamw."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .judging import Case
 from .truth import Array
 
 ROWS, INPUTS, OUTPUTS = (3, 37), 72, 101
+INT8_INPUTS = 73  # a last step of one byte, where four are multiplied at once
 
 
 def linear_cases() -> Iterator[Case]:
@@ -51,6 +52,46 @@ def _linear(name: str, inputs: list[Array], dy: Array, activation: str | None) -
         return found
 
     return Case(name, tuple(true), tuple(inputs), dy, call, true, units)
+
+
+def int8_linear_cases() -> Iterator[Case]:
+    """As those of linear, of bytes of any size; and of rows that are not like the others."""
+    rng = np.random.default_rng(0)
+    x = normal(rng, *ROWS, INT8_INPUTS)
+    weight = rng.integers(-128, 128, (OUTPUTS, INT8_INPUTS)).astype(np.int8)
+    scale = (64 + rng.integers(0, 64, OUTPUTS)) / 2.0**16
+    bias, residual = normal(rng, OUTPUTS), normal(rng, *ROWS, OUTPUTS)
+    for activation, has_residual in itertools.product((None, "gelu"), (False, True)):
+        words = [activation or "plain"] + ["residual"] * has_residual
+        inputs = [x, bias] + [residual] * has_residual
+        yield _int8_linear(" ".join(words), inputs, weight, scale, activation)
+    # Beside rows of nothing, and of what no number comes of, sums that 16 bits would not hold.
+    rows, far = x.copy(), weight.copy()
+    rows[0, :5] = np.array([4.0, -4.0, 0.0, np.nan, np.inf])[:, None]
+    rows[1, :2, -1] = np.nan, -np.inf
+    far[::3], far[1::3] = -128, 127
+    yield _int8_linear("far rows", [rows, bias], far, scale, None)
+
+
+def _int8_linear(
+    name: str, inputs: list[Array], weight: Array, scale: Array, activation: str | None
+) -> Case:
+    """It has no gradients; inputs: x, the bias and maybe a residual."""
+    x, bias, *residual = inputs
+    options: dict[str, Any] = {"activation": activation}
+    exact = options | {"residual": residual[0] if residual else None}
+    y = truth.int8_linear(x, weight, scale, bias, **exact)
+
+    def call(x: mx.array, bias: mx.array, *residual: mx.array, stream: Any) -> mx.array:
+        fixed = mx.array(weight), mx.array(scale.astype(np.float32))
+        given = options | ({"residual": residual[0]} if residual else {})
+        return _ext.int8_linear(x, *fixed, bias, **given, stream=stream)
+
+    @functools.cache
+    def units(dtype: str) -> dict[str, Array]:
+        return rounding.int8_linear(x, weight, scale, bias, dtype=dtype, **exact)
+
+    return Case(name, ("y",), tuple(inputs), y, call, {"y": y}, units)
 
 
 def layer_norm_cases() -> Iterator[Case]:
@@ -110,6 +151,7 @@ def _adamw(name: str, result: str, arrays: dict[str, Array], options: dict[str, 
 
 CPU_CASES: dict[str, Callable[[], Iterator[Case]]] = {
     "linear": linear_cases,
+    "int8_linear": int8_linear_cases,
     "layer_norm": layer_norm_cases,
     "adamw": adamw_cases,
 }

@@ -25,6 +25,7 @@ from .judging import Case, Finding, findings, name_of_dtype
 from .self_test import KernelWarning
 
 DTYPES = (mx.float32, mx.float16, mx.bfloat16)
+WITH_DTYPES = ("linear", "int8_linear", "layer_norm")  # of the ops that are ours on a CPU alone
 _DECISION = re.compile(r": (ours|MLX), as (.*)$", re.DOTALL)
 
 
@@ -64,7 +65,7 @@ def variants(head_dims: Sequence[int], every: bool = False) -> list[Variant]:
     found = [Variant("masked_attention", dtype, dim) for dim in head_dims for dtype in DTYPES]
     found += [Variant(op, dtype) for op in ("positional_embedding", "rotary") for dtype in DTYPES]
     if every or device() == "cpu":
-        found += [Variant(op, dtype) for op in ("linear", "layer_norm") for dtype in DTYPES]
+        found += [Variant(op, dtype) for op in WITH_DTYPES for dtype in DTYPES]
         found += [Variant("adamw", mx.float32)]
     return found
 

@@ -35,8 +35,9 @@ class Case:
 
     Attributes:
         name: for reports.
-        names: of the output and of the gradient of each input.
-        inputs: those with a gradient, float64, exact in every dtype.
+        names: of the output and of the gradient of each input; of the output alone where the op has
+            no gradient.
+        inputs: those with a gradient, or all of an op that has none; float64, exact in every dtype.
         cotangent: of the shape of the output.
         call: the op of our own of these inputs, in one dtype, on `stream`.
         true: by name; NaN where the result must be NaN.
@@ -91,9 +92,13 @@ def findings(case: Case, dtype: mx.Dtype, stream: StreamLike) -> Iterator[Findin
 def _results(case: Case, dtype: mx.Dtype, stream: StreamLike) -> list[Array]:
     """Output and gradients in float64."""
     inputs = [_typed(x, dtype, case.strided) for x in case.inputs]
-    cotangent = _typed(case.cotangent, dtype, case.strided)
-    outputs, gradients = mx.vjp(lambda *x: case.call(*x, stream=stream), inputs, [cotangent])
-    found = [x.astype(mx.float32) for x in (*outputs, *gradients)]
+    if len(case.names) == 1:
+        found = [case.call(*inputs, stream=stream)]
+    else:
+        cotangent = _typed(case.cotangent, dtype, case.strided)
+        outputs, gradients = mx.vjp(lambda *x: case.call(*x, stream=stream), inputs, [cotangent])
+        found = [*outputs, *gradients]
+    found = [x.astype(mx.float32) for x in found]
     try:
         if case.in_parts:  # of other threads' launches too, to which it does no harm
             _ext.set_launch_products(1)
@@ -115,7 +120,7 @@ def _finding(case: Case, name: str, result: Array, unit: Array, dtype: str) -> F
     true = case.true[name]
     free, no_number = np.isinf(unit), np.isnan(true)
     if not np.isnan(result[no_number & ~free]).all():
-        return _wrong(case, name, "what must be NaN, as it is outside a table, is not")
+        return _wrong(case, name, "what must be NaN is not")
     judged = ~free & ~no_number
     result, true, unit = result[judged], true[judged], unit[judged]
     if not np.isfinite(result).all():

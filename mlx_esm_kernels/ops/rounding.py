@@ -137,6 +137,33 @@ def linear(
     return units | {"y": eps * np.abs(y) + y_unit}
 
 
+def int8_linear(
+    x: Array,
+    weight: Array,
+    scale: Array,
+    bias: Array | None = None,
+    *,
+    dtype: str,
+    activation: str | None = None,
+    residual: Array | None = None,
+) -> Gradients:
+    """Units of y.
+
+    The sums are whole numbers: an error comes from their conversion and from what follows alone,
+    however many terms there are.
+    """
+    product = truth.int8_linear(x, weight, scale)
+    z = product + (0 if bias is None else bias)
+    z_unit = _EPS32 * (np.abs(product) + (0 if bias is None else np.abs(bias)))
+    y, y_unit = z, z_unit
+    if activation == "gelu":
+        cdf, density = truth.normal_cdf(z), truth.normal_density(z)
+        y, y_unit = z * cdf, np.abs(cdf + z * density) * z_unit + _EPS32 * np.abs(z)
+    if residual is not None:
+        y, y_unit = y + residual, y_unit + _EPS32 * np.abs(residual)
+    return {"y": EPS[dtype] * np.abs(y) + y_unit}
+
+
 def layer_norm(
     dy: Array, s: Array, weight: Array, bias: Array, *, dtype: str, eps: float, rounds_s: bool
 ) -> Gradients:

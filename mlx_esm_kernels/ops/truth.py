@@ -2,8 +2,8 @@
 
 Written as the definitions read, one array per formula, to be checked by eye and by
 test_truth.py (loops, complex step, finite differences). All inputs are numpy arrays; the forward
-functions of all but AdamW take complex ones as well, for the complex step. The self-test, the
-command doctor and the tests judge by it.
+functions of all but AdamW and the int8 product take complex ones as well, for the complex step. The
+self-test, the command doctor and the tests judge by it.
 """
 
 from __future__ import annotations
@@ -236,12 +236,12 @@ def positional_embedding_gradients(
     return {"dtoken_table": dtoken_table, "dposition_table": dposition_table}
 
 
-_erf = np.frompyfunc(math.erf, 1, 1)
+_erfc = np.frompyfunc(math.erfc, 1, 1)
 
 
 def normal_cdf(z: Array) -> NDArray[np.float64]:
-    """(1 + erf(z / sqrt 2)) / 2."""
-    return (1 + np.asarray(_erf(z / math.sqrt(2)), dtype=np.float64)) / 2
+    """erfc(-z / sqrt 2) / 2, which is (1 + erf(z / sqrt 2)) / 2 and cancels nowhere."""
+    return np.asarray(_erfc(-z / math.sqrt(2)), dtype=np.float64) / 2
 
 
 def normal_density(z: Array) -> NDArray[np.float64]:
@@ -272,6 +272,42 @@ def linear_gradients(
     rows_dz, rows_x = dz.reshape(-1, dz.shape[-1]), x.reshape(-1, x.shape[-1])
     gradients = {"dx": dz @ weight, "dweight": rows_dz.T @ rows_x}
     return gradients if bias is None else gradients | {"dbias": rows_dz.sum(axis=0)}
+
+
+def quantised_rows(x: Array) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Whole numbers q (..., I) of -127 ... 127, and s (..., 1), what a unit of each row is worth.
+
+    s = max |x| / 127 and q = round(127 / max |x| * x), ties to even, each operation in float32 as
+    csrc/int8_linear/int8_linear.md has it, so that q is the op's to the last unit. A row whose
+    largest magnitude is below 2^-100 has an s of 0; one with NaN or infinity has NaN.
+    """
+    x = np.asarray(x, np.float32)
+    largest = np.abs(x).max(axis=-1, keepdims=True)
+    nothing, bad = largest < np.float32(2.0**-100), ~np.isfinite(largest)
+    with np.errstate(all="ignore"):
+        q = np.rint(x * (np.float32(127) / largest))
+    q = np.where(nothing | bad, 0, q)
+    s = np.where(bad, np.nan, np.where(nothing, 0, largest / np.float32(127)))
+    return q.astype(np.int64), s.astype(np.float64)
+
+
+def int8_linear(
+    x: Array,
+    weight: Array,
+    scale: Array,
+    bias: Array | None = None,
+    *,
+    activation: str | None = None,
+    residual: Array | None = None,
+) -> Array:
+    """y (..., O) = activation(s scale (q W^T) + b) + residual of `quantised_rows` of x.
+
+    weight is whole numbers (O, I), whose sums are exact, and scale (O,). It has no gradient.
+    """
+    q, s = quantised_rows(x)
+    h = (q @ weight.astype(np.int64).T) * s * scale + (0 if bias is None else bias)
+    y: Array = h * normal_cdf(h) if activation == "gelu" else h
+    return y if residual is None else y + residual
 
 
 def _normalised(s: Array, eps: float) -> tuple[Array, Array]:

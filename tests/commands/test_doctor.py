@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mlx_esm_kernels import _ext
 from mlx_esm_kernels.commands import doctor
 from mlx_esm_kernels.models.config import PRESETS
 from mlx_esm_kernels.ops import examination, trials
+from mlx_esm_kernels.ops.examination import Variant
 from mlx_esm_kernels.ops.trials import Trial
 from mlx_esm_kernels.system import machine
 
@@ -58,7 +60,8 @@ def test_a_healthy_cpu() -> None:
     assert found["format"] == "mlx-esm-kernels doctor 1"
     assert (found["device"], found["chip"], found["problems"]) == ("cpu", None, [])
     assert found["versions"]["mlx"] in result.output
-    ops = ["masked_attention", "positional_embedding", "rotary", "linear", "layer_norm", "adamw"]
+    ops = ["masked_attention", "positional_embedding", "rotary"]
+    ops += ["linear", "int8_linear", "layer_norm", "adamw"]
     assert list(dict.fromkeys(check["op"] for check in found["checks"])) == ops
     assert all(check["passed"] for check in found["checks"])
     assert all(check["error"] <= check["limit"] for check in found["checks"])
@@ -101,6 +104,41 @@ def test_an_op_that_is_wrong_is_a_failed_check_and_the_exit_code_1(
     assert re.search(r"\n  layer_norm +\d of 8 FAILED", result.output)
     assert re.search(r"\n  layer_norm, float32: y of the centred case: largest err", result.output)
     assert "not all checks passed" in result.output
+
+
+INT8_FAULTS: dict[str, Callable[[mx.array], mx.array]] = {
+    "another scale of an output": lambda y: mx.where(mx.arange(101) == 100, y * 1.01, y),
+    "a step of bfloat16": lambda y: y.astype(mx.bfloat16).astype(y.dtype),
+    "saturated sums": lambda y: mx.where(mx.isnan(y), y, mx.clip(y, -16, 16)),
+    "a number where NaN must be": lambda y: mx.where(mx.isnan(y), 0, y),
+    "a neighbour's NaN": lambda y: mx.where(mx.isnan(mx.roll(y, 1, axis=-2)), mx.nan, y),
+}
+
+
+@pytest.mark.usefixtures("cpu")
+@pytest.mark.parametrize("fault", INT8_FAULTS)
+def test_a_wrong_int8_product_is_found(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    right, change = _ext.int8_linear, INT8_FAULTS[fault]
+    monkeypatch.setattr(_ext, "int8_linear", lambda *x, **o: change(right(*x, **o)))
+    (variant,) = [variant for variant in examination.variants([]) if variant.op == "int8_linear"]
+    assert any(finding.problem for finding, _ in examination.examine(variant))
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16], ids=str)
+def test_a_right_int8_product_passes_in_its_dtype(
+    dtype: mx.Dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[mx.Dtype] = []
+    right = _ext.int8_linear
+
+    def seen(x: mx.array, *others: mx.array, **options: Any) -> mx.array:
+        given.append(x.dtype)
+        return right(x, *others, **options)
+
+    monkeypatch.setattr(_ext, "int8_linear", seen)
+    found = list(examination.examine(Variant("int8_linear", dtype)))
+    assert [finding.problem for finding, _ in found] == [""] * len(given)
+    assert set(given) == {dtype}
 
 
 @pytest.mark.usefixtures("cpu")

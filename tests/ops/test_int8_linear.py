@@ -1,4 +1,4 @@
-"""int8_linear beside the very same rounding in numpy, whose sums are exact."""
+"""int8_linear beside the very same rounding in the float64 truth, whose sums are exact."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from arrays import DTYPES, LAYOUTS, arrange, mlx_dtype
 from closeness import as_numpy
 from hypothesis import given
 from hypothesis import strategies as st
-from int8_truth import int8_linear as truth_of
+from truth import int8_linear as truth_of
 
 from mlx_esm_kernels import _ext, ops
 

@@ -205,7 +205,7 @@ def test_linear_and_its_gradients(activation: str | None, bias: bool) -> None:
     y = truth.linear(**x, activation=activation)
     for i, j, o in np.ndindex(2, 3, 5):
         z = float(np.dot(x["x"][i, j], x["weight"][o])) + (float(x["bias"][o]) if bias else 0)
-        expected = z if activation is None else z * (1 + math.erf(z / math.sqrt(2))) / 2
+        expected = z if activation is None else z * math.erfc(-z / math.sqrt(2)) / 2
         assert y[i, j, o] == pytest.approx(expected, rel=1e-12)
 
     def forward(inputs: dict[str, Array]) -> Array:
@@ -213,6 +213,43 @@ def test_linear_and_its_gradients(activation: str | None, bias: bool) -> None:
 
     gradients = truth.linear_gradients(dy, **x, activation=activation)
     assert_same(gradients, by_differences(forward, x, dy), 1e-9)
+
+
+def test_the_tail_of_the_normal_distribution_keeps_its_digits() -> None:
+    """Abramowitz and Stegun, table 26.1 and 26.2: Q(5) and -log10 Q(x) beyond."""
+    np.testing.assert_allclose(truth.normal_cdf(np.array([-5.0])), 2.8665157e-7, rtol=1e-8)
+    digits = -np.log10(truth.normal_cdf(np.array([-6.0, -10.0, -20.0, -30.0])))
+    np.testing.assert_allclose(digits, [9.00586, 23.11805, 88.56010, 197.30921], atol=6e-6)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("activation", [None, "gelu"])
+def test_int8_linear_is_a_sum_of_whole_numbers(activation: str | None, bias: bool) -> None:
+    rng = np.random.default_rng(8)
+    x, weight = rng.standard_normal((2, 3, 7)), rng.integers(-128, 128, (5, 7)).astype(np.int8)
+    scale, b = rng.uniform(0.01, 0.02, 5), rng.standard_normal(5)
+    r = rng.standard_normal((2, 3, 5))
+    given = {"bias": b if bias else None, "residual": r if bias else None}
+    y = truth.int8_linear(x, weight, scale, activation=activation, **given)
+    for i, j, o in np.ndindex(2, 3, 5):
+        unit = max(abs(value) for value in x[i, j]) / 127
+        whole = [round(value / unit) for value in x[i, j]]
+        assert max(map(abs, whole)) == 127
+        h = sum(q * int(w) for q, w in zip(whole, weight[o], strict=True)) * unit * scale[o]
+        h += b[o] if bias else 0
+        expected = h if activation is None else h * math.erfc(-h / math.sqrt(2)) / 2
+        expected += r[i, j, o] if bias else 0
+        assert y[i, j, o] == pytest.approx(expected, rel=1e-6, abs=1e-6)
+
+
+def test_a_row_of_nothing_is_the_bias_and_one_without_a_scale_is_nan() -> None:
+    x = np.ones((5, 3))
+    x[:, 1:] = 0
+    x[:4, 0] = 0, 2.0**-101, np.nan, -np.inf
+    y = truth.int8_linear(x, np.ones((2, 3), np.int8), np.ones(2), np.array([3.0, 4.0]))
+    np.testing.assert_array_equal(y[:2], [[3, 4]] * 2)
+    assert np.isnan(y[2:4]).all()
+    np.testing.assert_allclose(y[4], [4, 5], rtol=1e-6)
 
 
 def test_rotary_and_its_gradients() -> None:
