@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ NOTES = (
     "said.",
     "Each comparison ran in one process, in turns, after a warm-up of the function that is timed; "
     "figures are medians; the timings say of how many calls. A function that needs more than a "
-    "second and a half (the largest training step: six) is timed once. What was disturbed by other "
-    "programs was repeated. malloc keeps freed memory, for all sides.",
+    "second and a half (the largest training step, and models of lower precision: six) is timed "
+    "once. What was disturbed by other programs was repeated. malloc keeps freed memory, for all "
+    "sides.",
     "x: the other side's time over ours (for models, our residues a second over the other's). "
     "Several shapes: each has its figure, and the worst decides. Where that falls short, the last "
     "figure is what it would be if our useful work ran at the machine's GEMM rate.",
@@ -41,6 +43,11 @@ NOTES = (
     "Embeddings: the last layer's vectors, and their mean over each protein; all sides have the "
     "same weights and gave the same vectors. Ours is the package's Embedder, 4,096 tokens at a "
     "time in the order of the FASTA; the others' batches are as for training.",
+    "Lower precision: both of ours have the same proteins, and the same weights before they are "
+    "rounded. linear has GELU where it widens. Training keeps weights and moments in float32, as "
+    "`train --precision bfloat16` does. esm-cpp packs too, has an interpreter of its own "
+    "(--esm-cpp), and computes logits besides. All vectors agree as far as their precision goes. "
+    "The GEMM rate is float32's, and no limit there.",
     "Memory is that of a fresh process: the larger of what MLX allocates and what the process "
     "grows by, threads' scratch included, less o, dq, dk and dv.",
 )
@@ -176,8 +183,14 @@ def earlier_parts(folder: Path, about: dict[str, Any]) -> dict[str, Part]:
 @click.option(
     "--only", multiple=True, type=click.Choice(list(PARTS)), help="A part; may be given again."
 )
+@click.option(
+    "--esm-cpp",
+    default="",
+    metavar="PYTHON",
+    help="An interpreter that has the package esm-cpp, as for bench/embed.py.",
+)
 @click.option("--quick", is_flag=True, help="Tiny shapes, to see that everything runs.")
-def main(folder: Path, fasta: str | None, only: tuple[str, ...], quick: bool) -> None:
+def main(folder: Path, fasta: str | None, only: tuple[str, ...], esm_cpp: str, quick: bool) -> None:
     """Measure what the CPU ops must reach, and write the table and a plot."""
     check_device("cpu")
     proteins, where = open_proteins(fasta)
@@ -189,9 +202,9 @@ def main(folder: Path, fasta: str | None, only: tuple[str, ...], quick: bool) ->
     folder.mkdir(parents=True, exist_ok=True)
     parts = earlier_parts(folder, about) if only else {}
     click.echo(machine_in_words(about))
-    setting = Setting(proteins, where, fasta, quick)
+    setting = Setting(proteins, where, fasta, quick, esm_cpp=esm_cpp)
     if quick:
-        setting = Setting(proteins, where, fasta, quick, repeats=1, budget_s=0.2)
+        setting = replace(setting, repeats=1, budget_s=0.2)
     for name in only or PARTS:
         start = time.perf_counter()
         parts[name] = PARTS[name](setting)

@@ -1,4 +1,7 @@
-"""Time whole training steps: ours on packed rows, and others' on padded batches, in one run."""
+"""Time whole training steps: ours on packed rows, and others' on padded batches, in one run.
+
+--dtype is of all numbers, weights included; ours-bfloat16 is `train --precision bfloat16`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import mlx.core as mx
 import mlx.optimizers
 import numpy as np
 from harness.command import Options, Row, begin, benchmark_options, capturing
-from harness.measuring import Run
+from harness.measuring import DTYPES, Run
 from harness.sides import (
     Side,
     dense_proteins,
@@ -32,7 +35,8 @@ from mlx_esm_kernels.training.loss import as_arrays, masked_loss
 from mlx_esm_kernels.training.step import TrainStep
 
 SHAPES = "4x64x256x4,6x320x1280x20,6x768x3072x12"
-WAYS = ("mlx", "fair-esm", "transformer-encoder")
+LOW = "ours-bfloat16"
+WAYS = (LOW, "mlx", "fair-esm", "transformer-encoder")
 RATE = 1e-4
 
 
@@ -66,14 +70,15 @@ def packed_batches(proteins: Proteins, config: ESM1Config, tokens: int, count: i
 def side_of(
     way: str, config: ESM1Config, proteins: Proteins, tokens: int, count: int, dtype: str
 ) -> Side:
-    """ours, mlx (the reference on packed rows), fair-esm or transformer-encoder."""
-    packs = way in ("ours", "mlx")
+    """ours, ours-bfloat16, mlx (the reference on packed rows), fair-esm or transformer-encoder."""
+    packs = way in ("ours", LOW, "mlx")
     choose = packed_batches if packs else length_sorted_batches
     batches = choose(proteins, config, tokens, count)
     rng = np.random.default_rng(0)
     masked = [mask_tokens(b.tokens, b.segment_ids, ESM1B, rng) for b in batches]
     if packs:
-        step = (_our_step if way == "ours" else _stock_step)(config, dtype)
+        known = {"ours": _our_step, LOW: _our_low_step, "mlx": _stock_step}
+        step = known[way](config, dtype)
         arrays = [
             as_arrays(some, batch.segment_ids) for some, batch in zip(masked, batches, strict=True)
         ]
@@ -85,12 +90,19 @@ def side_of(
     return side_of_rows(steps, batches)
 
 
-def _our_step(config: ESM1Config, dtype: str) -> Callable[[tuple[mx.array, ...]], Any]:
+def _our_step(
+    config: ESM1Config, dtype: str, precision: str = "float32"
+) -> Callable[[tuple[mx.array, ...]], Any]:
     mx.random.seed(0)
     model = ESM1(config)
     model.set_dtype(getattr(mx, dtype))
-    step = TrainStep(model, weight_decay=0.01, clip_norm=1.0)
+    step = TrainStep(model, weight_decay=0.01, clip_norm=1.0, dtype=DTYPES[precision])
     return lambda arrays: step(arrays, RATE)
+
+
+def _our_low_step(config: ESM1Config, _: str) -> Callable[[tuple[mx.array, ...]], Any]:
+    """What `train --precision bfloat16` does: weights and moments are float32 whatever --dtype."""
+    return _our_step(config, "float32", "bfloat16")
 
 
 def _stock_step(config: ESM1Config, dtype: str) -> Callable[[tuple[mx.array, ...]], Any]:

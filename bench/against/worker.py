@@ -1,8 +1,8 @@
 """One side in a process of its own, told on standard input what to do, a line of JSON each.
 
 python worker.py WAY FOLDER [DTYPE]: esm-cpp and esm-cpp-int8 need nothing of this project, since
-their package wants another numpy; the others are `torch_embedding`'s. FOLDER has what
-`harness.processes` has put there.
+their package wants another numpy; the others are `torch_embedding`'s, in DTYPE or, where WAY ends
+with -bfloat16, in that. FOLDER has what `harness.processes` has put there.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+LOW = "-bfloat16"
 
 
 class EsmCpp:
@@ -46,7 +48,10 @@ class Torch:
 
         with np.load(folder / "weights.npz") as arrays:
             self._embed = torch_embedder(
-                way, json.loads((folder / "config.json").read_text()), dict(arrays), dtype
+                way.removesuffix(LOW),
+                json.loads((folder / "config.json").read_text()),
+                dict(arrays),
+                "bfloat16" if way.endswith(LOW) else dtype,
             )
         self._runs: list[Any] = []
         self.about = way

@@ -33,6 +33,7 @@ PACKAGES = {
     "torch": ("torch",),
     "fair-esm": ("torch", "esm"),
     "transformers": ("torch", "transformers"),
+    "transformers-bfloat16": ("torch", "transformers"),
     "esm-cpp": (),
     "esm-cpp-int8": (),
     "transformer-encoder": ("torch",),

@@ -32,12 +32,17 @@ class Worker:
 
     def __init__(self, python: str, way: str, folder: Path, dtype: str) -> None:
         self._way, self._batches = way, 0
-        self._process = subprocess.Popen(
-            [python, str(_WORKER), way, str(folder), dtype],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        try:
+            self._process = subprocess.Popen(
+                [python, str(_WORKER), way, str(folder), dtype],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        except OSError as error:
+            raise click.ClickException(
+                f"--against {way}: {python} does not run: {error.strerror}."
+            ) from error
         helpers.add(self._process.pid)
         try:
             self.about = self._answer()

@@ -69,7 +69,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Setting:
-    """proteins and what they are; quick: tiny shapes, to see that everything runs."""
+    """proteins and what they are; quick: tiny shapes, to see that everything runs; esm_cpp: a
+    Python that has esm-cpp, or nothing."""
 
     proteins: Proteins
     where: str
@@ -77,6 +78,7 @@ class Setting:
     quick: bool
     repeats: int = 7
     budget_s: float = 3.0
+    esm_cpp: str = ""
 
 
 def in_words(shape: Shape) -> str:
@@ -88,6 +90,13 @@ def missing(way: str) -> str:
     return next((package for package in PACKAGES[way] if not installed(package)), "")
 
 
+def why_missing(way: str) -> str:
+    """Why a way was not timed, as the end of a sentence."""
+    if way.startswith("esm-cpp"):
+        return "esm-cpp needs --esm-cpp PYTHON"
+    return f"{missing(way) or way} is not installed"
+
+
 def line(
     work: str,
     against: str,
@@ -96,10 +105,10 @@ def line(
     found: dict[str, dict[str, float]],
     **more: Any,
 ) -> Line:
-    """A line of the values under `key`; without torch it says so."""
+    """A line of the values under `key`; without any it says why."""
     values = {label: ratios[key] for label, ratios in found.items() if key in ratios}
     limits = {
         label: ratios[key + LIMIT] for label, ratios in found.items() if key + LIMIT in ratios
     }
-    note = "" if values else f"not measured: {missing(key) or key} is not installed"
+    note = "" if values else f"not measured: {why_missing(key)}"
     return Line(work, against, target, values=values, limits=limits, note=note, **more)

@@ -64,8 +64,12 @@ def embedding(setting: Setting) -> Part:
 
 
 def model_options(sizes: Shape, ways: list[str], setting: Setting) -> Options:
-    """The flags of a benchmark of models, timed against those of the ways that are installed."""
-    there = [way for way in ways if not missing(way)]
+    """The flags of a benchmark of models, timed against those of the ways that are there."""
+    there = [
+        way
+        for way in ways
+        if not missing(way) and (setting.esm_cpp or not way.startswith("esm-cpp"))
+    ]
     return Options("cpu", "float32", [sizes], there, setting.fasta, REPEATS, None, None, None)
 
 

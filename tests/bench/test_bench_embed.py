@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -53,10 +52,14 @@ def test_torch_sides_are_timed(tmp_path: Path) -> None:
     for package in ("torch", "esm", "transformers"):
         pytest.importorskip(package)
     data = tmp_path / "a.json"
-    done = run("--against", "fair-esm,transformers", "--json", str(data))
+    ways = ["fair-esm", "transformers", "transformers-bfloat16"]
+    done = run("--against", ",".join(ways), "--json", str(data))
     assert done.exit_code == 0, done.output
     rows = json.loads(data.read_text())["rows"]
-    assert [r["way"] for r in rows] == ["ours", "fair-esm", "transformers"] * 2
+    assert [r["way"] for r in rows] == ["ours", *ways] * 2
+    found = {r["way"]: r["difference"] for r in rows}
+    assert found["transformers"] < 1e-4 < 1e-3 < found["transformers-bfloat16"]
+    assert "The vectors of transformers-bfloat16 differ" in done.output
 
 
 def difference_of(way: str, config: ESM1Config, dtype: str, python: str = "") -> float:
@@ -83,28 +86,9 @@ def test_a_side_gives_our_vectors(model: str, way: str, dtype: str) -> None:
     assert difference_of(way, config, dtype) > 0  # else one side is compared with itself
 
 
-STAND_IN = """
-import mlx.core as mx, numpy as np
-from mlx_esm_kernels import load_model
-__version__ = "9"
-current_isa = lambda: "none"
-class Model:
-    load_from_safetensors = classmethod(lambda cls, path: cls(path))
-    def __init__(self, path): self.model = load_model(path)
-    def forward_scheduled(self, batch): pass
-    def forward_with_hidden_states(self, ids):
-        print("libraries print")
-        return None, [np.array(self.model.encode(mx.array(ids[None])))[0] * 1.00001]
-"""
-
-
-def test_esm_cpp_runs_in_an_interpreter_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "esm_cpp.py").write_text(STAND_IN)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+def test_esm_cpp_runs_in_an_interpreter_of_its_own(tmp_path: Path, esm_cpp_python: str) -> None:
     data = tmp_path / "a.json"
-    chosen = ("--model", "esm2", "--against", "esm-cpp", "--esm-cpp", sys.executable)
+    chosen = ("--model", "esm2", "--against", "esm-cpp", "--esm-cpp", esm_cpp_python)
     done = run(*chosen, "--json", str(data))
     assert done.exit_code == 0, done.output
     assert "vectors of esm-cpp 9, none differ from ours by at most" in done.output
@@ -119,6 +103,10 @@ def test_esm_cpp_runs_in_an_interpreter_of_its_own(
         (("--model", "esm1b", "--esm-cpp", sys.executable), "is for --model esm2"),
         (("--model", "esm2"), "needs --esm-cpp PYTHON"),
         (("--model", "esm2", "--esm-cpp", sys.executable), "its process ended, see above"),
+        (
+            ("--model", "esm2", "--esm-cpp", "no-such-python"),
+            "no-such-python does not run: No such",
+        ),
     ],
 )
 def test_what_esm_cpp_lacks_is_said(arguments: tuple[str, ...], said: str) -> None:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import pytest
 import train_step as bench
 from click.testing import CliRunner, Result
 from harness.command import PACKAGES
 from harness.sides import Side, length_sorted_batches
+from mlx.utils import tree_flatten
 from model_benchmarks import timed_against_stock_mlx
 
 from mlx_esm_kernels.data.alphabet import ESM1B
 from mlx_esm_kernels.data.masking import mask_tokens
 from mlx_esm_kernels.data.synthetic import make_sample
 from mlx_esm_kernels.models.config import ESM1Config
+from mlx_esm_kernels.training.step import TrainStep
 
 TINY = ESM1Config(1, 16, 32, 2, max_positions=32)
 
@@ -45,7 +49,7 @@ def test_torch_sides_train(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("way", ["ours", "mlx", "fair-esm", "transformer-encoder"])
+@pytest.mark.parametrize("way", ["ours", "ours-bfloat16", "mlx", "fair-esm", "transformer-encoder"])
 def test_a_side_learns(way: str) -> None:
     """Its loss on one batch falls: the step does train."""
     for package in PACKAGES.get(way, ()):
@@ -54,8 +58,27 @@ def test_a_side_learns(way: str) -> None:
     losses = []
     for _ in range(60):
         found = side.runs[0]()
-        losses.append(found[0] if way == "ours" else found)
+        losses.append(found[0] if way.startswith("ours") else found)
     assert losses[-1] < losses[0] - 0.01
+
+
+def test_lower_precision_is_that_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TrainStep's dtype with weights in float32, as training begins; --dtype changes nothing."""
+    made = []
+
+    class Seen(TrainStep):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            made.append(self)
+
+    monkeypatch.setattr(bench, "TrainStep", Seen)
+    proteins = make_sample(num_proteins=40).proteins
+    for way, dtype in (("ours", "float32"), (bench.LOW, "float32"), (bench.LOW, "bfloat16")):
+        bench.side_of(way, TINY, proteins, 256, 1, dtype).runs[0]()
+    assert [step.dtype for step in made] == [mx.float32, mx.bfloat16, mx.bfloat16]
+    for step in made:
+        arrays = [*step.arrays().values(), *(x for _, x in tree_flatten(step.model.parameters()))]
+        assert {array.dtype for array in arrays} == {mx.float32}
 
 
 def test_packed_batches_are_as_large_as_the_budget() -> None:
