@@ -1,6 +1,6 @@
 """The C++ ops on plain memory, compiled with sanitisers and run against naive loops.
 
-The tiles of AMX are emulated (emulated/amx.h), so that any machine with AVX-512 runs what uses them.
+The tiles of AMX are emulated (emulated/amx.h): any machine with AVX-512 runs what uses them.
 """
 
 import os

@@ -109,12 +109,10 @@ void bfloat16_case(int M, int N, int K, Layout layout, std::mt19937& rng) {
   };
   for (int i = 0; i < 2; ++i) {
     const Numbers &w = weights[i], &dy = dys[i];
-    expect_exact("bfloat16 y", y[i], M, w.rows, [&](int m, int n) {
-      return sum(K, [&](int k) { return x(m, k) * w(n, k); });
-    });
-    expect_exact("bfloat16 dweight", dweight[i], w.rows, K, [&](int n, int k) {
-      return sum(M, [&](int m) { return dy(m, n) * x(m, k); });
-    });
+    expect_exact("bfloat16 y", y[i], M, w.rows,
+                 [&](int m, int n) { return sum(K, [&](int k) { return x(m, k) * w(n, k); }); });
+    expect_exact("bfloat16 dweight", dweight[i], w.rows, K,
+                 [&](int n, int k) { return sum(M, [&](int m) { return dy(m, n) * x(m, k); }); });
     std::vector<double> exact(w.rows);
     for (int n = 0; n < w.rows; ++n) {
       exact[n] = sum(M, [&](int m) { return dy(m, n); });
