@@ -103,7 +103,7 @@ void bind_linear(nb::module_& m) {
 
         Args:
             x (array): ``(..., I)`` float32, float16 or bfloat16.
-            weight (array): ``(O, I)``, the same dtype.
+            weight (array): ``(O, I)``, the same dtype or float32.
             bias (array, optional): ``(O,)``.
             activation (str, optional): None or ``"gelu"``, the exact one with erf.
             residual (array, optional): ``(..., O)``, the same dtype.
@@ -124,7 +124,7 @@ void bind_linear(nb::module_& m) {
 
         Args:
             x (array): ``(..., I)`` float32, float16 or bfloat16.
-            weights (list of arrays): ``(O, I)`` each, the same dtype; O may differ.
+            weights (list of arrays): ``(O, I)`` each, the same dtype or float32; O may differ.
             biases (list of arrays): ``(O,)`` each; or none at all.
             stream (Stream or Device, optional): where to run.
 

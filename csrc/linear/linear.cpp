@@ -25,14 +25,20 @@ void check(const mx::array& x, const mx::array& weight, const std::optional<mx::
     fail(kOp, "x must have shape (..., I) with I = " + std::to_string(I) + " as in weight; got " +
                   text(x.shape()) + ".");
   }
-  if (weight.dtype() != x.dtype()) {
-    fail(kOp, "x and weight must have one dtype; got " + text(x.dtype()) + " and " +
-                  text(weight.dtype()) + ".");
+  if (weight.dtype() != x.dtype() && weight.dtype() != mx::float32) {
+    fail(kOp, "weight must have the dtype of x or be float32; got x of " + text(x.dtype()) +
+                  " and weight of " + text(weight.dtype()) + ".");
   }
   if (bias) {
     expect_shape(kOp, "bias", *bias, {O}, "(O,)");
     expect_floating(kOp, "bias", *bias);
   }
+}
+
+// A weight as the op reads it: one of another dtype than x's is rounded a panel at a time, and lies
+// row after row.
+mx::array readable(const mx::array& weight, const mx::array& x, mx::Stream s) {
+  return weight.dtype() == x.dtype() ? weight : contiguous_as(weight, mx::float32, s);
 }
 
 }  // namespace
@@ -73,7 +79,7 @@ mx::array linear(const mx::array& x, const mx::array& weight, const std::optiona
   if (residual) {
     inputs.push_back(mx::contiguous(as_rows(*residual, stream), false, stream));
   }
-  inputs.push_back(weight);
+  inputs.push_back(readable(weight, x, stream));
   if (bias) {
     inputs.push_back(contiguous_as(*bias, mx::float32, stream));
   }
@@ -103,7 +109,9 @@ Arrays linears(const mx::array& x, const Arrays& weights, const Arrays& biases,
     return outputs;
   }
   Arrays inputs = {as_rows(x, stream)};
-  inputs.insert(inputs.end(), weights.begin(), weights.end());
+  for (const mx::array& weight : weights) {
+    inputs.push_back(readable(weight, x, stream));
+  }
   for (const mx::array& b : biases) {
     inputs.push_back(contiguous_as(b, mx::float32, stream));
   }
@@ -117,7 +125,7 @@ Arrays linears(const mx::array& x, const Arrays& weights, const Arrays& biases,
 
 mx::array linear_composed(const mx::array& x, const mx::array& weight,
                           const std::optional<mx::array>& bias, bool gelu, mx::Stream s) {
-  const mx::array weight_t = mx::transpose(weight, s);
+  const mx::array weight_t = mx::transpose(mx::astype(weight, x.dtype(), s), s);
   const mx::array h = bias ? mx::addmm(mx::astype(*bias, x.dtype(), s), x, weight_t, 1.0f, 1.0f, s)
                            : mx::matmul(x, weight_t, s);
   if (!gelu) {
@@ -210,9 +218,14 @@ std::vector<mx::Shape> LinearVJP::output_shapes(const Arrays& inputs) {
 }
 
 std::vector<mx::Dtype> LinearVJP::output_dtypes(const Arrays& inputs) const {
-  const int layers = options_.layers;
-  std::vector<mx::Dtype> dtypes(options_.x + (options_.weights ? layers : 0), inputs[0].dtype());
-  dtypes.resize(dtypes.size() + (options_.biases ? layers : 0), mx::float32);
+  std::vector<mx::Dtype> dtypes;
+  if (options_.x) {
+    dtypes.push_back(inputs[0].dtype());
+  }
+  for (int i = 1; options_.weights && i <= options_.layers; ++i) {
+    dtypes.push_back(inputs[i].dtype());
+  }
+  dtypes.resize(dtypes.size() + (options_.biases ? options_.layers : 0), mx::float32);
   return dtypes;
 }
 

@@ -9,7 +9,8 @@
 namespace mlx_esm_kernels {
 
 // activation(x weight^T + bias) + residual: x (..., I), weight (O, I), bias (O) or absent; (..., O)
-// comes back, the shape of residual. activation: absent or "gelu", the exact one with erf. Throws
+// comes back, the shape of residual. A weight of float32 serves any x, and has a gradient of
+// float32; otherwise it has x's dtype. activation: absent or "gelu", the exact one with erf. Throws
 // std::invalid_argument on operands that do not fit together.
 mx::array linear(const mx::array& x, const mx::array& weight,
                  const std::optional<mx::array>& bias = std::nullopt,

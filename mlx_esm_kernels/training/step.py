@@ -12,6 +12,7 @@ from mlx.utils import tree_flatten
 
 from ..distributed.ranks import Ranks
 from ..models.esm1 import ESM1
+from ..models.layers import Linear
 from ..models.low_rank import draw_dropout, low_rank_layers
 from ..ops import adamw
 from .loss import masked_loss
@@ -73,6 +74,8 @@ class TrainStep:
         names, weights = zip(*tree_flatten(model.trainable_parameters()), strict=True)
         self._names = names
         self._places = [_place(model, name) for name in names]
+        # Linear layers read float32 weights whatever the activations are.
+        self._stay = [isinstance(module, Linear) for module, _ in self._places]
         by_muon = [
             optimizer == "muon" and is_of_muon(name, weight)
             for name, weight in zip(names, weights, strict=True)
@@ -238,8 +241,12 @@ class TrainStep:
         return norm if self._of_muon else norm_of_adamw
 
     def _loss(self, weights: list[mx.array], scale: mx.array | None, *batch: mx.array) -> mx.array:
-        low = self.dtype != mx.float32
-        self._set([weight.astype(self.dtype) for weight in weights] if low else weights)
+        if self.dtype != mx.float32:
+            weights = [
+                weight if stays else weight.astype(self.dtype)
+                for weight, stays in zip(weights, self._stay, strict=True)
+            ]
+        self._set(weights)
         loss = masked_loss(self.model, *batch)
         return loss if scale is None else loss * scale
 

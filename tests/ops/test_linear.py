@@ -54,6 +54,30 @@ def test_every_layout(which: int, layout: str, dtype: str, activation: str | Non
     )
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_float32_weight_of_any_layout_has_a_float32_gradient(
+    dtype: str, layout: str, activation: str | None
+) -> None:
+    layouts = ("contiguous", layout, "contiguous")
+    problem = LinearProblem(
+        (150,), (70, 90), dtype=dtype, activation=activation, layouts=layouts, wide_weight=True
+    )
+    check(problem)
+    found = results(problem, ops)
+    assert found["dweight"].dtype == mx.float32
+    assert {str(found[name].dtype) for name in ("y", "dx")} == {f"mlx.core.{dtype}"}
+
+
+def test_a_float32_weight_is_at_most_rounded_to_the_dtype_of_x() -> None:
+    x, weight, _ = LinearProblem((40,), (64, 70)).differentiable
+    y = ops.linear(x.astype(mx.bfloat16), weight).astype(mx.float32)
+    exact = as_numpy(x.astype(mx.bfloat16)) @ as_numpy(weight).T
+    unit = 2.0**-9 * (np.abs(as_numpy(x)) @ np.abs(as_numpy(weight)).T)
+    assert (np.abs(as_numpy(y) - exact) <= 1.1 * unit).all()
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", [1e-3, 1.0, 10.0, 1000.0])
 def test_gelu_and_its_slope_far_from_and_close_to_zero(size: float, dtype: str) -> None:

@@ -326,6 +326,7 @@ class LinearProblem(ArraysByName):
     residual: bool = False
     size: float = 1.0
     layouts: tuple[str, ...] = ("contiguous",) * 3  # of x, weight, dy
+    wide_weight: bool = False  # the weight is float32, of numbers that the dtype has too
     seed: int = 0
 
     def _make(self) -> dict[str, mx.array | None]:
@@ -340,6 +341,9 @@ class LinearProblem(ArraysByName):
             name: arrange(values[name], layout, self.dtype)
             for name, layout in zip(values, self.layouts, strict=True)
         }
+        if self.wide_weight:
+            numbers = np.array(arrays["weight"].astype(mx.float32))
+            arrays["weight"] = arrange(numbers, self.layouts[1], "float32")
         bias = rng.standard_normal(width_out) * self.size
         arrays["bias"] = arrange(bias, "contiguous", self.dtype)
         residual = rng.standard_normal((*self.rows, width_out))

@@ -83,6 +83,7 @@ def linear_problems(draw: st.DrawFn) -> LinearProblem:
         residual=draw(st.booleans()),
         size=draw(st.sampled_from((1.0, 0.01, 30.0))),
         layouts=(draw(_layouts), draw(_layouts), draw(_cotangent_layouts)),
+        wide_weight=draw(st.booleans()),
         seed=draw(_seeds),
     )
 

@@ -17,8 +17,8 @@ void Int8Linear::eval_cpu(const Arrays& inputs, Arrays& outputs) {
   };
   std::vector<cpu::Int8LinearForward> layers;
   for (int i = 0; i < options_.layers; ++i) {
-    const cpu::LinearInputs in{cpu::to_dtype(x.dtype()), matrix(x), matrix(inputs[weights + i]),
-                               options_.gelu};
+    const cpu::Dtype dtype = cpu::to_dtype(x.dtype());
+    const cpu::LinearInputs in{dtype, matrix(x), matrix(inputs[weights + i]), dtype, options_.gelu};
     layers.push_back(
         {{in, options_.has_bias ? inputs[biases + i].data<float>() : nullptr,
           options_.has_residual ? cpu::bytes(inputs[1]) : nullptr, cpu::bytes(outputs[i]), nullptr},

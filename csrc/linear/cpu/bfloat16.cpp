@@ -86,15 +86,33 @@ class Rows {
   Bits copy_;
 };
 
+// Columns [column, column + columns) of a float32 matrix with a contiguous axis, in bfloat16.
+Matrix rounded(const Matrix& b, int64_t column, int64_t columns, void* to) {
+  const bool of_columns = b.row_stride == 1;
+  const int64_t lines = of_columns ? columns : b.rows, length = of_columns ? b.rows : columns;
+  const auto* from = static_cast<const float*>(b.data) + column * b.column_stride;
+  for (int64_t i = 0; i < lines; ++i) {
+    const float* line = from + i * (of_columns ? b.column_stride : b.row_stride);
+    linear().write(line, Dtype::bfloat16, length, to, i * length);
+  }
+  return {{to, of_columns ? 1 : columns, of_columns ? b.rows : 1}, b.rows, columns};
+}
+
 // The right factor, (depth, columns), in panels that tasks are added for.
 class Panels {
  public:
-  Panels(const Matrix& b, Tasks& tasks) : depth_(whole_depths(b.rows)) {
+  Panels(const Matrix& b, Dtype dtype, Tasks& tasks) : depth_(whole_depths(b.rows)) {
     const int64_t size = depth_ * kBFloat16Panel;
     data_.resize(ceil_div(b.columns, kBFloat16Panel) * size);
     for (int64_t column = 0; column < b.columns; column += kBFloat16Panel) {
-      tasks.push_back([b, column, depth = depth_, to = at(column, 0)] {
-        kernels().pack(b, column, std::min(kBFloat16Panel, b.columns - column), depth, to);
+      const int64_t columns = std::min(kBFloat16Panel, b.columns - column);
+      tasks.push_back([b, dtype, column, columns, depth = depth_, to = at(column, 0)] {
+        if (dtype == Dtype::float32) {
+          float* some = thread_scratch(b.rows * columns);  // twice what it needs
+          kernels().pack(rounded(b, column, columns, some), 0, columns, depth, to);
+        } else {
+          kernels().pack(b, column, columns, depth, to);
+        }
       });
     }
   }
@@ -172,11 +190,10 @@ void run(const std::vector<Sum>& sums) {
 }
 
 // Writes pieces of an (M, columns) array.
-std::function<void(const LinearKernels::Tile&)> writer(void* to, int64_t columns) {
-  return [to, columns](const LinearKernels::Tile& t) {
+std::function<void(const LinearKernels::Tile&)> writer(void* to, Dtype dtype, int64_t columns) {
+  return [to, dtype, columns](const LinearKernels::Tile& t) {
     for (int64_t i = 0; i < t.rows; ++i) {
-      linear().write(t.data + i * t.ld, Dtype::bfloat16, t.columns, to,
-                     (t.row + i) * columns + t.column);
+      linear().write(t.data + i * t.ld, dtype, t.columns, to, (t.row + i) * columns + t.column);
     }
   };
 }
@@ -207,7 +224,7 @@ void bfloat16_forward(const LinearForward* layers, int count) {
   std::vector<Sum> sums;
   for (int i = 0; i < count; ++i) {
     const LinearForward& f = layers[i];
-    weights.emplace_back(transposed(f.weight), tasks);
+    weights.emplace_back(transposed(f.weight), f.weight_dtype, tasks);
     sums.push_back(
         {f.x.rows, f.weight.rows, {{&x, &weights[i]}}, [&f](const LinearKernels::Tile& t) {
            linear().finish(f, t);
@@ -232,20 +249,23 @@ void bfloat16_backward(const LinearBackward* layers, int count) {
   panels.reserve(count + 1);
   std::vector<Sum> sums;
   if (first.dx != nullptr) {
-    Sum dx{M, K, {}, writer(first.dx, K)};
+    Sum dx{M, K, {}, writer(first.dx, first.dtype, K)};
     for (int i = 0; i < count; ++i) {
       rows.emplace_back(dh[i], tasks);
-      panels.emplace_back(layers[i].weight, tasks);
+      panels.emplace_back(layers[i].weight, layers[i].weight_dtype, tasks);
       dx.products.push_back({&rows.back(), &panels.back()});
     }
     sums.push_back(std::move(dx));
   }
   if (first.dweight != nullptr) {
-    panels.emplace_back(first.x, tasks);
+    panels.emplace_back(first.x, first.dtype, tasks);
     for (int i = 0; i < count; ++i) {
       rows.emplace_back(transposed(dh[i]), tasks);
       const int64_t N = layers[i].weight.rows;
-      sums.push_back({N, K, {{&rows.back(), &panels.back()}}, writer(layers[i].dweight, K)});
+      sums.push_back({N,
+                      K,
+                      {{&rows.back(), &panels.back()}},
+                      writer(layers[i].dweight, layers[i].weight_dtype, K)});
     }
   }
   run(tasks);

@@ -112,12 +112,12 @@ void weight_gradient(const LinearBackward& a, Operand dh, Operand x) {
   // BLAS may return early where there is nothing to add up, and leave the memory as it was.
   if (M == 0) {
     const std::vector<float> zeros(N * K);
-    kernels().write(zeros.data(), a.dtype, N * K, a.dweight, 0);
+    kernels().write(zeros.data(), a.weight_dtype, N * K, a.dweight, 0);
     return;
   }
   const int64_t splits = std::clamp<int64_t>(M / kDepth, 1, ceil_div(kTasks, tiles));
   const int64_t depth = ceil_div(M, splits);
-  const bool direct = splits == 1 && a.dtype == Dtype::float32;
+  const bool direct = splits == 1 && a.weight_dtype == Dtype::float32;
   Floats partial;
   if (!direct) {
     partial.resize(splits * N * K);
@@ -143,7 +143,7 @@ void weight_gradient(const LinearBackward& a, Operand dh, Operand x) {
         total[k] += more[k];
       }
     }
-    kernels().write(total, a.dtype, K, a.dweight, n * K);
+    kernels().write(total, a.weight_dtype, K, a.dweight, n * K);
   });
 }
 
@@ -159,7 +159,8 @@ void linear_forward(const LinearForward* layers, int count) {
   std::vector<Operand> weights;
   std::vector<int64_t> widths;
   for (int i = 0; i < count; ++i) {
-    weights.push_back(transpose(as_operand(layers[i].weight, layers[i].dtype, weight_copies[i])));
+    weights.push_back(
+        transpose(as_operand(layers[i].weight, layers[i].weight_dtype, weight_copies[i])));
     widths.push_back(layers[i].weight.rows);
   }
   for_each(tiles_of(layers[0].x.rows, widths), [&](const Tile& t) {
@@ -197,7 +198,7 @@ void linear_backward(const LinearBackward* layers, int count) {
   }
   if (first.dx != nullptr) {
     for (int i = 0; i < count; ++i) {
-      weights.push_back(as_operand(layers[i].weight, first.dtype, weight_copies[i]));
+      weights.push_back(as_operand(layers[i].weight, layers[i].weight_dtype, weight_copies[i]));
     }
     input_gradient(first, dh, weights, depths);
   }

@@ -13,10 +13,13 @@ struct Matrix : StridedRows {
   int64_t rows, columns;
 };
 
-// x is (M, K), weight is (N, K), bias is (N) in float32 or nullptr. Outputs are contiguous.
+// x is (M, K), weight is (N, K), bias is (N) in float32 or nullptr. Outputs are contiguous. The
+// weight's dtype is that of all else, or float32: then it is contiguous, as its gradient is
+// float32.
 struct LinearInputs {
   Dtype dtype;
   Matrix x, weight;
+  Dtype weight_dtype;
   bool gelu;
 };
 

@@ -14,7 +14,7 @@ cpu::Matrix matrix(const mx::array& x) {
 }
 
 cpu::LinearInputs common(const mx::array& x, const mx::array& weight, bool gelu) {
-  return {cpu::to_dtype(x.dtype()), matrix(x), matrix(weight), gelu};
+  return {cpu::to_dtype(x.dtype()), matrix(x), matrix(weight), cpu::to_dtype(weight.dtype()), gelu};
 }
 
 }  // namespace

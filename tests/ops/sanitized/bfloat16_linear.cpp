@@ -93,7 +93,7 @@ void bfloat16_case(int M, int N, int K, Layout layout, std::mt19937& rng) {
   std::vector<LinearForward> forward;
   std::vector<LinearBackward> backward;
   for (int i = 0; i < 2; ++i) {
-    const LinearInputs in{Dtype::bfloat16, x.matrix(), weights[i].matrix(), false};
+    const LinearInputs in{Dtype::bfloat16, x.matrix(), weights[i].matrix(), Dtype::bfloat16, false};
     forward.push_back({in, nullptr, nullptr, y[i].data(), nullptr});
     backward.push_back(
         {in, dys[i].matrix(), nullptr, dx.data(), dweight[i].data(), dbias[i].data()});

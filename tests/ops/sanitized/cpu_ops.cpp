@@ -203,7 +203,8 @@ void linear_case(int M, int N, int K, bool gelu, std::mt19937& rng) {
       }
     }
   }
-  const LinearInputs in{Dtype::float32, {{x.data(), K, 1}, M, K}, {{w.data(), K, 1}, N, K}, gelu};
+  const LinearInputs in{
+      Dtype::float32, {{x.data(), K, 1}, M, K}, {{w.data(), K, 1}, N, K}, Dtype::float32, gelu};
   Floats y(dy.size(), NAN), pre = y, y2 = y, pre2 = y, dx(x.size(), NAN), dw(w.size(), NAN),
                             dw2 = dw, db(N, NAN), db2 = db;
   const LinearForward forward[] = {

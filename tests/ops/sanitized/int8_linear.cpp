@@ -42,7 +42,8 @@ void int8_linear_case(int M, int N, int K, bool gelu, std::mt19937& rng) {
       y_true[m * N + n] = activated(sum * scales[n] + bias[n]) + residual[m * N + n];
     }
   }
-  const LinearInputs in{Dtype::float32, {{x.data(), K, 1}, M, K}, {{w.data(), K, 1}, N, K}, gelu};
+  const LinearInputs in{
+      Dtype::float32, {{x.data(), K, 1}, M, K}, {{w.data(), K, 1}, N, K}, Dtype::float32, gelu};
   const Int8LinearForward layers[] = {
       {{in, bias.data(), residual.data(), y.data(), nullptr}, scales.data()},
       {{in, nullptr, nullptr, other.data(), nullptr}, scales.data()}};
