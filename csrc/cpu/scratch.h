@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <new>
 
 #include "cpu/memory.h"
 
@@ -21,24 +20,21 @@ class Scratch {
 
   // What it held is gone.
   void resize(int64_t n) {
-    const size_t bytes = static_cast<size_t>(n) * sizeof(T);
-    data_.reset(static_cast<T*>(::operator new(bytes, kLine)));
-    advise_huge_pages(data_.get(), bytes);
+    const size_t bytes = static_cast<size_t>(n) * sizeof(T) + kLine;
+    // Not by an aligned allocation: glibc's does not fit into what such a one has freed.
+    memory_.reset(new char[bytes]);
+    advise_huge_pages(memory_.get(), bytes);
   }
 
   T* data() const {
-    return data_.get();
+    const auto address = reinterpret_cast<uintptr_t>(memory_.get());
+    return reinterpret_cast<T*>((address + kLine - 1) / kLine * kLine);
   }
 
  private:
-  static constexpr std::align_val_t kLine{64};
-  struct Free {
-    void operator()(T* p) const {
-      ::operator delete(p, kLine);
-    }
-  };
+  static constexpr size_t kLine = 64;
 
-  std::unique_ptr<T, Free> data_;
+  std::unique_ptr<char[]> memory_;
 };
 
 }  // namespace mlx_esm_kernels::cpu

@@ -83,6 +83,17 @@ inline vfloat min(vfloat a, vfloat b) {
 }
 #endif
 
+// 1 / d of a normal d, to 1.5 ulp.
+inline vfloat reciprocal(vfloat d) {
+#if defined(__AVX512F__)
+  // A division keeps the divider busy for the time of some thirty multiplications.
+  const vfloat r = (vfloat)_mm512_maskz_rcp14_ps(0xffff, (__m512)d);
+  return r * (2.0f - d * r);
+#else
+  return 1.0f / d;
+#endif
+}
+
 inline vfloat abs(vfloat a) {
   return (vfloat)((vuint)a & 0x7fffffffu);
 }
@@ -181,12 +192,20 @@ inline void store_bits(void* p, vuint bits) {
 }
 
 // Round to nearest even; a NaN stays a NaN.
+#if defined(__AVX512BF16__)
+// Here a denormal becomes 0.
+inline void store(BFloat16* p, vfloat v) {
+  const __m256bh h = _mm512_cvtneps_pbh((__m512)v);
+  __builtin_memcpy(p, &h, sizeof h);
+}
+#else
 inline void store(BFloat16* p, vfloat v) {
   const vuint u = (vuint)v;
   const vuint rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
   const vuint quiet = (u >> 16) | 0x40u;
   store_bits(p, v == v ? rounded : quiet);
 }
+#endif
 
 #if defined(__AVX512F__)
 inline void store(Float16* p, vfloat v) {

@@ -18,7 +18,7 @@ inline Normal normal(vfloat x) {
   constexpr float kInvSqrt2Pi = 0.39894228040143267794f;
   const vfloat t = min(abs(x), broadcast(14.0f));
   const vfloat e = exp2(t * t * (-0.5f * kLog2E));
-  const vfloat q = (t - 3.0f) / (t + 3.0f);
+  const vfloat q = 1.0f - 6.0f * reciprocal(t + 3.0f);  // (t - 3) / (t + 3)
   vfloat r = broadcast(5.367189442040399e-05f);
   r = r * q + 0.0001155437930719927f;
   r = r * q - 0.0003394849190954119f;
