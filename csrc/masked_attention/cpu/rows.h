@@ -50,9 +50,9 @@ struct Rows {
 };
 
 template <class T>
-constexpr bool kIsFloat = false;
+inline constexpr bool kIsFloat = false;
 template <>
-constexpr bool kIsFloat<float> = true;
+inline constexpr bool kIsFloat<float> = true;
 
 // Whether rows [begin, end) of the group follow each other in the array.
 inline bool adjacent(const Group& g, int begin, int end) {
