@@ -18,7 +18,7 @@ namespace {
 constexpr int64_t kMostRows = 192;        // rows that one task multiplies
 constexpr int64_t kFewestRows = 48;       // and at least, if there are as many
 constexpr int64_t kRowNumbers = 1 << 18;  // that are to stay in cache: 512 KiB
-constexpr int64_t kPanels = 8;            // by so many panels
+constexpr int64_t kWidth = 512;           // by so many columns, 8 panels
 constexpr int64_t kDepth = 1024;          // and so deep at a time: 128 KiB of a panel
 constexpr int64_t kLinedUp = 64;          // rows that one task copies
 constexpr int64_t kSets = 2048;           // bytes: rows so far apart share sets of the cache
@@ -164,12 +164,11 @@ void add_tasks(const Sum& sum, Tasks& tasks) {
   }
   const int64_t height =
       std::clamp(kRowNumbers / depth / kFewestRows * kFewestRows, kFewestRows, kMostRows);
-  const int64_t width = kPanels * kBFloat16Panel;
   for (int64_t row = 0; row < sum.rows; row += height) {
-    for (int64_t begin = 0; begin < sum.columns; begin += width) {
-      tasks.push_back([&sum, row, begin, height, width] {
+    for (int64_t begin = 0; begin < sum.columns; begin += kWidth) {
+      tasks.push_back([&sum, row, begin, height] {
         const int64_t count = std::min(height, sum.rows - row);
-        const int64_t end = std::min(begin + width, sum.columns);
+        const int64_t end = std::min(begin + kWidth, sum.columns);
         float* c = thread_scratch(height * kBFloat16Panel);
         for (int64_t column = begin; column < end; column += kBFloat16Panel) {
           const int64_t columns = std::min(kBFloat16Panel, end - column);
