@@ -2,26 +2,13 @@
 // that has them.
 #pragma once
 
-#include "cpu/vector.h"
+#include "cpu/packed_product.h"
 
 namespace mlx_esm_kernels::cpu::CPU_TARGET {
 
 constexpr int64_t kAmxRows = 16;
 constexpr int64_t kAmxRowBytes = 64;
-constexpr int64_t kAmxPanel = 64;
-constexpr int64_t kAmxPitch = kAmxPanel * 4;  // bytes, of a panel's steps and of C
-
-// C = A B or C += A B with sums of 4 bytes. A has `count` rows of `bytes` bytes at `pitch`. B is a
-// panel of kAmxPanel columns, of which `columns` are wanted: 4 bytes of each of them make a
-// step. `bytes` is a multiple of kAmxRowBytes. C lies at kAmxPitch.
-struct AmxProduct {
-  const void* a;
-  int64_t pitch, count, bytes;
-  const void* b;
-  int64_t columns;
-  void* c;
-  bool accumulate;
-};
+constexpr int64_t kAmxStep = kPackedColumns * 4;  // bytes of a panel: 4 of each column
 
 // Tiles 0 to 3 are two by two of C; 4 and 5 are of A, the upper and the lower; 6 and 7 are of B.
 struct alignas(64) AmxShapes {
@@ -42,25 +29,21 @@ struct alignas(64) AmxShapes {
 };
 static_assert(sizeof(AmxShapes) == 64);
 
-inline const uint8_t* bytes_at(const void* p, int64_t offset) {
-  return static_cast<const uint8_t*>(p) + offset;
-}
-
 // Up to 32 rows and 32 columns. Products::add<i>() adds its product of tiles of A and B to tile i;
 // the intrinsics want numbers as they are written.
 template <class Products, bool lower>
-inline void multiply_block(const AmxProduct& p, int64_t row, int64_t column) {
+inline void multiply_block(const PackedProduct& p, int64_t row, int64_t column) {
   const uint8_t* a = bytes_at(p.a, row * p.pitch);
   const uint8_t* below = bytes_at(a, kAmxRows * p.pitch);
   const uint8_t* b = bytes_at(p.b, column * 4);
-  uint8_t* c = static_cast<uint8_t*>(p.c) + row * kAmxPitch + column * 4;
-  uint8_t* c_below = c + kAmxRows * kAmxPitch;
+  uint8_t* c = static_cast<uint8_t*>(p.c) + row * kPackedPitch + column * 4;
+  uint8_t* c_below = c + kAmxRows * kPackedPitch;
   if (p.accumulate) {
-    _tile_loadd(0, c, kAmxPitch);
-    _tile_loadd(1, c + kAmxRowBytes, kAmxPitch);
+    _tile_loadd(0, c, kPackedPitch);
+    _tile_loadd(1, c + kAmxRowBytes, kPackedPitch);
     if constexpr (lower) {
-      _tile_loadd(2, c_below, kAmxPitch);
-      _tile_loadd(3, c_below + kAmxRowBytes, kAmxPitch);
+      _tile_loadd(2, c_below, kPackedPitch);
+      _tile_loadd(3, c_below + kAmxRowBytes, kPackedPitch);
     }
   } else {
     _tile_zero(0);
@@ -70,11 +53,11 @@ inline void multiply_block(const AmxProduct& p, int64_t row, int64_t column) {
       _tile_zero(3);
     }
   }
-  for (int64_t k = 0; k < p.bytes; k += kAmxRowBytes, b += kAmxRows * kAmxPitch) {
+  for (int64_t k = 0; k < p.bytes; k += kAmxRowBytes, b += kAmxRows * kAmxStep) {
     _tile_loadd(4, a + k, p.pitch);
-    _tile_loadd(6, b, kAmxPitch);
+    _tile_loadd(6, b, kAmxStep);
     Products::template add<0>();
-    _tile_loadd(7, b + kAmxRowBytes, kAmxPitch);
+    _tile_loadd(7, b + kAmxRowBytes, kAmxStep);
     Products::template add<1>();
     if constexpr (lower) {
       _tile_loadd(5, below + k, p.pitch);
@@ -82,16 +65,17 @@ inline void multiply_block(const AmxProduct& p, int64_t row, int64_t column) {
       Products::template add<3>();
     }
   }
-  _tile_stored(0, c, kAmxPitch);
-  _tile_stored(1, c + kAmxRowBytes, kAmxPitch);
+  _tile_stored(0, c, kPackedPitch);
+  _tile_stored(1, c + kAmxRowBytes, kPackedPitch);
   if constexpr (lower) {
-    _tile_stored(2, c_below, kAmxPitch);
-    _tile_stored(3, c_below + kAmxRowBytes, kAmxPitch);
+    _tile_stored(2, c_below, kPackedPitch);
+    _tile_stored(3, c_below + kAmxRowBytes, kPackedPitch);
   }
 }
 
+// `bytes` is a multiple of kAmxRowBytes.
 template <class Products>
-inline void multiply_with_amx(const AmxProduct& p) {
+inline void multiply_with_amx(const PackedProduct& p) {
   int64_t shaped_for = 0;
   for (int64_t row = 0; row < p.count; row += 2 * kAmxRows) {
     const int64_t count = p.count - row < 2 * kAmxRows ? p.count - row : 2 * kAmxRows;
