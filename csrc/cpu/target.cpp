@@ -8,6 +8,10 @@
 #ifdef MLX_ESM_KERNELS_X86
 #include "cpu/amx_permission.h"
 #endif
+#ifdef MLX_ESM_KERNELS_ARM64_LINUX
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
 
 namespace mlx_esm_kernels::cpu {
 
@@ -32,6 +36,16 @@ std::vector<Target> executable() {
           targets.push_back(Target::avx512_amx);
         }
       }
+    }
+  }
+#endif
+#ifdef MLX_ESM_KERNELS_ARM64_LINUX
+  // What the compiler may use of it: see CMakeLists.txt.
+  if ((getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0) {
+    targets.push_back(Target::neon_dotprod);
+    constexpr unsigned long kMatrices = HWCAP2_BF16 | HWCAP2_I8MM;
+    if ((getauxval(AT_HWCAP2) & kMatrices) == kMatrices) {
+      targets.push_back(Target::neon_bf16);
     }
   }
 #endif
@@ -86,6 +100,10 @@ const char* target_name(Target target) {
       return "avx512_bf16";
     case Target::avx512_amx:
       return "avx512_amx";
+    case Target::neon_dotprod:
+      return "neon_dotprod";
+    case Target::neon_bf16:
+      return "neon_bf16";
   }
   return "";
 }

@@ -27,6 +27,14 @@ const Int8LinearKernels& kernels() {
     return avx512_amx::int8_linear_kernels;
   }
 #endif
+#ifdef MLX_ESM_KERNELS_ARM64_LINUX
+  if (target() == Target::neon_dotprod) {
+    return neon_dotprod::int8_linear_kernels;
+  }
+  if (target() == Target::neon_bf16) {
+    return neon_bf16::int8_linear_kernels;
+  }
+#endif
   return MLX_ESM_KERNELS_IN_USE(int8_linear_kernels);
 }
 

@@ -6,6 +6,8 @@
 
 #if defined(__AMX_INT8__)
 #include "cpu/amx.h"
+#elif defined(__ARM_FEATURE_MATMUL_INT8)
+#include "cpu/mmla.h"
 #endif
 
 namespace mlx_esm_kernels::cpu::CPU_TARGET {
@@ -14,7 +16,6 @@ namespace {
 
 constexpr uint32_t kInfinity = 0x7f800000u;  // the bits from which on a magnitude is not finite
 constexpr float kSmallest = 0x1p-100f;       // below it 127 / largest may be infinite
-constexpr int kZero = 128;                   // the byte that 0 is stored as
 
 typedef uint8_t vbyte __attribute__((vector_size(kLanes)));
 
@@ -78,11 +79,11 @@ void pack(const int8_t* weight, int64_t columns, int64_t K, int64_t depth,
     int8_t* at = to.bytes + column * kInt8Step;
     const bool filled = column < columns;
     for (int64_t step = 0; step < steps; ++step, at += kInt8Panel * kInt8Step) {
-      int32_t four = 0;
+      int8_t bytes[kInt8Step] = {};
       if (filled) {
-        __builtin_memcpy(&four, from + step * kInt8Step, sizeof four);
+        __builtin_memcpy(bytes, from + step * kInt8Step, sizeof bytes);
       }
-      __builtin_memcpy(at, &four, sizeof four);
+      __builtin_memcpy(at, bytes, sizeof bytes);
     }
     if (filled && rest > 0) {
       __builtin_memcpy(at, from + steps * kInt8Step, rest);
@@ -102,8 +103,9 @@ inline vfloat in_units(vint sums, const Int8PackedPanel& panel, int64_t column, 
   return __builtin_convertvector(exact, vfloat) * scale * load(scales + column);
 }
 
-#if defined(__AMX_INT8__)
+#if defined(__AMX_INT8__) || defined(__ARM_FEATURE_MATMUL_INT8)
 
+#if defined(__AMX_INT8__)
 constexpr int64_t kDepth = kAmxRowBytes;
 
 struct MultiplyBytes {
@@ -121,12 +123,24 @@ struct MultiplyBytes {
   }
 };
 
+void add_up(const PackedProduct& p) {
+  static_assert(kInt8Step == 4);
+  multiply_with_amx<MultiplyBytes>(p);
+}
+#else
+constexpr int64_t kDepth = kInt8Step;
+
+void add_up(const PackedProduct& p) {
+  static_assert(kInt8Step == kMmlaBytes);
+  multiply_with_mmla<vint>(p);
+}
+#endif
+
 // The sums lie where the products in float32 will.
 void multiply_all(const QuantisedRows& x, int64_t rows, const Int8PackedPanel& panel,
                   const float* scales, int64_t columns, float* to) {
-  static_assert(kInt8Panel == kAmxPanel && kInt8Step == 4);
-  multiply_with_amx<MultiplyBytes>(
-      {x.bytes, x.pitch, rows, x.pitch, panel.bytes, columns, to, false});
+  static_assert(kInt8Panel == kPackedColumns);
+  add_up({x.bytes, x.pitch, rows, x.pitch, panel.bytes, columns, to, false});
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t column = 0; column < columns; column += kLanes) {
       float* at = to + r * kInt8Panel + column;
@@ -154,10 +168,10 @@ void multiply_tile(const QuantisedRows& x, const Int8PackedPanel& panel, const f
     }
 #pragma GCC unroll 6
     for (int r = 0; r < Rows; ++r) {
-      const UnsignedBytes four(broadcast_bytes(element + r * x.pitch));
+      const BytesOfX four(broadcast_bytes(element + r * x.pitch));
 #pragma GCC unroll 4
       for (int v = 0; v < kInt8Vectors; ++v) {
-        sums[r][v] = add_products(sums[r][v], four, SignedBytes(loaded[v]));
+        sums[r][v] = add_products(sums[r][v], four, BytesOfWeight(loaded[v]));
       }
     }
     bytes += kInt8Panel * kInt8Step;

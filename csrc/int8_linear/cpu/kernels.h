@@ -1,4 +1,5 @@
-// The parts of int8_linear that are compiled once per instruction set, and once more for VNNI.
+// The parts of int8_linear that are compiled once per instruction set, and for those that have
+// nothing else to gain.
 #pragma once
 
 #include "int8_linear/cpu/compute.h"
@@ -6,17 +7,17 @@
 namespace mlx_esm_kernels::cpu {
 
 constexpr int64_t kInt8Panel = 64;  // columns of the result, rows of the weight, packed together
-constexpr int64_t kInt8Step = 4;    // numbers of a row that are multiplied at a time
 
-// Rows of x as bytes q + 128, padded to whole depths, and what a unit of q is worth in each.
+// Rows of x as bytes q + 128, or q where both sides are signed, padded to whole depths, and what a
+// unit of q is worth in each.
 struct QuantisedRows {
   uint8_t* bytes;
   int64_t pitch;
   float* scales;
 };
 
-// A panel of the weight, [steps][kInt8Panel][kInt8Step] bytes, and for each of its columns 128
-// times the sum of the weights, which the + 128 of x adds to every product.
+// A panel of the weight, [steps][kInt8Panel][bytes of a step], and for each of its columns what the
+// + 128 of x, where there is one, adds to its sums: 128 times the sum of its weights.
 struct Int8PackedPanel {
   int8_t* bytes;
   int32_t* surplus;
@@ -45,6 +46,12 @@ namespace avx512_vnni {
 extern const Int8LinearKernels int8_linear_kernels;
 }
 namespace avx512_amx {
+extern const Int8LinearKernels int8_linear_kernels;
+}
+namespace neon_dotprod {
+extern const Int8LinearKernels int8_linear_kernels;
+}
+namespace neon_bf16 {
 extern const Int8LinearKernels int8_linear_kernels;
 }
 

@@ -1,10 +1,24 @@
-// Sums of products of unsigned and signed bytes, exact in 32 bits. Compiled once per instruction
+// Sums of products of bytes of x and of the weight, exact in 32 bits. Compiled once per instruction
 // set.
 #pragma once
 
 #include "cpu/vector.h"
 
 namespace mlx_esm_kernels::cpu::CPU_TARGET {
+
+// The byte of x that 0 is stored as: most instructions want one side unsigned, NEON's both signed.
+#if defined(__ARM_FEATURE_DOTPROD)
+constexpr int kZero = 0;
+#else
+constexpr int kZero = 128;
+#endif
+
+// Numbers of a row that are multiplied at a time.
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+constexpr int64_t kInt8Step = 8;
+#else
+constexpr int64_t kInt8Step = 4;
+#endif
 
 // Four bytes of each of kLanes rows of the weight, and the same four bytes of a row of x in all
 // lanes. Tiles are as large as leaves registers for both.
@@ -20,23 +34,27 @@ inline vint broadcast_bytes(const void* p) {
   return vint{} + four;
 }
 
-#if defined(__AVX512VNNI__)
+#if defined(__AVX512VNNI__) || defined(__ARM_FEATURE_DOTPROD)
 
 constexpr int kInt8Rows = 6;
 constexpr int kInt8Vectors = 4;
 
-struct SignedBytes {
-  explicit SignedBytes(vint v) : bytes(v) {}
+struct BytesOfWeight {
+  explicit BytesOfWeight(vint v) : bytes(v) {}
   vint bytes;
 };
 
-struct UnsignedBytes {
-  explicit UnsignedBytes(vint v) : bytes(v) {}
+struct BytesOfX {
+  explicit BytesOfX(vint v) : bytes(v) {}
   vint bytes;
 };
 
-inline vint add_products(vint sum, UnsignedBytes x, SignedBytes w) {
+inline vint add_products(vint sum, BytesOfX x, BytesOfWeight w) {
+#if defined(__ARM_FEATURE_DOTPROD)
+  return (vint)vdotq_s32((int32x4_t)sum, (int8x16_t)x.bytes, (int8x16_t)w.bytes);
+#else
   return (vint)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x.bytes, (__m512i)w.bytes);
+#endif
 }
 
 #elif defined(__x86_64__)
@@ -53,14 +71,13 @@ constexpr int kInt8Vectors = 2;
 typedef int16_t vshort __attribute__((vector_size(kLanes * 4)));
 typedef uint16_t vushort __attribute__((vector_size(kLanes * 4)));
 
-struct SignedBytes {
-  explicit SignedBytes(vint v) : even((vshort)((vushort)v << 8) >> 8), odd((vshort)v >> 8) {}
+struct BytesOfWeight {
+  explicit BytesOfWeight(vint v) : even((vshort)((vushort)v << 8) >> 8), odd((vshort)v >> 8) {}
   vshort even, odd;
 };
 
-struct UnsignedBytes {
-  explicit UnsignedBytes(vint v)
-      : even((vshort)((vushort)v & 0xff)), odd((vshort)((vushort)v >> 8)) {}
+struct BytesOfX {
+  explicit BytesOfX(vint v) : even((vshort)((vushort)v & 0xff)), odd((vshort)((vushort)v >> 8)) {}
   vshort even, odd;
 };
 
@@ -74,7 +91,7 @@ inline vint add_pairs(vshort a, vshort b) {
 #endif
 }
 
-inline vint add_products(vint sum, UnsignedBytes x, SignedBytes w) {
+inline vint add_products(vint sum, BytesOfX x, BytesOfWeight w) {
   return sum + add_pairs(x.even, w.even) + add_pairs(x.odd, w.odd);
 }
 
@@ -83,8 +100,8 @@ inline vint add_products(vint sum, UnsignedBytes x, SignedBytes w) {
 constexpr int kInt8Rows = 4;
 constexpr int kInt8Vectors = 2;
 
-struct SignedBytes {
-  explicit SignedBytes(vint v) {
+struct BytesOfWeight {
+  explicit BytesOfWeight(vint v) {
     for (int i = 0; i < 4; ++i) {
       of[i] = (vint)((vuint)v << (24 - 8 * i)) >> 24;
     }
@@ -92,8 +109,8 @@ struct SignedBytes {
   vint of[4];
 };
 
-struct UnsignedBytes {
-  explicit UnsignedBytes(vint v) {
+struct BytesOfX {
+  explicit BytesOfX(vint v) {
     for (int i = 0; i < 4; ++i) {
       of[i] = (vint)((vuint)v >> (8 * i) & 0xffu);
     }
@@ -101,7 +118,7 @@ struct UnsignedBytes {
   vint of[4];
 };
 
-inline vint add_products(vint sum, UnsignedBytes x, SignedBytes w) {
+inline vint add_products(vint sum, BytesOfX x, BytesOfWeight w) {
   for (int i = 0; i < 4; ++i) {
     sum += x.of[i] * w.of[i];
   }
@@ -119,6 +136,8 @@ inline vint nearest(vfloat v) {
   return (vint)_mm256_cvtps_epi32((__m256)v);
 #elif defined(__x86_64__)
   return (vint)_mm_cvtps_epi32((__m128)v);
+#elif defined(__aarch64__)
+  return (vint)vcvtnq_s32_f32((float32x4_t)v);
 #else
   vint n;
   for (int i = 0; i < kLanes; ++i) {

@@ -208,6 +208,11 @@ const BFloat16Kernels* bfloat16_kernels_in_use() {
     return &avx512_amx::bfloat16_kernels;
   }
 #endif
+#ifdef MLX_ESM_KERNELS_ARM64_LINUX
+  if (target() == Target::neon_bf16) {
+    return &neon_bf16::bfloat16_kernels;
+  }
+#endif
   return nullptr;
 }
 

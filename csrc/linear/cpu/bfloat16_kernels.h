@@ -37,6 +37,9 @@ extern const BFloat16Kernels bfloat16_kernels;
 namespace avx512_amx {
 extern const BFloat16Kernels bfloat16_kernels;
 }
+namespace neon_bf16 {
+extern const BFloat16Kernels bfloat16_kernels;
+}
 
 // Those of the instruction set in use; nullptr where it has none, and float32 serves.
 const BFloat16Kernels* bfloat16_kernels_in_use();
