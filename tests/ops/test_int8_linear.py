@@ -249,7 +249,8 @@ def test_neither_threads_nor_the_instruction_set_change_a_bit() -> None:
     code = "import test_int8_linear as t; print(t.digest())"
     path = os.pathsep.join(path for path in [os.path.dirname(__file__), *sys.path] if path)
     tried = [{"NUM_THREADS": threads} for threads in ("1", "2")]
-    targets = ("baseline", "avx2", "avx512", "avx512_vnni", "avx512_amx")
+    targets = ["baseline", "avx2", "avx512", "avx512_vnni", "avx512_amx"]
+    targets += ["neon_dotprod", "neon_bf16"]
     tried += [{"CPU_TARGET": target} for target in targets]
     agreed = 0
     for variables in tried:

@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TARGETS = ["baseline", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "avx512_amx"]
+TARGETS += ["neon_dotprod", "neon_bf16"]
 
 pytestmark = pytest.mark.slow
 

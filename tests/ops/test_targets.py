@@ -14,10 +14,12 @@ FILES = (
 )
 
 
+TARGETS = ["baseline", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "avx512_amx"]
+TARGETS += ["neon_dotprod", "neon_bf16"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "target", ["baseline", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "avx512_amx"]
-)
+@pytest.mark.parametrize("target", TARGETS)
 def test_the_tests_of_the_ops_pass_with_each_instruction_set(target: str) -> None:
     environment = os.environ | {"MLX_ESM_KERNELS_CPU_TARGET": target}
     one_call = "import mlx.core as mx; from mlx_esm_kernels import linear; "

@@ -5,13 +5,14 @@ are stubs of the few names that are used; the interpreter's headers are those of
 """
 
 import shutil
-import subprocess
 import sys
 import sysconfig
 import zipfile
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+
+import cross_compilers
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -114,23 +115,13 @@ def write_tools(macos: str, mlx: Path, folder: Path) -> Path:
     scripts = {
         "cc": f'{clang} cc {macos} "$@"',
         "c++": f'{clang} c++ {macos} "$@"',
-        "ar": f'exec "{sys.executable}" -m ziglang ar "$@"',
-        "ranlib": f'exec "{sys.executable}" -m ziglang ranlib "$@"',
         # A Mac's interpreter would find a Mac's MLX.
         "python": f'[ "$*" = "-m mlx --cmake-dir" ] && echo "{mlx}" && exit\n'
         f'exec "{sys.executable}" "$@"',
     }
-    folder.mkdir(parents=True)
-    for name, script in scripts.items():
-        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
-        (folder / name).chmod(0o755)
-    return folder
+    return cross_compilers.write_tools(folder, scripts)
 
 
 def run(command: list[str | Path], failure: str = "The build for macOS failed.") -> str:
     """What the command printed. Raises RuntimeError where it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        words = " ".join(map(str, command))
-        raise RuntimeError(f"{failure}\n+ {words}\n{(done.stdout + done.stderr)[-6000:]}")
-    return done.stdout
+    return cross_compilers.run(command, failure)
