@@ -29,12 +29,12 @@ inline vint add_products(vint sums, vbytes rows, vbytes columns) {
 // The lower and the upper halves of two vectors: of two rows of four columns they make two squares
 // of two columns, and of two such squares two rows.
 template <class Sums>
-inline Sums lower(Sums a, Sums b) {
+inline Sums lower_halves(Sums a, Sums b) {
   return __builtin_shufflevector(a, b, 0, 1, 4, 5);
 }
 
 template <class Sums>
-inline Sums upper(Sums a, Sums b) {
+inline Sums upper_halves(Sums a, Sums b) {
   return __builtin_shufflevector(a, b, 2, 3, 6, 7);
 }
 
@@ -52,25 +52,23 @@ struct Rows {
       Sums a, b;
       __builtin_memcpy(&a, row + q * 8, sizeof a);
       __builtin_memcpy(&b, next + q * 8, sizeof b);
-      squares[q] = lower(a, b);
-      squares[q + 1] = upper(a, b);
+      squares[q] = lower_halves(a, b);
+      squares[q + 1] = upper_halves(a, b);
     }
   }
 
-  // The last row of all may have no next.
-  void store(const Sums (&squares)[kMmlaPairs], bool both) const {
+  void store(const Sums (&squares)[kMmlaPairs]) const {
     for (int q = 0; q < kMmlaPairs; q += 2) {
-      const Sums a = lower(squares[q], squares[q + 1]);
+      const Sums a = lower_halves(squares[q], squares[q + 1]);
+      const Sums b = upper_halves(squares[q], squares[q + 1]);
       __builtin_memcpy(row + q * 8, &a, sizeof a);
-      if (both) {
-        const Sums b = upper(squares[q], squares[q + 1]);
-        __builtin_memcpy(next + q * 8, &b, sizeof b);
-      }
+      __builtin_memcpy(next + q * 8, &b, sizeof b);
     }
   }
 };
 
-// Up to 2 * Pairs rows and 8 columns. Where the last pair has one row, it is multiplied twice.
+// Up to 2 * Pairs rows and 8 columns. A last row without another is paired with itself, and stored
+// twice alike.
 template <class Sums, int Pairs>
 inline void multiply_tile(const PackedProduct& p, int64_t row, int64_t column) {
   const uint8_t *a[Pairs], *next[Pairs];
@@ -106,7 +104,7 @@ inline void multiply_tile(const PackedProduct& p, int64_t row, int64_t column) {
   }
 #pragma GCC unroll 4
   for (int r = 0; r < Pairs; ++r) {
-    c[r].store(sums[r], c[r].row != c[r].next);
+    c[r].store(sums[r]);
   }
 }
 
