@@ -12,6 +12,7 @@ from pathlib import Path
 import cross_build
 import mlx.core as mx
 import pytest
+from arm64_instructions import products_in
 from cross_build import ROOT, Build
 from macholib import mach_o
 from macholib.MachO import MachO
@@ -125,6 +126,11 @@ def test_of_the_interpreter_it_takes_python_names_alone(built: Build) -> None:
     names = imported_from(read(built.extension), lambda x: "python" in x)
     assert names
     assert all(re.match("__?Py", name) for name in names)
+
+
+def test_the_baseline_of_a_mac_multiplies_bytes_by_dot_products(compiled: Build) -> None:
+    kernels = compiled.folder / "CMakeFiles" / "kernels_baseline.dir" / "csrc"
+    assert products_in(kernels / "int8_linear" / "cpu" / "kernels.cpp.o") == {"sdot"}
 
 
 @pytest.mark.parametrize(
