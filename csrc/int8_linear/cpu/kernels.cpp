@@ -168,7 +168,7 @@ void multiply_tile(const QuantisedRows& x, const Int8PackedPanel& panel, const f
     }
 #pragma GCC unroll 6
     for (int r = 0; r < Rows; ++r) {
-      const BytesOfX four(broadcast_bytes(element + r * x.pitch));
+      const BytesOfX four(load_four(element + r * x.pitch));
 #pragma GCC unroll 4
       for (int v = 0; v < kInt8Vectors; ++v) {
         sums[r][v] = add_products(sums[r][v], four, BytesOfWeight(loaded[v]));

@@ -20,21 +20,21 @@ constexpr int64_t kInt8Step = 8;
 constexpr int64_t kInt8Step = 4;
 #endif
 
-// Four bytes of each of kLanes rows of the weight, and the same four bytes of a row of x in all
-// lanes. Tiles are as large as leaves registers for both.
+// Four bytes of each of kLanes rows of the weight, and four bytes of a row of x, for all lanes
+// alike. Tiles are as large as leaves registers for both.
 inline vint load_bytes(const void* p) {
   vint v;
   __builtin_memcpy(&v, p, sizeof v);
   return v;
 }
 
-inline vint broadcast_bytes(const void* p) {
+inline int32_t load_four(const void* p) {
   int32_t four;
   __builtin_memcpy(&four, p, sizeof four);
-  return vint{} + four;
+  return four;
 }
 
-#if defined(__AVX512VNNI__) || defined(__ARM_FEATURE_DOTPROD)
+#if defined(__AVX512VNNI__)
 
 constexpr int kInt8Rows = 6;
 constexpr int kInt8Vectors = 4;
@@ -45,16 +45,32 @@ struct BytesOfWeight {
 };
 
 struct BytesOfX {
-  explicit BytesOfX(vint v) : bytes(v) {}
+  explicit BytesOfX(int32_t four) : bytes(vint{} + four) {}
   vint bytes;
 };
 
 inline vint add_products(vint sum, BytesOfX x, BytesOfWeight w) {
-#if defined(__ARM_FEATURE_DOTPROD)
-  return (vint)vdotq_s32((int32x4_t)sum, (int8x16_t)x.bytes, (int8x16_t)w.bytes);
-#else
   return (vint)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x.bytes, (__m512i)w.bytes);
-#endif
+}
+
+#elif defined(__ARM_FEATURE_DOTPROD)
+
+constexpr int kInt8Rows = 5;  // with 6 compilers run out of registers
+constexpr int kInt8Vectors = 4;
+
+struct BytesOfWeight {
+  explicit BytesOfWeight(vint v) : bytes((int8x16_t)v) {}
+  int8x16_t bytes;
+};
+
+// The instruction takes them from one lane.
+struct BytesOfX {
+  explicit BytesOfX(int32_t four) : bytes(vcreate_s8(static_cast<uint32_t>(four))) {}
+  int8x8_t bytes;
+};
+
+inline vint add_products(vint sum, BytesOfX x, BytesOfWeight w) {
+  return (vint)vdotq_lane_s32((int32x4_t)sum, w.bytes, x.bytes, 0);
 }
 
 #elif defined(__x86_64__)
@@ -77,7 +93,11 @@ struct BytesOfWeight {
 };
 
 struct BytesOfX {
-  explicit BytesOfX(vint v) : even((vshort)((vushort)v & 0xff)), odd((vshort)((vushort)v >> 8)) {}
+  explicit BytesOfX(int32_t four) {
+    const vushort v = (vushort)(vint{} + four);
+    even = (vshort)(v & 0xff);
+    odd = (vshort)(v >> 8);
+  }
   vshort even, odd;
 };
 
@@ -110,9 +130,10 @@ struct BytesOfWeight {
 };
 
 struct BytesOfX {
-  explicit BytesOfX(vint v) {
+  explicit BytesOfX(int32_t four) {
+    const vuint v = (vuint)(vint{} + four);
     for (int i = 0; i < 4; ++i) {
-      of[i] = (vint)((vuint)v >> (8 * i) & 0xffu);
+      of[i] = (vint)(v >> (8 * i) & 0xffu);
     }
   }
   vint of[4];
