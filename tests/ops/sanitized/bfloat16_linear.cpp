@@ -1,5 +1,6 @@
 // The cases of linear in bfloat16; see cpu_ops.cpp. Numbers are few and whole, so that every sum is
-// exact in bfloat16 too, whatever its order.
+// exact in bfloat16 too, whatever its order; and once they are any.
+#include <cmath>
 #include <random>
 #include <vector>
 
@@ -125,6 +126,46 @@ void bfloat16_case(int M, int N, int K, Layout layout, std::mt19937& rng) {
   });
 }
 
+std::vector<uint16_t> random_bits(int n, std::mt19937& rng) {
+  std::vector<uint16_t> bits;
+  for (const float x : random_floats(n, rng)) {
+    uint32_t wide;
+    __builtin_memcpy(&wide, &x, sizeof wide);
+    bits.push_back(static_cast<uint16_t>(wide >> 16));
+  }
+  return bits;
+}
+
+// Sums are rounded as the instruction rounds them, in float32, and once to bfloat16.
+void rounded_case(int M, int N, int K, std::mt19937& rng) {
+  const std::vector<uint16_t> x = random_bits(M * K, rng), w = random_bits(N * K, rng);
+  std::vector<uint16_t> y = unwritten(M, N);
+  const LinearForward layer{
+      {Dtype::bfloat16, {{x.data(), K, 1}, M, K}, {{w.data(), K, 1}, N, K}, Dtype::bfloat16, false},
+      nullptr,
+      nullptr,
+      y.data(),
+      nullptr};
+  linear_forward(&layer, 1);
+  int wrong = 0;
+  for (int m = 0; m < M; ++m) {
+    for (int n = 0; n < N; ++n) {
+      double sum = 0, size = 0;
+      for (int k = 0; k < K; ++k) {
+        const double product = static_cast<double>(number(x[m * K + k])) * number(w[n * K + k]);
+        sum += product;
+        size += std::fabs(product);
+      }
+      const double error = std::fabs(number(y[m * N + n]) - sum);
+      wrong += !(error <= std::fabs(sum) / 256 + 1e-5 * size);
+    }
+  }
+  wrong == 0 ? ++passed : ++failed;
+  if (wrong != 0) {
+    std::printf("bfloat16 y of any numbers (%d, %d, %d): %d are wrong\n", M, N, K, wrong);
+  }
+}
+
 }  // namespace
 
 void bfloat16_linear_cases(std::mt19937& rng) {
@@ -138,4 +179,5 @@ void bfloat16_linear_cases(std::mt19937& rng) {
   bfloat16_case(8, 1100, 40, Layout::rows, rng);
   bfloat16_case(40, 8, 1100, Layout::rows, rng);
   bfloat16_case(1100, 8, 40, Layout::rows, rng);
+  rounded_case(35, 50, 130, rng);
 }

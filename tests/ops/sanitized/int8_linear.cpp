@@ -13,7 +13,7 @@ namespace {
 // Two layers of one x, the second without bias and residual. Every row of x has a 127, so that its
 // whole numbers are their own rounding.
 void int8_linear_case(int M, int N, int K, bool gelu, std::mt19937& rng) {
-  std::uniform_int_distribution<int> byte(-127, 127);
+  std::uniform_int_distribution<int> byte(-127, 127), byte_of_weight(-128, 127);
   Floats x(static_cast<size_t>(M) * K), bias = random_floats(N, rng);
   std::vector<int8_t> w(static_cast<size_t>(N) * K);
   for (float& number : x) {
@@ -23,7 +23,7 @@ void int8_linear_case(int M, int N, int K, bool gelu, std::mt19937& rng) {
     x[static_cast<size_t>(m) * K] = 127;
   }
   for (int8_t& number : w) {
-    number = static_cast<int8_t>(byte(rng));
+    number = static_cast<int8_t>(byte_of_weight(rng));
   }
   const Floats scales(N, 1e-4f / std::sqrt(static_cast<float>(K)));
   Floats residual = random_floats(static_cast<size_t>(M) * N, rng);
