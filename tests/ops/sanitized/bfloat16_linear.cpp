@@ -23,7 +23,7 @@ struct Numbers {
   std::vector<uint16_t> bits;
 
   Numbers(int m, int n, Layout lies, std::mt19937& rng)
-      : rows(m), columns(n), layout(lies), values(static_cast<size_t>(m) * n) {
+      : rows(m), columns(n), layout(lies), values(static_cast<size_t>(m) * n), bits(first()) {
     std::uniform_int_distribution<int> few(-1, 1);
     const Matrix at = matrix();
     const int64_t size = values.empty() ? 0 : at.row_stride * (m - 1) + at.column_stride * (n - 1);
