@@ -74,7 +74,7 @@ mx::array int8_linear(const mx::array& x, const mx::array& weight, const mx::arr
   if (bias) {
     inputs.push_back(contiguous_as(*bias, mx::float32, stream));
   }
-  const LinearOptions options{1, bias.has_value(), gelu, residual.has_value()};
+  const LinearOptions options{1, bias.has_value(), gelu, false, residual.has_value()};
   const Arrays outputs = outputs_of(std::make_shared<Int8Linear>(stream, options), inputs);
   return mx::reshape(outputs.front(), shape, stream);
 }
@@ -111,7 +111,8 @@ Arrays int8_linears(const mx::array& x, const Arrays& weights, const Arrays& sca
       inputs.push_back(contiguous_as(vector, mx::float32, stream));
     }
   }
-  const LinearOptions options{static_cast<int>(weights.size()), !biases.empty(), false, false};
+  const LinearOptions options{static_cast<int>(weights.size()), !biases.empty(), false, false,
+                              false};
   outputs = outputs_of(std::make_shared<Int8Linear>(stream, options), inputs);
   for (size_t i = 0; i < weights.size(); ++i) {
     outputs[i] = mx::reshape(outputs[i], linear_shape(kOp, x, weights[i], std::nullopt), stream);

@@ -41,6 +41,12 @@ mx::array readable(const mx::array& weight, const mx::array& x, mx::Stream s) {
   return weight.dtype() == x.dtype() ? weight : contiguous_as(weight, mx::float32, s);
 }
 
+// Outside of a transformation no one can ask for a gradient later.
+bool may_be_differentiated(const Arrays& inputs) {
+  return std::any_of(inputs.begin(), inputs.end(),
+                     [](const mx::array& x) { return x.is_tracer(); });
+}
+
 }  // namespace
 
 bool is_gelu(const char* op, const std::optional<std::string>& activation) {
@@ -83,7 +89,8 @@ mx::array linear(const mx::array& x, const mx::array& weight, const std::optiona
   if (bias) {
     inputs.push_back(contiguous_as(*bias, mx::float32, stream));
   }
-  const LinearOptions options{1, bias.has_value(), gelu, residual.has_value()};
+  const LinearOptions options{1, bias.has_value(), gelu, gelu && may_be_differentiated(inputs),
+                              residual.has_value()};
   const Arrays outputs = outputs_of(std::make_shared<Linear>(stream, options), inputs);
   return mx::reshape(outputs.front(), shape, stream);
 }
@@ -115,7 +122,8 @@ Arrays linears(const mx::array& x, const Arrays& weights, const Arrays& biases,
   for (const mx::array& b : biases) {
     inputs.push_back(contiguous_as(b, mx::float32, stream));
   }
-  const LinearOptions options{static_cast<int>(weights.size()), !biases.empty(), false, false};
+  const LinearOptions options{static_cast<int>(weights.size()), !biases.empty(), false, false,
+                              false};
   outputs = outputs_of(std::make_shared<Linear>(stream, options), inputs);
   for (size_t i = 0; i < weights.size(); ++i) {
     outputs[i] = mx::reshape(outputs[i], linear_shape(kOp, x, weights[i], std::nullopt), stream);
@@ -159,8 +167,10 @@ Arrays Linear::vjp(const Arrays& primals, const Arrays& cotangents, const std::v
     Arrays inputs = {primals[0]};
     inputs.insert(inputs.end(), primals.begin() + weights, primals.begin() + biases);
     inputs.insert(inputs.end(), cotangents.begin(), cotangents.begin() + layers);
-    if (options_.gelu) {
+    if (options_.keeps) {
       inputs.insert(inputs.end(), outputs.begin() + layers, outputs.end());
+    } else if (options_.gelu) {
+      fail(kOp, "the values before GELU were not kept, as no input was being differentiated.");
     }
     gradients = outputs_of(std::make_shared<LinearVJP>(stream(), wanted), inputs);
   }
@@ -186,7 +196,7 @@ Vectorised Linear::vmap(const Arrays& inputs, const std::vector<int>& axes) {
 
 std::vector<mx::Shape> Linear::output_shapes(const Arrays& inputs) {
   std::vector<mx::Shape> shapes;
-  for (int i = 0; i < (options_.gelu ? 2 : 1) * options_.layers; ++i) {
+  for (int i = 0; i < (options_.keeps ? 2 : 1) * options_.layers; ++i) {
     const mx::array& weight = inputs[(options_.has_residual ? 2 : 1) + i % options_.layers];
     shapes.push_back({inputs[0].shape(0), weight.shape(0)});
   }
@@ -194,7 +204,7 @@ std::vector<mx::Shape> Linear::output_shapes(const Arrays& inputs) {
 }
 
 std::vector<mx::Dtype> Linear::output_dtypes(const Arrays& inputs) const {
-  return std::vector<mx::Dtype>((options_.gelu ? 2 : 1) * options_.layers, inputs[0].dtype());
+  return std::vector<mx::Dtype>((options_.keeps ? 2 : 1) * options_.layers, inputs[0].dtype());
 }
 
 // ---- LinearVJP ----------------------------------------------------------------------------------

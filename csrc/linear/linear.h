@@ -38,16 +38,17 @@ mx::array gelu_composed(const mx::array& h, mx::Stream s);
 mx::array linear_composed(const mx::array& x, const mx::array& weight,
                           const std::optional<mx::array>& bias, bool gelu, mx::Stream s);
 
-// A residual comes with a single layer.
+// A residual comes with a single layer. With GELU, the values before it are kept where a gradient
+// may be asked for.
 struct LinearOptions {
   int layers;
-  bool has_bias, gelu, has_residual;
+  bool has_bias, gelu, keeps, has_residual;
 
   bool operator==(const LinearOptions&) const = default;
 };
 
 // Inputs: x (M, I), [residual (M, O), contiguous], the weights, [the biases, float32, contiguous].
-// Outputs: the y (M, O), and with GELU the values before it, for backward.
+// Outputs: the y (M, O), and what is kept of the values before GELU.
 class Linear : public OpPrimitiveWith<LinearOptions> {
  public:
   using OpPrimitiveWith::OpPrimitiveWith;

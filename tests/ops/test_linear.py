@@ -119,6 +119,48 @@ def test_a_row_with_nan_spoils_itself_alone() -> None:
     np.testing.assert_array_equal(found[others], y[others])
 
 
+def test_what_gelu_came_from_is_kept_for_a_gradient_alone() -> None:
+    x, weight = mx.ones((1024, 8)), mx.ones((4096, 8))
+    mx.eval(x, weight)
+
+    def peak(function: Any) -> float:
+        mx.synchronize()
+        mx.clear_cache()
+        before = mx.get_active_memory()
+        mx.reset_peak_memory()
+        mx.eval(function(x))
+        return (mx.get_peak_memory() - before) / (1024 * 4096 * 4)
+
+    def f(x: mx.array) -> mx.array:
+        return ops.linear(x, weight, activation="gelu")
+
+    def with_gradient(x: mx.array) -> list[mx.array]:
+        outputs, gradients = mx.vjp(f, [x], [mx.ones((1024, 4096))])
+        return [*outputs, *gradients]
+
+    assert peak(f) < 1.5
+    assert peak(with_gradient) > 2.5  # y, what it came from, and the cotangent
+
+
+@pytest.mark.parametrize("wrt", ["x", "weight", "bias"])
+def test_gelu_has_a_gradient_with_respect_to_any_one_input_alone(wrt: str) -> None:
+    problem = LinearProblem((5,), (8, 6), activation="gelu")
+    inputs = dict(zip(("x", "weight", "bias"), problem.differentiable, strict=True))
+    rest = {name: value for name, value in inputs.items() if name != wrt}
+
+    def weighed(value: mx.array) -> mx.array:
+        y = ops.linear(**{wrt: value}, **rest, activation="gelu")
+        return (y * problem.cotangent).sum()
+
+    expected = results(problem, ops)[f"d{wrt}"]
+    for gradient in (
+        mx.grad(weighed),
+        mx.grad(mx.checkpoint(weighed)),
+        mx.compile(mx.grad(weighed)),
+    ):
+        np.testing.assert_allclose(gradient(inputs[wrt]), expected, rtol=1e-5, atol=1e-6)
+
+
 # ---- several layers of one x ---------------------------------------------------------------------
 
 

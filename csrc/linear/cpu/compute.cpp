@@ -168,7 +168,7 @@ void linear_forward(const LinearForward* layers, int count) {
     const int64_t N = f.weight.rows;
     LinearKernels::Tile tile{nullptr, t.columns, t.row, t.column, t.rows, t.columns};
     if (f.dtype == Dtype::float32) {
-      tile.data = static_cast<float*>(f.gelu ? f.pre : f.y) + t.row * N + t.column;
+      tile.data = static_cast<float*>(f.pre != nullptr ? f.pre : f.y) + t.row * N + t.column;
       tile.ld = N;
     } else {
       tile.data = thread_scratch(t.rows * t.columns);

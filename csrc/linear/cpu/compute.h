@@ -27,8 +27,8 @@ struct LinearForward : LinearInputs {
   const float* bias;
   const void* residual;  // (M, N), contiguous, or nullptr: added after the activation
   void* y;               // (M, N)
-  void* pre;             // (M, N): the values before GELU; nullptr without it. Kernels alone also
-                         // take nullptr for a layer that has no gradient
+  void* pre;             // (M, N): the values before GELU; nullptr without it, and where no one
+                         // will ask for a gradient
 };
 
 // Gradients that are not wanted are nullptr.

@@ -28,7 +28,7 @@ void Linear::eval_cpu(const Arrays& inputs, Arrays& outputs) {
         {common(inputs[0], inputs[weights + i], options_.gelu),
          options_.has_bias ? inputs[weights + options_.layers + i].data<float>() : nullptr,
          options_.has_residual ? cpu::bytes(inputs[1]) : nullptr, cpu::bytes(outputs[i]),
-         options_.gelu ? cpu::bytes(outputs[options_.layers + i]) : nullptr});
+         options_.keeps ? cpu::bytes(outputs[options_.layers + i]) : nullptr});
   }
   mx::cpu::get_command_encoder(stream()).dispatch(
       [layers] { cpu::linear_forward(layers.data(), static_cast<int>(layers.size())); });
