@@ -29,8 +29,25 @@ struct alignas(64) AmxShapes {
 };
 static_assert(sizeof(AmxShapes) == 64);
 
-// Up to 32 rows and 32 columns. Products::add<i>() adds its product of tiles of A and B to tile i;
-// the intrinsics want numbers as they are written.
+// A struct of which add<i>() adds the product of its tiles of A and B to tile i. The intrinsics
+// want the tiles' numbers as they are written, and may be macros themselves.
+#define MLX_ESM_KERNELS_TILE_PRODUCTS(Name, instruction) \
+  struct Name {                                          \
+    template <int tile>                                  \
+    static void add() {                                  \
+      if constexpr (tile == 0) {                         \
+        instruction(0, 4, 6);                            \
+      } else if constexpr (tile == 1) {                  \
+        instruction(1, 4, 7);                            \
+      } else if constexpr (tile == 2) {                  \
+        instruction(2, 5, 6);                            \
+      } else {                                           \
+        instruction(3, 5, 7);                            \
+      }                                                  \
+    }                                                    \
+  };
+
+// Up to 32 rows and 32 columns. Products is one of MLX_ESM_KERNELS_TILE_PRODUCTS.
 template <class Products, bool lower>
 inline void multiply_block(const PackedProduct& p, int64_t row, int64_t column) {
   const uint8_t* a = bytes_at(p.a, row * p.pitch);

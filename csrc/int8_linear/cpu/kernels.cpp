@@ -108,20 +108,7 @@ inline vfloat in_units(vint sums, const Int8PackedPanel& panel, int64_t column, 
 #if defined(__AMX_INT8__)
 constexpr int64_t kDepth = kAmxRowBytes;
 
-struct MultiplyBytes {
-  template <int tile>
-  static void add() {
-    if constexpr (tile == 0) {
-      _tile_dpbusd(0, 4, 6);
-    } else if constexpr (tile == 1) {
-      _tile_dpbusd(1, 4, 7);
-    } else if constexpr (tile == 2) {
-      _tile_dpbusd(2, 5, 6);
-    } else {
-      _tile_dpbusd(3, 5, 7);
-    }
-  }
-};
+MLX_ESM_KERNELS_TILE_PRODUCTS(MultiplyBytes, _tile_dpbusd)
 
 void add_up(const PackedProduct& p) {
   static_assert(kInt8Step == 4);

@@ -67,20 +67,7 @@ void pack(const Matrix& b, int64_t column, int64_t columns, int64_t depth, uint1
 
 constexpr int64_t kDepth = kAmxRowBytes / sizeof(uint16_t);
 
-struct MultiplyPairs {
-  template <int tile>
-  static void add() {
-    if constexpr (tile == 0) {
-      _tile_dpbf16ps(0, 4, 6);
-    } else if constexpr (tile == 1) {
-      _tile_dpbf16ps(1, 4, 7);
-    } else if constexpr (tile == 2) {
-      _tile_dpbf16ps(2, 5, 6);
-    } else {
-      _tile_dpbf16ps(3, 5, 7);
-    }
-  }
-};
+MLX_ESM_KERNELS_TILE_PRODUCTS(MultiplyPairs, _tile_dpbf16ps)
 
 void multiply(const BFloat16Product& p) {
   static_assert(kBFloat16Panel == kPackedColumns);
