@@ -17,10 +17,9 @@ from mlx_esm_kernels.inference.likelihood import TOKENS_PER_PASS
 
 from .attention import compare
 from .lines import Line, Part, Setting, Shape, in_words, line
-from .models import model_options
+from .models import model_options, named, residues_over
 
-BFLOAT16 = "ours-bfloat16"
-INT8 = "ours-int8"
+BFLOAT16, INT8 = embed.OWN_WAYS
 BUDGET_S = 12.0  # of each side and batch of a model: three steps or passes of the largest
 LINEAR_TARGET = 1.8
 # Where the processor multiplies tiles of bfloat16, much more is to be had.
@@ -141,14 +140,3 @@ def embedding_low(setting: Setting) -> Part:
     ]
     lines.append(line(work.format("int8 weights"), "our bfloat16", BFLOAT16, 1.3, of_int8))
     return Part(lines, named(rows, "embedding, ESM-2", setting))
-
-
-def residues_over(rows: list[Row], way: str) -> dict[str, float]:
-    """Residues a second of one way over those of each other; `rows` are those of one shape."""
-    rates = {row["way"]: row["residues_per_s"] for row in rows}
-    return {other: rates[way] / rate for other, rate in rates.items() if other != way}
-
-
-def named(rows: list[Row], work: str, setting: Setting) -> list[Row]:
-    """The rows, told apart from those of other parts."""
-    return [{**row, "work": f"{work} {in_words(row['shape'])}, {setting.where}"} for row in rows]

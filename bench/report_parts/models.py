@@ -73,12 +73,23 @@ def model_options(sizes: Shape, ways: list[str], setting: Setting) -> Options:
     return Options("cpu", "float32", [sizes], there, setting.fasta, REPEATS, None, None, None)
 
 
+def residues_over(rows: list[Row], way: str) -> dict[str, float]:
+    """Residues a second of one way over those of each other; `rows` are those of one shape."""
+    rates = {row["way"]: row["residues_per_s"] for row in rows}
+    return {other: rates[way] / rate for other, rate in rates.items() if other != way}
+
+
 def residues_over_others(rows: list[Row]) -> dict[str, float]:
     """Our residues a second over each other's, and under its name with LIMIT what that would be at
     the GEMM rate; `rows` are those of one shape, ours first."""
-    ours, *others = rows
-    ratios = {row["way"]: ours["residues_per_s"] / row["residues_per_s"] for row in others}
+    ours = rows[0]
+    ratios = residues_over(rows, ours["way"])
     return ratios | {way + LIMIT: ratio / ours["share"] for way, ratio in ratios.items()}
+
+
+def named(rows: list[Row], work: str, setting: Setting) -> list[Row]:
+    """The rows, told apart from those of other parts."""
+    return [{**row, "work": f"{work} {in_words(row['shape'])}, {setting.where}"} for row in rows]
 
 
 def model_part(
@@ -89,10 +100,8 @@ def model_part(
     setting: Setting,
 ) -> Part:
     """The part of a benchmark of models; `against` has for each way its words and the target."""
-    for row in rows:
-        row["work"] = f"{work} {in_words(row['shape'])}, {setting.where}"
     lines = [
         line(f"{work}, residues/s, {setting.where}", words, way, target, found)
         for way, (words, target) in against.items()
     ]
-    return Part(lines, rows)
+    return Part(lines, named(rows, work, setting))
